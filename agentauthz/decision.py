@@ -1,0 +1,86 @@
+"""Define what comes out of a decision: `Outcome`, `Basis`, `Reason`, `Obligation`, `Decision`. Pure data."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from typing import final
+
+from attrs import frozen
+
+from agentauthz.errors import InvalidArgument
+
+
+@final
+class Outcome(enum.Enum):
+    """Be the answer to a request."""
+
+    ALLOW = "allow"
+    DENY = "deny"
+    REVIEW = "review"
+
+
+@final
+class Basis(enum.Enum):
+    """Tell what an outcome rests on: a policy's own "no" apart from "could not decide"."""
+
+    RULE = "rule"
+    DEFAULT = "default"
+    AUTHORITY = "authority"
+    LIMIT = "limit"
+    REVOKED = "revoked"
+    UNDETERMINED = "undetermined"
+    ERROR = "error"
+
+
+@final
+@frozen
+class Reason:
+    """Be one reason: a stable `code`, the rule and its place (`file:line:column`) if any, and text for people."""
+
+    code: str
+    text: str
+    rule: str | None = None
+    at: str | None = None
+
+
+@final
+@frozen
+class Obligation:
+    """Be what must also be done, or the decision is a deny (AuthZEN Obligations profile's shape)."""
+
+    id: str
+    type: str
+    properties: Mapping[str, object]
+
+
+@final
+@frozen(eq=False)
+class Decision:
+    """Be the answer to one request, and why. It has no truth value: ask `.allowed`.
+
+    `rules` are those that stood in the way (where allowed: the true permits), `undetermined` the rules
+    whose condition could not be decided, `missing` the inputs that were absent, unknown or of the wrong
+    type. `enforced` is False only where observe mode lets a call run against its outcome.
+    """
+
+    outcome: Outcome
+    basis: Basis
+    action: str
+    rules: tuple[str, ...] = ()
+    undetermined: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    reasons: tuple[Reason, ...] = ()
+    obligations: tuple[Obligation, ...] = ()
+    marks: tuple[str, ...] = ()
+    policy_digest: str = ""
+    record_id: str | None = None
+    enforced: bool = True
+
+    @property
+    def allowed(self) -> bool:
+        """Say whether the call may run now."""
+        return self.outcome is Outcome.ALLOW or not self.enforced
+
+    def __bool__(self) -> bool:
+        raise InvalidArgument("decision", "has no truth value: ask `decision.allowed`, or let `authorize` raise")

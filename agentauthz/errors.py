@@ -1,0 +1,135 @@
+"""Define every error that agentauthz raises; this tree is the manual of what can go wrong.
+
+Nothing here derives from a second built-in class, so that a tool's own ``except ValueError`` or
+``except PermissionError`` can never swallow a denial.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from agentauthz.decision import Decision
+    from agentauthz.policy.source import Diagnostic
+
+
+class AgentAuthzError(Exception):
+    """Be the root of the tree; ``code`` is stable and meant for programs."""
+
+    code: ClassVar[str] = "error"
+
+
+class InvalidArgument(AgentAuthzError):
+    """Say that a public function was given something it can't take; ``argument`` names it."""
+
+    code = "invalid_argument"
+
+    def __init__(self, argument: str, message: str) -> None:
+        super().__init__(argument, message)
+        self.argument = argument
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"`{self.argument}` {self.message}"
+
+
+class PolicyError(AgentAuthzError):
+    """Say that a policy set can't be used; ``diagnostics`` holds every problem found."""
+
+    code = "policy"
+
+    def __init__(self, diagnostics: Sequence[Diagnostic]) -> None:
+        super().__init__(tuple(diagnostics))
+        self.diagnostics = tuple(diagnostics)
+
+    def __str__(self) -> str:
+        return "\n\n".join(diagnostic.render() for diagnostic in self.diagnostics)
+
+
+class PolicySyntaxError(PolicyError):
+    """Say that some text is not in the policy language."""
+
+    code = "policy_syntax"
+
+
+class PolicyCheckError(PolicyError):
+    """Say that a policy parses, but doesn't mean anything that can be relied on."""
+
+    code = "policy_check"
+
+
+class PolicyLoadError(AgentAuthzError):
+    """Say that policies couldn't be read from ``path``: missing, unreadable or empty."""
+
+    code = "policy_load"
+
+    def __init__(self, path: str, message: str) -> None:
+        super().__init__(path, message)
+        self.path = path
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"`{self.path}`: {self.message}"
+
+
+class Denied(AgentAuthzError):
+    """Say that an action may not happen; ``decision`` holds the whole account.
+
+    The text may reach a language model: it names the action, a stable code, the policy's ``because``
+    and what to do, never conditions, values or other rules.
+    """
+
+    code = "denied"
+
+    def __init__(self, message: str, decision: Decision | None = None) -> None:
+        super().__init__(message, decision)
+        self.message = message
+        self.decision = decision
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class NoSession(Denied):
+    """Say that a guarded function was called outside any session; ``decision`` is None."""
+
+    code = "no_session"
+
+
+class ReviewRequired(AgentAuthzError):
+    """Say that a person must approve the call first; not a denial, so it derives apart from ``Denied``."""
+
+    code = "review_required"
+
+    def __init__(self, message: str, decision: Decision) -> None:
+        super().__init__(message, decision)
+        self.message = message
+        self.decision = decision
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class Stopped(AgentAuthzError):
+    """Say, from ``checkpoint()`` or a generator's next step, that running work must end now."""
+
+    code = "stopped"
+
+
+class SessionError(AgentAuthzError):
+    """Say that a session was entered or used where it must not be."""
+
+    code = "session"
+
+
+class WideningError(AgentAuthzError):
+    """Say that a delegation asked for more than its giver holds."""
+
+    code = "widening"
+
+
+class SinkError(AgentAuthzError):
+    """Say that a sink couldn't keep a record; a required one turns an allow into a deny."""
+
+    code = "sink"

@@ -1,0 +1,256 @@
+"""Define who acts and for whom: `Principal`, `Delegation`, `Chain`, and what narrowing means. Pure data."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Final, Literal, TypeAlias, cast, final
+
+from attrs import field, frozen
+
+from agentauthz.errors import InvalidArgument, WideningError
+from agentauthz.values import ABSENT, Record, Value, record_of
+
+PrincipalKind: TypeAlias = Literal["user", "agent", "service"]
+KINDS: Final[tuple[PrincipalKind, ...]] = ("user", "agent", "service")
+MAX_DEPTH: Final = 16  # delegations in one chain
+
+OWN_NAMESPACES: Final = ("delegation.", "token.")  # the library's own actions, never matched by `*`
+
+
+def _identity(principal: Principal) -> tuple[str | None, str, str]:
+    return (principal.issuer, principal.kind, principal.id)
+
+
+def _facts(principal: Principal) -> Record:
+    facts = record_of(principal.attributes)
+    facts["kind"], facts["id"] = principal.kind, principal.id
+    facts["issuer"] = ABSENT if principal.issuer is None else principal.issuer
+    return facts
+
+
+@final
+@frozen(eq=False, repr=False)
+class Principal:
+    """Be an identified party: `kind` (user, agent or service), `id`, `issuer` (who vouches for it; None: the host).
+
+    Two principals are the same where `identity` is: attributes don't count. Attributes are frozen when
+    the principal is made.
+
+    Raises:
+        InvalidArgument: an unknown kind, an empty or non-string id or issuer, attributes that are no mapping.
+    """
+
+    kind: PrincipalKind
+    id: str
+    issuer: str | None = None
+    attributes: Mapping[str, object] = field(factory=dict)
+    identity: tuple[str | None, str, str] = field(init=False)
+    facts: Record = field(init=False)  # what a policy sees; the built-in names win over attributes
+
+    def __attrs_post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise InvalidArgument("kind", f"must be one of user, agent, service, not {self.kind!r}")
+        _require_text("id", self.id)
+        if self.issuer is not None:
+            _require_text("issuer", self.issuer)
+        if not isinstance(self.attributes, Mapping):
+            raise InvalidArgument("attributes", "must be a mapping of names to values")
+        # exact strings: a subclass that overrides comparison must not decide who this is
+        for name in ("kind", "id", "issuer"):
+            if (text := getattr(self, name)) is not None:
+                object.__setattr__(self, name, str.__str__(text))
+        object.__setattr__(self, "identity", _identity(self))
+        facts = _facts(self)
+        object.__setattr__(self, "facts", facts)
+        hidden = {"kind", "id", "issuer"}
+        view = {name: value for name, value in facts.items() if name not in hidden}
+        object.__setattr__(self, "attributes", MappingProxyType(view))
+
+    @classmethod
+    def user(cls, id: str, *, issuer: str | None = None, **attributes: object) -> Principal:
+        """Return a person."""
+        return cls("user", id, issuer, attributes)
+
+    @classmethod
+    def agent(cls, id: str, *, issuer: str | None = None, **attributes: object) -> Principal:
+        """Return an AI agent."""
+        return cls("agent", id, issuer, attributes)
+
+    @classmethod
+    def service(cls, id: str, *, issuer: str | None = None, **attributes: object) -> Principal:
+        """Return a service."""
+        return cls("service", id, issuer, attributes)
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is Principal and self.identity == other.identity
+
+    def __hash__(self) -> int:
+        return hash(self.identity)
+
+    def __repr__(self) -> str:
+        return f"Principal({self})"
+
+    def __str__(self) -> str:
+        """Return the principal as a policy names it."""
+        issuer = "" if self.issuer is None else f", issuer: {_quoted(self.issuer)}"
+        return f"{self.kind}({_quoted(self.id)}{issuer})"
+
+    def __agentauthz_value__(self) -> Value:
+        return self
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Principal, (self.kind, self.id, self.issuer, dict(self.attributes)))
+
+
+@final
+@frozen
+class Delegation:
+    """Be one hop: to whom authority passed, narrowed to which actions, purpose and expiry.
+
+    `actions` are names, prefixes with a star (`docs.*`) or `*`. `handoff` asks that the giver is no longer
+    judged for what the receiver does. `via` says who made the hop: the host by hand, a session (which
+    decided a hand-off when it was made), or a verified token.
+
+    Raises:
+        InvalidArgument: a receiver that is no principal, malformed actions, an empty purpose, an expiry without a zone.
+    """
+
+    to: Principal
+    actions: tuple[str, ...] = field(default=("*",), converter=lambda given: _actions(given))
+    purpose: str | None = None
+    expires: dt.datetime | None = None
+    handoff: bool = False
+    via: Literal["host", "session", "token"] = "host"
+
+    def __attrs_post_init__(self) -> None:
+        if type(self.to) is not Principal:
+            raise InvalidArgument("to", "must be a Principal")
+        if self.purpose is not None:
+            _require_text("purpose", self.purpose)
+        if self.expires is not None and (not isinstance(self.expires, dt.datetime) or self.expires.tzinfo is None):
+            raise InvalidArgument("expires", "must be a datetime with a time zone")
+        if self.via not in ("host", "session", "token"):
+            raise InvalidArgument("via", "must be host, session or token")
+
+    def covers(self, action: str) -> bool:
+        """Say whether this hop passed on the authority for `action`; the library's own actions always are."""
+        return action.startswith(OWN_NAMESPACES) or any(matches(pattern, action) for pattern in self.actions)
+
+    def narrower(
+        self, *, actions: Iterable[str] | None, purpose: str | None, expires: dt.datetime | None
+    ) -> tuple[tuple[str, ...], str | None, dt.datetime | None]:
+        """Return what a hop after this one holds, where None means "as this one".
+
+        Raises:
+            WideningError: an action, purpose or expiry that this hop doesn't cover.
+        """
+        kept = self.actions if actions is None else _actions(actions)
+        for action in kept:
+            if not any(includes(own, action) for own in self.actions):
+                raise WideningError(f"the delegation to {self.to} doesn't cover `{action}`, so it can't be passed on")
+        if purpose is not None and self.purpose is not None and purpose != self.purpose:
+            raise WideningError(f"the delegation to {self.to} is for another purpose, so this one can't be passed on")
+        if expires is not None and self.expires is not None and expires > self.expires:
+            raise WideningError(f"the delegation to {self.to} ends before the one asked for")
+        return (kept, purpose or self.purpose, expires or self.expires)
+
+
+@final
+@frozen
+class Chain:
+    """Be the delegations from a subject to the actor, oldest first (the reverse of RFC 8693's nested `act`).
+
+    Raises:
+        InvalidArgument: a subject or hop of the wrong type, or more than 16 hops.
+    """
+
+    subject: Principal
+    delegations: tuple[Delegation, ...] = field(default=(), converter=tuple)
+
+    def __attrs_post_init__(self) -> None:
+        if type(self.subject) is not Principal:
+            raise InvalidArgument("subject", "must be a Principal")
+        if any(type(hop) is not Delegation for hop in self.delegations):
+            raise InvalidArgument("delegations", "must hold Delegation objects only")
+        if len(self.delegations) > MAX_DEPTH:
+            raise InvalidArgument("delegations", f"must be at most {MAX_DEPTH} hops, not {len(self.delegations)}")
+
+    @property
+    def actor(self) -> Principal:
+        """Return who makes the call: the last hop's receiver, or the subject."""
+        return self.delegations[-1].to if self.delegations else self.subject
+
+    @property
+    def depth(self) -> int:
+        """Return the number of delegations."""
+        return len(self.delegations)
+
+    def extend(self, delegation: Delegation, *, max_depth: int = MAX_DEPTH) -> Chain:
+        """Return this chain with one more hop.
+
+        Raises:
+            WideningError: the result would be deeper than `max_depth`, or wider than the hop before.
+        """
+        if self.depth + 1 > max_depth:
+            raise WideningError(f"a chain may have at most {max_depth} delegations")
+        if self.delegations:
+            self.delegations[-1].narrower(
+                actions=delegation.actions, purpose=delegation.purpose, expires=delegation.expires
+            )
+        return Chain(self.subject, (*self.delegations, delegation))
+
+    def prefix(self, depth: int) -> Chain:
+        """Return the chain up to its first `depth` hops."""
+        return Chain(self.subject, self.delegations[:depth])
+
+
+def matches(pattern: str, action: str) -> bool:
+    """Say whether an action pattern (`payments.refund`, `payments.*`, `*`) covers an action's name.
+
+    `payments.*` covers every name below, at any depth, and not `payments` itself; `*` never covers
+    `delegation.*` and `token.*`.
+    """
+    if pattern == "*":
+        return not action.startswith(OWN_NAMESPACES)
+    if pattern.endswith(".*"):
+        return action.startswith(pattern[:-1]) and len(action) > len(pattern) - 1
+    return pattern == action
+
+
+def includes(wider: str, narrower: str) -> bool:
+    """Say whether every action that pattern `narrower` covers is covered by pattern `wider`."""
+    if narrower == "*":
+        return wider == "*"
+    if narrower.endswith(".*"):
+        if wider == "*":
+            return not narrower.startswith(OWN_NAMESPACES)
+        return wider.endswith(".*") and narrower.startswith(wider[:-1])
+    return matches(wider, narrower)
+
+
+def _actions(given: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(given, str):
+        raise InvalidArgument("actions", 'must be a list of action names, such as ["docs.*"]')
+    actions = tuple(given)
+    if not actions:
+        raise InvalidArgument("actions", "must name at least one action")
+    for action in actions:
+        _require_text("actions", action)
+        stem = action[:-2] if action.endswith(".*") else action
+        if action != "*" and ("*" in stem or not stem):
+            raise InvalidArgument("actions", f"may have a star only as `*` or at the end of `prefix.*`, not in `{action}`")
+    return tuple(str.__str__(action) for action in actions)
+
+
+def _require_text(argument: str, value: object) -> None:
+    if not isinstance(value, str) or not cast(str, value):
+        raise InvalidArgument(argument, "must be a string that is not empty")
+
+
+def _quoted(text: str) -> str:
+    escaped = "".join(
+        f"\\{c}" if c in '\\"' else c if c.isprintable() else f"\\u{{{ord(c):x}}}" for c in text
+    )
+    return f'"{escaped}"'

@@ -1,0 +1,160 @@
+"""Define one call as the decision sees it: `Resource`, `SessionFacts` and `Request`."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, Literal, TypeAlias, final
+
+from attrs import field, frozen
+
+from agentauthz.errors import InvalidArgument
+from agentauthz.principals import Chain, Delegation, Principal
+from agentauthz.values import UNKNOWN, Record, Sentinel, Value, field_reader
+
+Unknown: TypeAlias = Literal[Sentinel.UNKNOWN]
+_NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
+
+
+@final
+class Entity(Record):
+    """Hold a resource as policies see it: a record that `==` compares by type and id."""
+
+    __slots__ = ()
+
+
+@final
+@frozen(eq=False, repr=False)
+class Resource:
+    """Be what an action is done to: `type`, `id`, and attributes (a mapping, or an object with data fields).
+
+    Attributes are read, and kept, when a rule first asks for them in a decision. `original` is the
+    object that the resource was made from, if any.
+
+    Raises:
+        InvalidArgument: an empty or non-string type or id, attributes without data fields.
+    """
+
+    type: str
+    id: str
+    attributes: object = field(default=_NOTHING)
+    original: object = None
+
+    def __attrs_post_init__(self) -> None:
+        for name in ("type", "id"):
+            text = getattr(self, name)
+            if not isinstance(text, str) or not text:
+                raise InvalidArgument(name, "must be a string that is not empty")
+            object.__setattr__(self, name, str.__str__(text))
+        if field_reader(self.attributes) is None:
+            raise InvalidArgument("attributes", "must be a mapping, or an attrs, dataclass or pydantic object")
+
+    def __repr__(self) -> str:
+        return f"Resource({self.type!r}, {self.id!r})"  # attributes may be secret
+
+    def __agentauthz_value__(self) -> Value:
+        return Entity(field_reader(self.attributes), {"type": self.type, "id": self.id})
+
+
+@final
+@frozen(eq=False)
+class SessionFacts:
+    """Hold what a session has done so far, as one decision sees it.
+
+    `began` and `done` are the last time that an action was allowed, and returned; `tracked` says since
+    when each action has been watched (None: since the session's start). UNKNOWN: the store didn't answer.
+    """
+
+    id: str
+    started: dt.datetime
+    attributes: Mapping[str, object] = field(default=_NOTHING)
+    marks: frozenset[str] | Unknown = frozenset()
+    began: Mapping[str, dt.datetime] | Unknown = field(default=MappingProxyType({}))
+    done: Mapping[str, dt.datetime] | Unknown = field(default=MappingProxyType({}))
+    tracked: Mapping[str, dt.datetime] = field(default=MappingProxyType({}))
+
+
+@final
+@frozen(eq=False, repr=False, init=False)
+class Request:
+    """Be one call to decide on: who (through whom), what, to what, why, when.
+
+    `actor` None means the subject itself, `chain` is made from the two where it isn't given; `args`,
+    `resource`, `route`, `purpose`, `session`, `context` and single values in them may be UNKNOWN.
+    `now` None means the moment when the request was made.
+
+    Raises:
+        InvalidArgument: an argument of the wrong type, or a chain that disagrees with subject or actor.
+    """
+
+    action: str
+    subject: Principal
+    actor: Principal
+    chain: Chain
+    args: Mapping[str, object] | Unknown
+    resource: Resource | Unknown | None
+    route: str | Unknown | None
+    purpose: str | Unknown | None
+    session: SessionFacts | Unknown | None
+    context: Mapping[str, object] | Unknown
+    now: dt.datetime
+
+    def __init__(
+        self,
+        action: str,
+        *,
+        subject: Principal,
+        actor: Principal | None = None,
+        chain: Chain | None = None,
+        args: Mapping[str, object] | Unknown = _NOTHING,
+        resource: Resource | Unknown | None = None,
+        route: str | Unknown | None = None,
+        purpose: str | Unknown | None = None,
+        session: SessionFacts | Unknown | None = None,
+        context: Mapping[str, object] | Unknown = _NOTHING,
+        now: dt.datetime | None = None,
+    ) -> None:
+        _check_text("action", action)
+        chain = _chain(subject, actor, chain)
+        for name, mapping in (("args", args), ("context", context)):
+            if mapping is not UNKNOWN and not isinstance(mapping, Mapping):
+                raise InvalidArgument(name, "must be a mapping of names to values")
+        for name, text in (("route", route), ("purpose", purpose)):
+            if text is not None and text is not UNKNOWN:
+                _check_text(name, text)
+        if not (resource is None or resource is UNKNOWN or type(resource) is Resource):
+            raise InvalidArgument("resource", "must be a Resource, None or UNKNOWN")
+        if not (session is None or session is UNKNOWN or type(session) is SessionFacts):
+            raise InvalidArgument("session", "must be a SessionFacts, None or UNKNOWN")
+        if now is not None and (not isinstance(now, dt.datetime) or now.tzinfo is None):
+            raise InvalidArgument("now", "must be a datetime with a time zone")
+        self.__attrs_init__(  # type: ignore[attr-defined]
+            action, chain.subject, chain.actor, chain, args, resource, route, purpose, session, context,
+            dt.datetime.now(dt.UTC) if now is None else now,
+        )  # fmt: skip
+
+    def __repr__(self) -> str:
+        return f"Request({self.action!r}, subject={self.subject}, actor={self.actor})"  # values may be secret
+
+
+def _chain(subject: Principal, actor: Principal | None, chain: Chain | None) -> Chain:
+    for name, principal in (("subject", subject), ("actor", actor)):
+        if type(principal) is not Principal and not (name == "actor" and principal is None):
+            raise InvalidArgument(name, "must be a Principal")
+    if chain is None:
+        return Chain(subject) if actor is None or actor == subject else Chain(subject, (Delegation(actor),))
+    if type(chain) is not Chain:
+        raise InvalidArgument("chain", "must be a Chain")
+    if chain.subject != subject:
+        raise InvalidArgument("chain", f"begins with {chain.subject}, but the subject is {subject}")
+    if actor is not None and chain.actor != actor:
+        raise InvalidArgument("chain", f"ends with {chain.actor}, but the actor is {actor}")
+    return chain
+
+
+def _check_text(argument: str, value: object) -> None:
+    if not isinstance(value, str) or not value:
+        raise InvalidArgument(argument, "must be a string that is not empty")
+
+
