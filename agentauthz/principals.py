@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Final, Literal, TypeAlias, cast, final
+from typing import Final, Literal, TypeAlias, final
 
 from attrs import field, frozen
 
@@ -17,6 +17,30 @@ KINDS: Final[tuple[PrincipalKind, ...]] = ("user", "agent", "service")
 MAX_DEPTH: Final = 16  # delegations in one chain
 
 OWN_NAMESPACES: Final = ("delegation.", "token.")  # the library's own actions, never matched by `*`
+
+
+def _actions(given: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(given, str):
+        raise InvalidArgument("actions", 'must be a list of action names, such as ["docs.*"]')
+    actions = tuple(given)
+    if not actions:
+        raise InvalidArgument("actions", "must name at least one action")
+    for action in actions:
+        _require_text("actions", action)
+        stem = action[:-2] if action.endswith(".*") else action
+        if action != "*" and ("*" in stem or not stem):
+            raise InvalidArgument("actions", f"may have a star only as `*` or at the end of `prefix.*`, not in `{action}`")
+    return tuple(str.__str__(action) for action in actions)
+
+
+def _require_text(argument: str, value: object) -> None:
+    if not isinstance(value, str) or not value:
+        raise InvalidArgument(argument, "must be a string that is not empty")
+
+
+def zoned(moment: object) -> bool:
+    """Say whether `moment` is a datetime with a time zone."""
+    return isinstance(moment, dt.datetime) and moment.tzinfo is not None
 
 
 def _identity(principal: Principal) -> tuple[str | None, str, str]:
@@ -98,6 +122,7 @@ class Principal:
         return f"{self.kind}({_quoted(self.id)}{issuer})"
 
     def __agentauthz_value__(self) -> Value:
+        """Return the principal itself: it is a policy value."""
         return self
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -118,7 +143,7 @@ class Delegation:
     """
 
     to: Principal
-    actions: tuple[str, ...] = field(default=("*",), converter=lambda given: _actions(given))
+    actions: tuple[str, ...] = field(default=("*",), converter=_actions)
     purpose: str | None = None
     expires: dt.datetime | None = None
     handoff: bool = False
@@ -129,7 +154,7 @@ class Delegation:
             raise InvalidArgument("to", "must be a Principal")
         if self.purpose is not None:
             _require_text("purpose", self.purpose)
-        if self.expires is not None and (not isinstance(self.expires, dt.datetime) or self.expires.tzinfo is None):
+        if self.expires is not None and (not zoned(self.expires)):
             raise InvalidArgument("expires", "must be a datetime with a time zone")
         if self.via not in ("host", "session", "token"):
             raise InvalidArgument("via", "must be host, session or token")
@@ -157,6 +182,10 @@ class Delegation:
         return (kept, purpose or self.purpose, expires or self.expires)
 
 
+def _hops(given: Iterable[Delegation]) -> tuple[Delegation, ...]:
+    return tuple(given)
+
+
 @final
 @frozen
 class Chain:
@@ -167,7 +196,7 @@ class Chain:
     """
 
     subject: Principal
-    delegations: tuple[Delegation, ...] = field(default=(), converter=tuple)
+    delegations: tuple[Delegation, ...] = field(default=(), converter=_hops)
 
     def __attrs_post_init__(self) -> None:
         if type(self.subject) is not Principal:
@@ -228,25 +257,6 @@ def includes(wider: str, narrower: str) -> bool:
             return not narrower.startswith(OWN_NAMESPACES)
         return wider.endswith(".*") and narrower.startswith(wider[:-1])
     return matches(wider, narrower)
-
-
-def _actions(given: Iterable[str]) -> tuple[str, ...]:
-    if isinstance(given, str):
-        raise InvalidArgument("actions", 'must be a list of action names, such as ["docs.*"]')
-    actions = tuple(given)
-    if not actions:
-        raise InvalidArgument("actions", "must name at least one action")
-    for action in actions:
-        _require_text("actions", action)
-        stem = action[:-2] if action.endswith(".*") else action
-        if action != "*" and ("*" in stem or not stem):
-            raise InvalidArgument("actions", f"may have a star only as `*` or at the end of `prefix.*`, not in `{action}`")
-    return tuple(str.__str__(action) for action in actions)
-
-
-def _require_text(argument: str, value: object) -> None:
-    if not isinstance(value, str) or not cast(str, value):
-        raise InvalidArgument(argument, "must be a string that is not empty")
 
 
 def _quoted(text: str) -> str:

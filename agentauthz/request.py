@@ -10,7 +10,7 @@ from typing import Final, Literal, TypeAlias, final
 from attrs import field, frozen
 
 from agentauthz.errors import InvalidArgument
-from agentauthz.principals import Chain, Delegation, Principal
+from agentauthz.principals import Chain, Delegation, Principal, zoned
 from agentauthz.values import UNKNOWN, Record, Sentinel, Value, field_reader
 
 Unknown: TypeAlias = Literal[Sentinel.UNKNOWN]
@@ -62,12 +62,13 @@ class Resource:
 class SessionFacts:
     """Hold what a session has done so far, as one decision sees it.
 
-    `began` and `done` are the last time that an action was allowed, and returned; `tracked` says since
+    `expires` None means never. `began` and `done` are the last time that an action was allowed, and returned; `tracked` says since
     when each action has been watched (None: since the session's start). UNKNOWN: the store didn't answer.
     """
 
     id: str
     started: dt.datetime
+    expires: dt.datetime | None = None
     attributes: Mapping[str, object] = field(default=_NOTHING)
     marks: frozenset[str] | Unknown = frozenset()
     began: Mapping[str, dt.datetime] | Unknown = field(default=MappingProxyType({}))
@@ -127,9 +128,9 @@ class Request:
             raise InvalidArgument("resource", "must be a Resource, None or UNKNOWN")
         if not (session is None or session is UNKNOWN or type(session) is SessionFacts):
             raise InvalidArgument("session", "must be a SessionFacts, None or UNKNOWN")
-        if now is not None and (not isinstance(now, dt.datetime) or now.tzinfo is None):
+        if now is not None and (not zoned(now)):
             raise InvalidArgument("now", "must be a datetime with a time zone")
-        self.__attrs_init__(  # type: ignore[attr-defined]
+        self.__attrs_init__(
             action, chain.subject, chain.actor, chain, args, resource, route, purpose, session, context,
             dt.datetime.now(dt.UTC) if now is None else now,
         )  # fmt: skip

@@ -59,7 +59,6 @@ class Unordered(tuple[Value, ...]):
     __slots__ = ()
 
 
-@final
 class Record(dict[str, Value]):
     """Hold named values, each frozen when it is first read and kept from then on.
 
@@ -106,8 +105,18 @@ def freeze(value: object) -> Value:
 
 
 def record_of(mapping: Mapping[str, object]) -> Record:
-    """Return `mapping`, all of it frozen now, as a record."""
-    return Record(None, {name: freeze(value) for name, value in dict(mapping).items() if not name.startswith("_")})
+    """Return `mapping`, all of it frozen now, as a record.
+
+    Raises:
+        InvalidArgument: a name that is no string.
+    """
+    known = {}
+    for name, value in dict(mapping).items():
+        if not isinstance(name, str):
+            raise InvalidArgument("args", "must have names that are strings")
+        if not name.startswith("_"):
+            known[str.__str__(name)] = freeze(value)
+    return Record(None, known)
 
 
 def number(value: int | Decimal) -> Value:
@@ -215,10 +224,10 @@ def _freeze_other(value: object, budget: _Budget, depth: int) -> Value:
         return _sequence(list.__iter__(value), list.__len__(value), budget, depth)
     if isinstance(value, tuple):
         return _sequence(tuple.__iter__(value), tuple.__len__(value), budget, depth)
-    if isinstance(value, set | frozenset):
-        base_set = set if isinstance(value, set) else frozenset
-        elements = _freeze_elements(base_set.__iter__(value), base_set.__len__(value), budget, depth)
-        return INVALID if elements is None else Unordered(elements)
+    if isinstance(value, set):
+        return _set(set.__iter__(value), set.__len__(value), budget, depth)
+    if isinstance(value, frozenset):
+        return _set(frozenset.__iter__(value), frozenset.__len__(value), budget, depth)
     hook = getattr(type(value), "__agentauthz_value__", None)
     return hook(value) if hook is not None else _record_or_invalid(value)
 
@@ -226,6 +235,11 @@ def _freeze_other(value: object, budget: _Budget, depth: int) -> Value:
 def _sequence(items: Iterable[object], size: int, budget: _Budget, depth: int) -> Value:
     elements = _freeze_elements(items, size, budget, depth)
     return INVALID if elements is None else tuple(elements)
+
+
+def _set(items: Iterable[object], size: int, budget: _Budget, depth: int) -> Value:
+    elements = _freeze_elements(items, size, budget, depth)
+    return INVALID if elements is None else Unordered(elements)
 
 
 def _record_or_invalid(value: object) -> Value:
@@ -253,7 +267,7 @@ def _mapping_reader(value: Mapping[object, object]) -> Callable[[str], object] |
             return None
     except Exception:  # a mapping that doesn't know its size is no value
         return None
-    return lambda name: value[name] if name in value else None
+    return lambda name: value[name] if name in value else None  # noqa: SIM401  (a mapping's own `get` may lie)
 
 
 def _field_names(cls: type) -> frozenset[str] | None:
@@ -284,7 +298,7 @@ _BY_BASE: Final[tuple[tuple[type, Callable[..., Value]], ...]] = (
     (str, lambda value: str.__str__(value)),
     (int, lambda value: _freeze_int(int.__int__(value))),
     (float, lambda value: _freeze_float(float.__float__(value))),
-    (Decimal, lambda value: number(Decimal(Decimal.as_tuple(value))) if Decimal.is_finite(value) else INVALID),
+    (Decimal, lambda value: number(Decimal(Decimal.as_tuple(value))) if Decimal.is_finite(value) else INVALID),  # type: ignore[arg-type]
     (dt.datetime, _freeze_datetime),
     (dt.timedelta, lambda value: dt.timedelta.__add__(value, dt.timedelta(0))),
     (uuid.UUID, str),

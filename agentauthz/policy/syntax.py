@@ -25,7 +25,8 @@ ROOTS: Final = frozenset(
 
 
 def _span() -> Span:
-    return field(eq=False, repr=False, kw_only=True)
+    span: Span = field(eq=False, repr=False, kw_only=True)
+    return span
 
 
 # ---- expressions

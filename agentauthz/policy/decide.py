@@ -1,0 +1,218 @@
+"""Go from rules to a decision: authority, forbids, permits, limits, reviews, over every call that is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, Protocol, cast
+
+from agentauthz.decision import Basis, Decision, Obligation, Outcome, Reason
+from agentauthz.policy.builtins import Answer, all_of
+from agentauthz.policy.evaluate import Verdict, answer
+from agentauthz.policy.inputs import Inputs
+from agentauthz.policy.syntax import CheckedRule, Effect
+from agentauthz.principals import Delegation
+from agentauthz.request import Request, SessionFacts
+from agentauthz.values import UNKNOWN
+
+MAX_NAMED: Final = 16  # rules whose missing inputs a default deny names
+HANDOFF: Final = "delegation.handoff"
+
+
+class Rules(Protocol):
+    """Answer for a policy set: on the definition, or compiled; both must give the same."""
+
+    @property
+    def digest(self) -> str:
+        """Return the set's digest."""
+
+    def verdict(self, inputs: Inputs) -> Verdict:
+        """Return the rules that match and are true or undetermined."""
+
+    def undetermined_permits(self, inputs: Inputs) -> Sequence[CheckedRule]:
+        """Return the first 16 permits, by name, that match and are undetermined."""
+
+    def arguments(self, action: str) -> frozenset[str] | None:
+        """Return the arguments that a declared action has; None: it is not declared, or with no list."""
+
+
+def decide(rules: Rules, request: Request) -> Decision:
+    """Return the decision on `request`; marks are named, never set."""
+    stopped = _expired(request) or _not_covered(request) or _unknown_argument(rules, request)
+    if stopped is not None:
+        basis, reason = stopped
+        return Decision(Outcome.DENY, basis, request.action, reasons=(reason,), policy_digest=rules.digest)
+    inputs = Inputs(request, lambda asked: _permitted(rules, asked))
+    return _combine(rules, request.action, [(seen, rules.verdict(seen)) for seen in judged(rules, inputs)])
+
+
+# ---- steps 1 and 2: authority
+
+
+def _expired(request: Request) -> tuple[Basis, Reason] | None:
+    session = request.session
+    if type(session) is SessionFacts and session.expires is not None and session.expires <= request.now:
+        return Basis.REVOKED, Reason("expired", "the session has expired")
+    for place, hop in enumerate(request.chain.delegations, 1):
+        if hop.expires is not None and hop.expires <= request.now:
+            return Basis.REVOKED, Reason("expired", f"delegation {place}, to {hop.to}, has expired")
+    return None
+
+
+def _not_covered(request: Request) -> tuple[Basis, Reason] | None:
+    for place, hop in enumerate(request.chain.delegations, 1):
+        name = f"delegation {place}, to {hop.to},"
+        if not hop.covers(request.action):
+            return Basis.AUTHORITY, Reason("action_not_covered", f"{name} doesn't cover this action")
+        if hop.purpose is not None and (type(request.purpose) is not str or request.purpose != hop.purpose):
+            return Basis.AUTHORITY, Reason("purpose_not_covered", f"{name} doesn't cover this purpose")
+    return None
+
+
+def _unknown_argument(rules: Rules, request: Request) -> tuple[Basis, Reason] | None:
+    declared = rules.arguments(request.action)
+    if declared is None or request.args is UNKNOWN:
+        return None
+    extra = sorted(set(request.args) - declared)
+    if not extra:
+        return None
+    return Basis.ERROR, Reason("unknown_argument", f"`{request.action}` is declared without the argument `{extra[0]}`")
+
+
+# ---- which calls are judged
+
+
+def judged(rules: Rules, inputs: Inputs) -> list[Inputs]:
+    """Return the call of the actor, and those of the agents that passed their authority on to it."""
+    chain = inputs.delegations
+    if not chain.delegations:
+        return [inputs]
+    start = _last_barrier(rules, inputs)
+    # the subject itself is judged only where it is an agent: a person's own right is what policies ask for
+    first = start if start > 0 or chain.subject.kind == "agent" else 1
+    return [*(inputs.through(chain.prefix(depth)) for depth in range(first, chain.depth)), inputs]
+
+
+def _last_barrier(rules: Rules, inputs: Inputs) -> int:
+    """Return the depth of the last hop that ends the judging of those before it; 0: there is none."""
+    barrier = 0
+    for depth, hop in enumerate(inputs.delegations.delegations, 1):
+        if hop.via == "token" or (hop.handoff and (hop.via == "session" or _may_hand_off(rules, inputs, depth, barrier))):
+            barrier = depth
+    return barrier
+
+
+def _may_hand_off(rules: Rules, inputs: Inputs, depth: int, barrier: int) -> bool:
+    """Say whether the giver of hop `depth` may hand off, judged with those before it since `barrier`."""
+    chain = inputs.delegations
+    hop = chain.delegations[depth - 1]
+    asked = inputs.through(chain.prefix(depth - 1)).asking(HANDOFF, handoff_arguments(hop))
+    first = barrier if barrier > 0 or chain.subject.kind == "agent" else min(1, depth - 1)
+    seen = [asked.through(chain.prefix(before)) for before in range(first, depth)]
+    return _combine(rules, HANDOFF, [(call, rules.verdict(call)) for call in seen]).outcome is Outcome.ALLOW
+
+
+def handoff_arguments(hop: Delegation) -> dict[str, object]:
+    """Return the arguments of the action `delegation.handoff` for a hop."""
+    return {"to": hop.to, "actions": hop.actions, "purpose": hop.purpose}
+
+
+def _permitted(rules: Rules, inputs: Inputs) -> Answer:
+    """Answer `any(permits) and not any(forbids)`, by Kleene."""
+    found = rules.verdict(inputs)
+    permits: Answer = True if found.true.get("permit") else None if rules.undetermined_permits(inputs) else False
+    forbids: Answer = True if found.true.get("forbid") else None if found.undetermined.get("forbid") else False
+    return all_of((permits, None if forbids is None else not forbids))
+
+
+# ---- steps 3 to 7
+
+
+def _combine(rules: Rules, action: str, calls: Sequence[tuple[Inputs, Verdict]]) -> Decision:
+    def names(effect: Effect) -> tuple[dict[str, CheckedRule], dict[str, CheckedRule]]:
+        true = {rule.name: rule for _, found in calls for rule in found.true.get(effect, ())}
+        undetermined = {rule.name: rule for _, found in calls for rule in found.undetermined.get(effect, ())}
+        return true, undetermined
+
+    unsure = tuple(sorted({rule.name for _, v in calls for found in v.undetermined.values() for rule in found}))
+
+    def decision(outcome: Outcome, basis: Basis, because: Iterable[Reason], **more: object) -> Decision:
+        return Decision(
+            outcome, basis, action, undetermined=unsure, reasons=tuple(because), policy_digest=rules.digest,
+            **more,  # type: ignore[arg-type]
+        )  # fmt: skip
+
+    def stopping(effect: Effect, outcome: Outcome, basis: Basis, code: str) -> Decision | None:
+        true, undetermined = names(effect)
+        stop = true or undetermined
+        if not stop:
+            return None
+        settled = basis if true or effect != "forbid" else Basis.UNDETERMINED
+        reasons = [_reason(code if true else f"{code}_undetermined", rule) for _, rule in sorted(stop.items())]
+        missing = () if true else _missing_of(calls, stop)
+        return decision(outcome, settled, reasons, rules=tuple(sorted(stop)), missing=missing)
+
+    return (
+        stopping("forbid", Outcome.DENY, Basis.RULE, "forbidden")
+        or _default(rules, calls, decision)
+        or stopping("limit", Outcome.DENY, Basis.LIMIT, "no_budget")
+        or stopping("review", Outcome.REVIEW, Basis.RULE, "review")
+        or _allowed(names, decision)
+    )
+
+
+def _default(
+    rules: Rules, calls: Sequence[tuple[Inputs, Verdict]], decision: Callable[..., Decision]
+) -> Decision | None:
+    unpermitted = [seen for seen, found in calls if not found.true.get("permit")]
+    if not unpermitted:
+        return None
+    missing: set[str] = set()
+    for seen in unpermitted:
+        for rule in rules.undetermined_permits(seen):
+            missing |= _missing_in(rule, seen)
+    who = "" if len(calls) == 1 else f" for {unpermitted[0].actor}"
+    reason = Reason("not_permitted", f"no permit allows this{who}")
+    return decision(Outcome.DENY, Basis.DEFAULT, [reason], missing=tuple(sorted(missing)))
+
+
+def _allowed(
+    names: Callable[[Effect], tuple[dict[str, CheckedRule], dict[str, CheckedRule]]], decision: Callable[..., Decision]
+) -> Decision:
+    permits, unsure = names("permit")
+    binding = sorted({**permits, **unsure}.items())
+    obligations = tuple(
+        Obligation(f"{name}.{place}", obligation.name, obligation.properties)
+        for name, rule in binding
+        for place, obligation in enumerate(rule.obligations)
+    )
+    true_marks, unsure_marks = names("mark")
+    marks = tuple(sorted({cast(str, rule.mark) for rule in (*true_marks.values(), *unsure_marks.values())}))
+    reasons = [_reason("permitted", rule) for _, rule in sorted(permits.items())]
+    return decision(
+        Outcome.ALLOW, Basis.RULE, reasons, rules=tuple(sorted(permits)), obligations=obligations, marks=marks
+    )
+
+
+_TEXTS: Final = {
+    "permitted": "permitted by `{}`",
+    "forbidden": "forbidden by `{}`",
+    "forbidden_undetermined": "`{}` forbids this unless it can be ruled out, and an input is missing",
+    "no_budget": "`{}` limits this, and there is no budget for it",
+    "no_budget_undetermined": "`{}` limits this unless it can be ruled out, and an input is missing",
+    "review": "`{}` asks for a person's approval",
+    "review_undetermined": "`{}` asks for a person's approval unless it can be ruled out, and an input is missing",
+}
+
+
+def _reason(code: str, rule: CheckedRule) -> Reason:
+    return Reason(code, rule.because or _TEXTS[code].format(rule.name), rule.name, rule.at)
+
+
+def _missing_of(calls: Sequence[tuple[Inputs, Verdict]], rules: dict[str, CheckedRule]) -> tuple[str, ...]:
+    named = [rules[name] for name in sorted(rules)[:MAX_NAMED]]
+    return tuple(sorted(frozenset[str]().union(*(_missing_in(rule, seen) for seen, _ in calls for rule in named))))
+
+
+def _missing_in(rule: CheckedRule, inputs: Inputs) -> frozenset[str]:
+    clause = answer(rule, inputs)
+    return frozenset() if clause is None else clause.missing
