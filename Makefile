@@ -1,0 +1,83 @@
+# All that is needed is Python 3.11 or newer and make: each target sets up what it uses, in folders of this checkout.
+
+PYTHON ?= $(shell scripts/find_python.sh)
+VENV := .venv
+BIN := $(VENV)/bin/python
+BENCH := .venv-bench
+INPUTS := pyproject.toml constraints.txt scripts/make_venv.sh
+EXAMPLES := $(patsubst %/run.py,%,$(wildcard examples/*/run.py))
+
+.NOTPARALLEL: # targets share an environment
+.PHONY: help demo test check lint types wheel-test laws bench accept test-all-pythons clean
+
+help:
+	@echo "make demo              run a bank assistant's real tool calls under a policy"
+	@echo "make test              run every test"
+	@echo "make check             lint, types, the wheel, and every test: what CI runs"
+	@echo "make laws              the long run of the property tests"
+	@echo "make bench             the benchmarks, beside other policy engines"
+	@echo "make accept            rewrite the golden files, for review with git diff"
+	@echo "make test-all-pythons  every test on each Python that we support"
+	@echo "make clean             remove what the other targets made"
+
+# ---- environments: a stamp says what an environment holds; test includes core, dev includes test
+
+$(VENV)/.core: $(INPUTS)
+	@scripts/make_venv.sh "$(PYTHON)" $(VENV) "" constraints.txt
+	@touch $@
+
+$(VENV)/.test: $(INPUTS)
+	@scripts/make_venv.sh "$(PYTHON)" $(VENV) test constraints.txt
+	@touch $(VENV)/.core $@
+
+$(VENV)/.dev: $(INPUTS)
+	@scripts/make_venv.sh "$(PYTHON)" $(VENV) dev constraints.txt
+	@touch $(VENV)/.core $(VENV)/.test $@
+
+$(BENCH)/.bench: $(INPUTS) benchmarks/constraints.txt
+	@scripts/make_venv.sh "$(PYTHON)" $(BENCH) bench benchmarks/constraints.txt
+	@touch $@
+
+# ---- what people run
+
+demo: $(VENV)/.core
+	@$(BIN) examples/banking_agent/run.py
+
+test: $(VENV)/.test
+	$(BIN) -m pytest -q -n 2
+
+# import contracts, docs and examples are tests, so the one run of them checks those too
+check: lint types wheel-test test
+
+lint: $(VENV)/.dev
+	$(BIN) -m ruff check .
+	$(BIN) -m ruff format --check .
+
+# an example is a program of its own, whose run.py imports the files beside it: each is checked from its folder
+types: $(VENV)/.dev
+	$(BIN) -m mypy agentauthz tests benchmarks $(wildcard examples/*.py)
+	@for example in $(EXAMPLES); do \
+		echo "mypy $$example"; \
+		(cd $$example && $(CURDIR)/$(BIN) -m mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache .) || exit 1; \
+	done
+
+wheel-test: $(VENV)/.dev
+	scripts/wheel_test.sh $(BIN)
+
+laws: $(VENV)/.test
+	HYPOTHESIS_PROFILE=long $(BIN) -m pytest -q -n auto tests/laws
+
+bench: $(BENCH)/.bench
+	$(BENCH)/bin/python benchmarks/run.py
+
+accept: $(VENV)/.test
+	AGENTAUTHZ_ACCEPT=1 $(BIN) -m pytest -q -n 2
+	@git status --short -- tests examples docs
+	@echo "review what changed: git diff"
+
+test-all-pythons:
+	scripts/test_all_pythons.sh
+
+clean:
+	rm -rf $(VENV) $(BENCH) .venvs build dist .benchmarks .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find agentauthz tests examples benchmarks scripts -name __pycache__ -type d -prune -exec rm -rf {} +
