@@ -23,6 +23,8 @@ import pytest
 
 from agentauthz import PolicySet
 from agentauthz.errors import PolicyError
+from agentauthz.policy.builtins import FUNCTIONS, KEYWORDS, RESERVED
+from agentauthz.policy.syntax import ROOTS
 from tests.golden import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -106,6 +108,14 @@ def test_links_lead_somewhere(page: Path) -> None:
         target = link["target"].partition("#")[0]
         if target and "://" not in target:
             assert (page.parent / target).exists(), f"{target} isn't there"
+
+
+@pytest.mark.parametrize("word", sorted(FUNCTIONS.keys() | KEYWORDS | RESERVED | ROOTS))
+def test_reference_holds_every_word_of_the_language(word: str) -> None:
+    """Each function, keyword, root and reserved word stands as code in the reference page."""
+    text = (ROOT / "docs" / "reference" / "language.md").read_text(encoding="utf-8")
+    code = re.findall(r"`([^`\n]+)`", text)
+    assert any(re.search(rf"\b{word}\b", span) for span in code)
 
 
 @pytest.mark.parametrize(
