@@ -170,6 +170,7 @@ class Delegation:
 
         Raises:
             WideningError: an action, purpose or expiry that this hop doesn't cover.
+            InvalidArgument: malformed actions.
         """
         kept = self.actions if actions is None else _actions(actions)
         for action in kept:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import functools
 import inspect
 import sys
 import textwrap
@@ -109,7 +108,7 @@ def test_every_method_is_documented(qualified: str, function: Callable[..., Any]
 
 def test_an_untold_error_is_noticed() -> None:
     """The search finds an error that is raised by a helper: it would be worth nothing otherwise."""
-    made = functools.partial(_raised)(agentauthz.Resource.__attrs_post_init__)
-    assert agentauthz.InvalidArgument in made
+    raised = _raised(agentauthz.Resource.__attrs_post_init__)
+    assert agentauthz.InvalidArgument in raised
     assert not _told("Do something.", agentauthz.InvalidArgument)
     assert _told("Do something.\n\nRaises:\n    AgentAuthzError: always.", agentauthz.InvalidArgument)
