@@ -6,8 +6,10 @@ import os
 
 from hypothesis import HealthCheck, settings
 
-settings.register_profile("quick", deadline=None, print_blob=True)
+# Hypothesis has a profile of its own for CI, whose examples are always the same: ours search everywhere
+_PARENT = settings.get_profile("default")
+settings.register_profile("quick", _PARENT, deadline=None, print_blob=True)
 settings.register_profile(
-    "long", deadline=None, print_blob=True, max_examples=20_000, suppress_health_check=[HealthCheck.too_slow]
+    "long", _PARENT, deadline=None, print_blob=True, max_examples=20_000, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
