@@ -1,6 +1,8 @@
 # All that is needed is Python 3.11 or newer and make: each target sets up what it uses, in folders of this checkout.
 
 PYTHON ?= $(shell scripts/find_python.sh)
+# not every peer of the benchmarks exists for the newest Python
+BENCH_PYTHON ?= $(shell scripts/find_python.sh 3.12 2>/dev/null || scripts/find_python.sh 3.11 2>/dev/null || scripts/find_python.sh)
 VENV := .venv
 BIN := $(VENV)/bin/python
 BENCH := .venv-bench
@@ -35,7 +37,7 @@ $(VENV)/.dev: $(INPUTS)
 	@touch $(VENV)/.core $(VENV)/.test $@
 
 $(BENCH)/.bench: $(INPUTS) benchmarks/constraints.txt
-	@scripts/make_venv.sh "$(PYTHON)" $(BENCH) bench benchmarks/constraints.txt
+	@scripts/make_venv.sh "$(BENCH_PYTHON)" $(BENCH) bench benchmarks/constraints.txt
 	@touch $@
 
 # ---- what people run
