@@ -57,7 +57,7 @@ lint: $(VENV)/.dev
 
 # an example is a program of its own, whose run.py imports the files beside it: each is checked from its folder
 types: $(VENV)/.dev
-	$(BIN) -m mypy agentauthz tests benchmarks $(wildcard examples/*.py)
+	$(BIN) -m mypy agentauthz tests benchmarks scripts $(wildcard examples/*.py)
 	@for example in $(EXAMPLES); do \
 		echo "mypy $$example"; \
 		(cd $$example && $(CURDIR)/$(BIN) -m mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache .) || exit 1; \
