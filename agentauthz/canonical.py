@@ -1,0 +1,397 @@
+"""Turn any Python data into one JSON tree and one sequence of bytes (RFC 8785), for digests and for records.
+
+What JSON can't hold becomes an object with a single key, a tag:
+
+=========  =====================================================================================
+``$i``     an integer beyond 2^53: decimal text, or hexadecimal beyond 128 bits
+``$d``     a decimal, without trailing zeros after the point
+``$f``     a float that is ``nan``, ``inf`` or ``-inf``
+``$t``     a moment, in UTC with microseconds; ``$local`` one without a zone, ``$date``, ``$clock``
+``$dur``   a duration in seconds
+``$p``     a principal: kind, id, and the issuer if it has one
+``$b``     bytes, in base 64
+``$w``     text with lone surrogates, backslashes doubled and surrogates as ``\\udXXX``
+``$m``     a mapping whose names are not all plain text: pairs, sorted
+``$set``   a set: elements, sorted
+``$x``     an input that holds no value: ``unknown`` or ``invalid``
+``$u``     the class of what can't be written: an unknown object, a cycle, what is too deep or too big
+=========  =====================================================================================
+
+A mapping's own names that begin with ``$`` get one more, so data can never pass for a tag.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import enum
+import json
+import pathlib
+import uuid
+from collections.abc import Callable, Iterable
+from decimal import Decimal
+from typing import Final, TypeAlias, cast, final
+
+from agentauthz.principals import Principal
+from agentauthz.values import ABSENT, INVALID, MAX_NESTING, MAX_TOTAL, Record, Sentinel, Unordered, freeze
+
+Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
+
+MAX_TEXT: Final = 32 * 1024 * 1024  # characters and bytes of one value, nested ones included
+
+_SAFE: Final = 2**53
+_LONGEST_NAME: Final = 100
+_quote: Final = json.JSONEncoder(ensure_ascii=False).encode
+_class_name: Final = cast("Callable[[type], str]", type.__dict__["__name__"].__get__)
+_enum_fields: Final = cast("Callable[[object], dict[str, object]]", enum.Enum.__dict__["__dict__"].__get__)
+
+
+def canonical(value: object) -> bytes:
+    """Return the one canonical form of `value`; equal bytes mean equal data, and a number is never a string.
+
+    Objects of classes that we don't know are never asked anything: only their class's name is in the bytes,
+    so what is in them is not bound by a digest. Never raises.
+    """
+    return encode(jsonable(value))
+
+
+def jsonable(value: object) -> Json:
+    """Return `value` as a new JSON tree, tagged as this module's table says. Never raises."""
+    return bounded(value, MAX_TOTAL, MAX_TEXT)[0]
+
+
+def bounded(value: object, nodes: int, text: int) -> tuple[Json, bool]:
+    """Return what `jsonable` does within a budget of elements and characters, and whether all of it fitted."""
+    walk = _Walk(nodes, text)
+    tree = _tree(value, walk, 0)
+    return tree, not walk.cut
+
+
+def encode(tree: Json) -> bytes:
+    """Return the bytes of a JSON tree by RFC 8785: names sorted by UTF-16, ECMAScript's numbers, no spaces."""
+    return _text_of(tree).encode()
+
+
+def class_name(value: object) -> str:
+    """Return the name of `value`'s class, at most 100 characters, without asking the object or its class."""
+    return utf8(_class_name(type(value))[:_LONGEST_NAME])
+
+
+def utf8(text: str) -> str:
+    """Return `text` as exactly a str that UTF-8 can hold: lone surrogates become `\\udXXX`."""
+    text = str.__str__(text)
+    return text if _encodable(text) else text.encode("utf-8", "backslashreplace").decode()
+
+
+# ---- from data to a tree
+
+
+@final
+class _Walk:
+    """Count what may still be written, and know which collections are being written now."""
+
+    __slots__ = ("cut", "nodes", "open", "text")
+
+    def __init__(self, nodes: int, text: int) -> None:
+        self.nodes = nodes
+        self.text = text
+        self.open: set[int] = set()
+        self.cut = False
+
+    def spend(self, nodes: int, text: int) -> bool:
+        """Say whether so much more fits, and count it if it does."""
+        if nodes > self.nodes or text > self.text:
+            self.cut = True
+            return False
+        self.nodes -= nodes
+        self.text -= text
+        return True
+
+
+_Writer: TypeAlias = Callable[[object, _Walk, int], Json]
+
+
+def _tree(value: object, walk: _Walk, depth: int) -> Json:
+    kind = type(value)
+    writer = _BY_TYPE.get(kind) or _by_base(kind)
+    if writer is None:
+        return _placeholder(value)
+    try:
+        return writer(value, walk, depth)
+    except Exception:  # the stack's end, a time zone that raises, a dict that changes while it is read
+        walk.cut = True
+        return _placeholder(value)
+
+
+def _by_base(kind: type) -> _Writer | None:
+    # SECURITY: only the type is asked; isinstance would ask the object for its `__class__`
+    return next((writer for base, writer in _BY_BASE if issubclass(kind, base)), None)
+
+
+def _placeholder(value: object) -> Json:
+    return {"$u": class_name(value)}
+
+
+def _encodable(text: str) -> bool:
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _string(value: object, walk: _Walk, _: int) -> Json:
+    text = str.__str__(cast(str, value))
+    if not walk.spend(0, len(text)):
+        return _placeholder(value)
+    if _encodable(text):
+        return text
+    return {"$w": text.replace("\\", "\\\\").encode("utf-8", "backslashreplace").decode()}
+
+
+def _integer(value: object, walk: _Walk, _: int) -> Json:
+    number = int.__int__(cast(int, value))
+    if -_SAFE <= number <= _SAFE:
+        return number
+    bits = number.bit_length()
+    if bits <= 128:
+        return {"$i": str(number)}
+    return {"$i": hex(number)} if walk.spend(0, bits // 4) else _placeholder(value)
+
+
+def _float(value: object, _: _Walk, __: int) -> Json:
+    number = float.__float__(cast(float, value))
+    if number != number:
+        return {"$f": "nan"}
+    if number in (float("inf"), float("-inf")):
+        return {"$f": "inf" if number > 0 else "-inf"}
+    return number
+
+
+def _decimal(value: object, walk: _Walk, _: int) -> Json:
+    number = cast(Decimal, value)
+    if not walk.spend(0, Decimal.__sizeof__(number)):
+        return _placeholder(value)
+    if not Decimal.is_finite(number):
+        return {"$d": Decimal.__str__(number).lower()}
+    sign, digits, exponent = Decimal.as_tuple(number)
+    assert isinstance(exponent, int)
+    text = "".join(map(str, digits)).lstrip("0")
+    short = text.rstrip("0")
+    exponent += len(text) - len(short)
+    if not short:
+        return {"$d": "0"}
+    return {"$d": ("-" if sign else "") + _point(short, exponent)}
+
+
+def _point(digits: str, exponent: int) -> str:
+    """Write digits * 10^exponent, plainly where that is short."""
+    place = len(digits) + exponent
+    if exponent >= 0 and place <= 40:
+        return digits + "0" * exponent
+    if 0 < place < len(digits):
+        return f"{digits[:place]}.{digits[place:]}"
+    if -40 < place <= 0:
+        return f"0.{'0' * -place}{digits}"
+    return f"{digits}e{exponent}"
+
+
+def _moment(value: object, _: _Walk, __: int) -> Json:
+    moment = cast(dt.datetime, value)
+    if dt.datetime.tzinfo.__get__(moment) is None:
+        return {"$local": dt.datetime.isoformat(moment, timespec="microseconds")}
+    utc = freeze(moment)
+    return {"$t": stamp(utc)} if type(utc) is dt.datetime else _placeholder(value)
+
+
+def stamp(moment: dt.datetime) -> str:
+    """Return a UTC moment as text with microseconds, `2026-11-23T09:00:00.000000Z`."""
+    return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+def _clock(value: object, _: _Walk, __: int) -> Json:
+    clock = cast(dt.time, value)
+    zoned = dt.time.tzinfo.__get__(clock) is not None
+    return _placeholder(value) if zoned else {"$clock": dt.time.isoformat(clock, timespec="microseconds")}
+
+
+def _duration(value: object, _: _Walk, __: int) -> Json:
+    span = dt.timedelta.__add__(cast(dt.timedelta, value), dt.timedelta(0))
+    micros = (span.days * 86_400 + span.seconds) * 1_000_000 + span.microseconds
+    whole, rest = divmod(abs(micros), 1_000_000)
+    text = f"{'-' if micros < 0 else ''}{whole}"
+    return {"$dur": f"{text}.{rest:06}".rstrip("0") if rest else text}
+
+
+def _bytes(value: object, walk: _Walk, _: int) -> Json:
+    data = cast("bytes | bytearray", value)
+    if not walk.spend(0, memoryview(data).nbytes):
+        return _placeholder(value)
+    return {"$b": base64.b64encode(data).decode()}
+
+
+def _principal(value: object, _: _Walk, __: int) -> Json:
+    principal = cast(Principal, value)
+    parts: list[Json] = [_plain(principal.kind), _plain(principal.id)]
+    return {"$p": parts if principal.issuer is None else [*parts, _plain(principal.issuer)]}
+
+
+def _plain(text: str) -> Json:
+    return _string(text, _Walk(0, MAX_TEXT), 0)
+
+
+def _sentinel(value: object, _: _Walk, __: int) -> Json:
+    return None if value is ABSENT else {"$x": "invalid" if value is INVALID else "unknown"}
+
+
+def _member(value: object, walk: _Walk, depth: int) -> Json:
+    """Write an enumeration's member as its value, read from where it is stored: a property may lie."""
+    return _inside(value, walk, depth, lambda: _tree(_enum_fields(value)["_value_"], walk, depth + 1))
+
+
+def _inside(value: object, walk: _Walk, depth: int, write: Callable[[], Json]) -> Json:
+    if depth >= MAX_NESTING or id(value) in walk.open:
+        walk.cut = True
+        return _placeholder(value)
+    walk.open.add(id(value))
+    try:
+        return write()
+    finally:
+        walk.open.discard(id(value))
+
+
+def _elements(items: Iterable[object], size: int, value: object, walk: _Walk, depth: int) -> list[Json] | None:
+    if not walk.spend(size, 0):
+        return None
+    written = _inside(value, walk, depth, lambda: [_tree(item, walk, depth + 1) for item in items])
+    return written if type(written) is list else None
+
+
+def _list(value: object, walk: _Walk, depth: int) -> Json:
+    found = cast("list[object]", value)
+    written = _elements(list.__iter__(found), list.__len__(found), value, walk, depth)
+    return _placeholder(value) if written is None else written
+
+
+def _tuple(value: object, walk: _Walk, depth: int) -> Json:
+    found = cast("tuple[object, ...]", value)
+    written = _elements(tuple.__iter__(found), tuple.__len__(found), value, walk, depth)
+    return _placeholder(value) if written is None else written
+
+
+def _set(value: object, walk: _Walk, depth: int) -> Json:
+    if issubclass(type(value), set):
+        return _sorted_set(value, tuple(set.__iter__(cast("set[object]", value))), walk, depth)
+    return _sorted_set(value, tuple(frozenset.__iter__(cast("frozenset[object]", value))), walk, depth)
+
+
+def _unordered(value: object, walk: _Walk, depth: int) -> Json:
+    return _sorted_set(value, cast(Unordered, value), walk, depth)
+
+
+def _sorted_set(value: object, items: tuple[object, ...], walk: _Walk, depth: int) -> Json:
+    written = _elements(items, len(items), value, walk, depth)
+    return _placeholder(value) if written is None else {"$set": sorted(written, key=encode)}
+
+
+def _mapping(value: object, walk: _Walk, depth: int) -> Json:
+    found = cast("dict[object, object]", value)
+    if not walk.spend(dict.__len__(found), 0):
+        return _placeholder(value)
+    return _inside(value, walk, depth, lambda: _entries(list(dict.items(found)), walk, depth))
+
+
+def _entries(items: list[tuple[object, object]], walk: _Walk, depth: int) -> Json:
+    named: dict[str, Json] = {}
+    for name, item in items:
+        if not issubclass(type(name), str) or type(text := _string(name, walk, depth)) is not str:
+            return _pairs(items, walk, depth)
+        named["$" + text if text.startswith("$") else text] = _tree(item, walk, depth + 1)
+    # two names with one text (a subclass of str may claim to differ from itself) must both be seen
+    return named if len(named) == len(items) else _pairs(items, walk, depth)
+
+
+def _pairs(items: list[tuple[object, object]], walk: _Walk, depth: int) -> Json:
+    pairs: list[Json] = [[_tree(name, walk, depth + 1), _tree(item, walk, depth + 1)] for name, item in items]
+    return {"$m": sorted(pairs, key=encode)}
+
+
+_BY_TYPE: Final[dict[type, _Writer]] = {
+    str: _string,
+    bool: lambda value, _, __: cast(bool, value),
+    type(None): lambda _, __, ___: None,
+    int: _integer,
+    float: _float,
+    Decimal: _decimal,
+    dt.datetime: _moment,
+    dt.date: lambda value, _, __: {"$date": dt.date.isoformat(cast(dt.date, value))},
+    dt.time: _clock,
+    dt.timedelta: _duration,
+    list: _list,
+    tuple: _tuple,
+    dict: _mapping,
+    set: _set,
+    frozenset: _set,
+    Unordered: _unordered,
+    Record: _mapping,
+    bytes: _bytes,
+    bytearray: _bytes,
+    Principal: _principal,
+    Sentinel: _sentinel,
+    # as policies see them
+    uuid.UUID: lambda value, walk, depth: _string(str(value), walk, depth),
+    **{
+        path: lambda value, walk, depth: _string(str(value), walk, depth)
+        for path in (pathlib.PurePosixPath, pathlib.PureWindowsPath, pathlib.PosixPath, pathlib.WindowsPath)
+    },
+}
+_BY_BASE: Final[tuple[tuple[type, _Writer], ...]] = (
+    (enum.Enum, _member),
+    *((base, _BY_TYPE[base]) for base in (str, int, float, Decimal, dt.datetime, dt.date, dt.time, dt.timedelta)),
+    *((base, _BY_TYPE[base]) for base in (list, tuple, dict, set, frozenset, bytes, bytearray)),
+)
+
+
+# ---- from a tree to bytes
+
+
+def _text_of(tree: Json) -> str:
+    if isinstance(tree, str):
+        return _quote(tree)
+    if isinstance(tree, dict):
+        names = sorted(tree, key=_utf16)
+        return "{" + ",".join([f"{_quote(name)}:{_text_of(tree[name])}" for name in names]) + "}"
+    if isinstance(tree, list):
+        return "[" + ",".join([_text_of(item) for item in tree]) + "]"
+    if tree is None:
+        return "null"
+    if isinstance(tree, bool):
+        return "true" if tree else "false"
+    return int.__repr__(tree) if isinstance(tree, int) else _float_text(tree)
+
+
+def _utf16(name: str) -> bytes:
+    return name.encode("utf-16-be")
+
+
+def _float_text(number: float) -> str:
+    """Write a float as ECMAScript does (RFC 8785 §3.2.2.3)."""
+    text = repr(number)
+    if number == 0:
+        return "0"
+    if text.endswith(".0"):
+        return text[:-2]
+    if "e" not in text:
+        return text
+    sign = "-" if number < 0 else ""
+    mantissa, _, exponent = text.removeprefix("-").partition("e")
+    digits = mantissa.replace(".", "")
+    place = int(exponent) + 1  # of the point, counted from the first digit
+    if len(digits) <= place <= 21:
+        return sign + digits + "0" * (place - len(digits))
+    if -6 < place <= 0:
+        return f"{sign}0.{'0' * -place}{digits}"
+    point = f"{digits[0]}.{digits[1:]}" if len(digits) > 1 else digits
+    return f"{sign}{point}e{place - 1:+d}"
