@@ -36,12 +36,16 @@ class Basis(enum.Enum):
 @final
 @frozen
 class Reason:
-    """Be one reason: a stable `code`, the rule and its place (`file:line:column`) if any, and text for people."""
+    """Be one reason: a stable `code`, text for people, the rule and its place (`file:line:column`) if any.
+
+    `because` is what the policy's author wrote for the people and models that are refused.
+    """
 
     code: str
     text: str
     rule: str | None = None
     at: str | None = None
+    because: str | None = None
 
 
 @final
@@ -60,7 +64,7 @@ class Decision:
     """Be the answer to one request, and why. It has no truth value: ask `.allowed`.
 
     `rules` are those that stood in the way (where allowed: the true permits), `undetermined` the rules
-    whose condition could not be decided, `missing` the inputs that were absent, unknown or of the wrong
+    whose condition could not be decided, `marks` what the session carries once the call runs, `missing` the inputs that were absent, unknown or of the wrong
     type. `enforced` is False only where observe mode lets a call run against its outcome.
     """
 

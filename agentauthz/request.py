@@ -63,7 +63,7 @@ class SessionFacts:
     """Hold what a session has done so far, as one decision sees it.
 
     `expires` None means never. `began` and `done` are the last time that an action was allowed, and returned; `tracked` says since
-    when each action has been watched (None: since the session's start). UNKNOWN: the store didn't answer.
+    when an action has been watched; one that isn't in it was watched from the session's start. UNKNOWN: the store didn't answer.
     """
 
     id: str
@@ -134,6 +134,32 @@ class Request:
             action, chain.subject, chain.actor, chain, args, resource, route, purpose, session, context,
             dt.datetime.now(dt.UTC) if now is None else now,
         )  # fmt: skip
+
+    @classmethod
+    def trusted(
+        cls,
+        action: str,
+        chain: Chain,
+        args: Mapping[str, object] | Unknown,
+        resource: Resource | Unknown | None,
+        route: str | Unknown | None,
+        purpose: str | Unknown | None,
+        session: SessionFacts,
+        context: Mapping[str, object] | Unknown,
+        now: dt.datetime,
+    ) -> Request:
+        """Return a request whose parts the library itself has made, without checking them again."""
+        made = cls.__new__(cls)
+        made.__attrs_init__(
+            action, chain.subject, chain.actor, chain, args, resource, route, purpose, session, context, now
+        )
+        return made
+
+    def with_session(self, session: SessionFacts) -> Request:
+        """Return the same request with another account of its session."""
+        return Request.trusted(
+            self.action, self.chain, self.args, self.resource, self.route, self.purpose, session, self.context, self.now
+        )
 
     def __repr__(self) -> str:
         return f"Request({self.action!r}, subject={self.subject}, actor={self.actor})"  # values may be secret

@@ -35,13 +35,17 @@ class Rules(Protocol):
         """Return the arguments that a declared action has; None: it is not declared, or with no list."""
 
 
-def decide(rules: Rules, request: Request) -> Decision:
-    """Return the decision on `request`; marks are named, never set."""
+def inputs_of(rules: Rules, request: Request) -> Inputs:
+    """Return what the rules see of `request`; attributes are frozen when a rule first reads them."""
+    return Inputs(request, lambda asked: _permitted(rules, asked))
+
+
+def decide(rules: Rules, request: Request, inputs: Inputs) -> Decision:
+    """Return the decision on `request`, whose inputs are `inputs`; marks are named, never set."""
     stopped = _expired(request) or _not_covered(request) or _unknown_argument(rules, request)
     if stopped is not None:
         basis, reason = stopped
         return Decision(Outcome.DENY, basis, request.action, reasons=(reason,), policy_digest=rules.digest)
-    inputs = Inputs(request, lambda asked: _permitted(rules, asked))
     return _combine(rules, request.action, [(seen, rules.verdict(seen)) for seen in judged(rules, inputs)])
 
 
@@ -134,11 +138,12 @@ def _combine(rules: Rules, action: str, calls: Sequence[tuple[Inputs, Verdict]])
         return true, undetermined
 
     unsure = tuple(sorted({rule.name for _, v in calls for found in v.undetermined.values() for rule in found}))
+    marks = tuple(sorted({cast(str, rule.mark) for found in names("mark") for rule in found.values()}))
 
     def decision(outcome: Outcome, basis: Basis, because: Iterable[Reason], **more: object) -> Decision:
         return Decision(
-            outcome, basis, action, undetermined=unsure, reasons=tuple(because), policy_digest=rules.digest,
-            **more,  # type: ignore[arg-type]
+            outcome, basis, action, undetermined=unsure, reasons=tuple(because), marks=marks,
+            policy_digest=rules.digest, **more,  # type: ignore[arg-type]
         )  # fmt: skip
 
     def stopping(effect: Effect, outcome: Outcome, basis: Basis, code: str) -> Decision | None:
@@ -185,12 +190,8 @@ def _allowed(
         for name, rule in binding
         for place, obligation in enumerate(rule.obligations)
     )
-    true_marks, unsure_marks = names("mark")
-    marks = tuple(sorted({cast(str, rule.mark) for rule in (*true_marks.values(), *unsure_marks.values())}))
     reasons = [_reason("permitted", rule) for _, rule in sorted(permits.items())]
-    return decision(
-        Outcome.ALLOW, Basis.RULE, reasons, rules=tuple(sorted(permits)), obligations=obligations, marks=marks
-    )
+    return decision(Outcome.ALLOW, Basis.RULE, reasons, rules=tuple(sorted(permits)), obligations=obligations)
 
 
 _TEXTS: Final = {
@@ -205,7 +206,7 @@ _TEXTS: Final = {
 
 
 def _reason(code: str, rule: CheckedRule) -> Reason:
-    return Reason(code, rule.because or _TEXTS[code].format(rule.name), rule.name, rule.at)
+    return Reason(code, rule.because or _TEXTS[code].format(rule.name), rule.name, rule.at, rule.because)
 
 
 def _missing_of(calls: Sequence[tuple[Inputs, Verdict]], rules: dict[str, CheckedRule]) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ This is the definition. It is short and slow; `compile` must equal it.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, TypeAlias, cast, final
 
 from attrs import field, frozen
@@ -108,6 +108,11 @@ def applies(pattern: Pattern, action: str) -> bool:
     return action == pattern.name if pattern.kind == "exact" else action.startswith(pattern.name + ".")
 
 
+def matching(rules: Iterable[CheckedRule], action: str) -> Iterator[CheckedRule]:
+    """Return the rules that have a pattern for the action."""
+    return (rule for rule in rules if any(applies(pattern, action) for pattern in rule.patterns))
+
+
 # ---- the verdict: which rules answer what
 
 
@@ -127,9 +132,7 @@ def verdict(rules: Iterable[CheckedRule], inputs: Inputs) -> Verdict:
     """Return the definition's verdict; `rules` in the order of their names."""
     true: dict[Effect, list[CheckedRule]] = {}
     undetermined: dict[Effect, list[CheckedRule]] = {}
-    for rule in rules:
-        if not any(applies(pattern, inputs.name) for pattern in rule.patterns):
-            continue
+    for rule in matching(rules, inputs.name):
         clause = answer(rule, inputs)
         result = True if clause is None else clause.answer
         if result is True:

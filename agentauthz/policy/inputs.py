@@ -111,8 +111,8 @@ class Inputs:
             return True
         since = facts.tracked.get(action)
         # watched for a part of the time only: what came before nobody knows
-        unseen_before = since is not None and action not in seen and now - since < duration
-        return None if unseen_before else False
+        gap = since is not None and since > facts.started and now - since < duration
+        return None if gap else False
 
     def read(self, path: Path, variables: Mapping[str, Value]) -> Value:
         """Return the value at `path`, INVALID where it breaks its declared type."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import os
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, final
 
 from attrs import frozen
@@ -12,14 +14,17 @@ from attrs import frozen
 from agentauthz.decision import Decision
 from agentauthz.errors import InvalidArgument, PolicyCheckError, PolicyLoadError, PolicySyntaxError
 from agentauthz.policy import decide as deciding
-from agentauthz.policy.check import Checked, check
-from agentauthz.policy.evaluate import Clause, Verdict, answer, applies, verdict
+from agentauthz.policy.check import Checked, ToolSignature, check, check_tools
+from agentauthz.policy.compile import Compiled
+from agentauthz.policy.evaluate import Verdict, answer, matching, verdict
+from agentauthz.policy.explain import Explanation, explain, paths_read
 from agentauthz.policy.format import format_statement
 from agentauthz.policy.inputs import Inputs
 from agentauthz.policy.parse import decode, parse
 from agentauthz.policy.source import Diagnostic, Source
-from agentauthz.policy.syntax import CheckedRule, Statement
+from agentauthz.policy.syntax import CheckedRule, Path, Statement
 from agentauthz.request import Request
+from agentauthz.values import Value
 
 LANGUAGE: Final = "agentauthz.policy/1"
 SUFFIX: Final = ".authz"
@@ -40,10 +45,8 @@ class Definition:
     def undetermined_permits(self, inputs: Inputs) -> Sequence[CheckedRule]:
         """Return the first 16 permits, by name, that match and are undetermined."""
         found: list[CheckedRule] = []
-        for rule in self._checked.rules:
-            if rule.effect != "permit" or not any(applies(pattern, inputs.name) for pattern in rule.patterns):
-                continue
-            clause = answer(rule, inputs)
+        for rule in matching(self._checked.rules, inputs.name):
+            clause = answer(rule, inputs) if rule.effect == "permit" else None
             if clause is not None and clause.answer is None:
                 found.append(rule)
             if len(found) == deciding.MAX_NAMED:
@@ -53,3 +56,193 @@ class Definition:
     def arguments(self, action: str) -> frozenset[str] | None:
         """Return the arguments that a declared action has; None: it is not declared, or with no list."""
         return self._checked.arguments(action)
+
+
+@final
+@frozen(eq=False, repr=False, init=False)
+class PolicySet:
+    """Be an immutable set of checked rules with a digest.
+
+    The digest is SHA-256 over the language's version and the canonical form of all statements, sorted:
+    comments, spacing, file names and order don't count.
+    """
+
+    rules: tuple[CheckedRule, ...]
+    digest: str
+    warnings: tuple[Diagnostic, ...]
+    sources: tuple[Source, ...]
+    _checked: Checked
+    _rules: deciding.Rules
+    _by_name: Mapping[str, CheckedRule]
+    _paths: Callable[[str], tuple[Path, ...]]
+
+    @classmethod
+    def parse(cls, text: str, name: str = "<policy>") -> PolicySet:
+        """Return the policy set that `text` holds; `name` stands for the file in messages.
+
+        Raises:
+            PolicySyntaxError: some of it is not in the language (checked problems are listed too).
+            PolicyCheckError: it parses, but something in it doesn't hold.
+            InvalidArgument: `text` or `name` is no string.
+        """
+        for argument, value in (("text", text), ("name", name)):
+            if not isinstance(value, str):
+                raise InvalidArgument(argument, f"must be a string, not {type(value).__name__}")
+        return cls._from_sources([Source(name, str.__str__(text))])
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> PolicySet:
+        """Return the policy set of one `.authz` file, or of all those below a folder.
+
+        Raises:
+            PolicyLoadError: the path is missing, unreadable, or holds no policy.
+            PolicySyntaxError, PolicyCheckError: as `parse` does; bytes that are no UTF-8 too.
+        """
+        return cls._from_sources([decode(data, name) for name, data in _read(path)])
+
+    @classmethod
+    def _from_sources(cls, sources: Sequence[Source]) -> PolicySet:
+        statements: list[Statement] = []
+        problems: list[Diagnostic] = []
+        for source in sources:
+            parsed, wrong = parse(source)
+            statements += parsed
+            problems += wrong
+        checked = check(statements)
+        errors = [found for found in checked.diagnostics if found.severity == "error"]
+        if problems:
+            # what failed to parse may be what seems to be unknown
+            known = [found for found in errors if not found.code.startswith("unknown")]
+            raise PolicySyntaxError(_in_order([*problems, *known]))
+        if errors:
+            raise PolicyCheckError(errors)
+        warnings = tuple(found for found in checked.diagnostics if found.severity == "warning")
+        return cls._make(checked, _digest(statements), warnings, tuple(sources))
+
+    @classmethod
+    def _make(
+        cls,
+        checked: Checked,
+        digest: str,
+        warnings: tuple[Diagnostic, ...],
+        sources: tuple[Source, ...],
+        rules: deciding.Rules | None = None,
+    ) -> PolicySet:
+        made = cls.__new__(cls)
+        made.__attrs_init__(
+            checked.rules, digest, warnings, sources, checked,
+            Compiled(checked.rules, checked.arguments, digest) if rules is None else rules,
+            {rule.name: rule for rule in checked.rules},
+            functools.lru_cache(maxsize=4096)(lambda action: paths_read(matching(checked.rules, action))),
+        )  # fmt: skip
+        return made
+
+    def on_definition(self) -> PolicySet:
+        """Return the same set, decided by the definition instead of compiled functions: slow, for comparison."""
+        return self._make(
+            self._checked, self.digest, self.warnings, self.sources, Definition(self._checked, self.digest)
+        )
+
+    @property
+    def tracked(self) -> frozenset[str]:
+        """Return the actions whose last-seen times `began` and `done` ask for."""
+        return self._checked.tracked
+
+    def decide(self, request: Request) -> Decision:
+        """Return the decision on `request`, without record or state; `Authorizer.decide` is what applications use.
+
+        Raises:
+            InvalidArgument: `request` is no Request, or an argument's name no string.
+        """
+        return self.judge(request)[0]
+
+    def judge(self, request: Request) -> tuple[Decision, Inputs]:
+        """Return the decision and the inputs that it saw.
+
+        Raises:
+            InvalidArgument: `request` is no Request, or an argument's name no string.
+        """
+        if type(request) is not Request:
+            raise InvalidArgument("request", f"must be a Request, not {type(request).__name__}")
+        inputs = deciding.inputs_of(self._rules, request)
+        return deciding.decide(self._rules, request, inputs), inputs
+
+    def explain(self, request: Request) -> Explanation:
+        """Return the decision with every clause of every rule that matches, and what each of them saw.
+
+        Raises:
+            InvalidArgument: `request` is no Request, or an argument's name no string.
+        """
+        decision, inputs = self.judge(request)
+        return explain(self.rules, decision, deciding.judged(self._rules, inputs))
+
+    def clauses(self, decision: Decision, inputs: Inputs) -> list[dict[str, object]]:
+        """Return the clauses of the rules that `decision`, made on `inputs`, names, as plain data for a record."""
+        named = frozenset([*decision.rules, *decision.undetermined][: deciding.MAX_NAMED])
+        rules = [rule for rule in self.rules if rule.name in named] if named else []
+        return explain(rules, decision, deciding.judged(self._rules, inputs)).clauses(named)
+
+    def seen(self, inputs: Inputs) -> list[tuple[str, Value]]:
+        """Return the values at the paths that the rules for this action mention, each with its path's text."""
+        return [(str(path), inputs.read(path, {})) for path in self._paths(inputs.name)]
+
+    def check(self, tools: Iterable[object]) -> tuple[Diagnostic, ...]:
+        """Check the rules against the signatures of decorated functions, which close the set of actions.
+
+        Returns the warnings.
+
+        Raises:
+            PolicyCheckError: a rule names an action or argument that no tool has, or a type disagrees.
+            InvalidArgument: a tool that isn't decorated with `@authorize`.
+        """
+        found = check_tools(self._checked, [_signature(tool) for tool in tools])
+        errors = [diagnostic for diagnostic in found if diagnostic.severity == "error"]
+        if errors:
+            raise PolicyCheckError(errors)
+        return tuple(found)
+
+    def __repr__(self) -> str:
+        return f"PolicySet({len(self.rules)} rules, digest={self.digest!r})"
+
+
+def _signature(tool: object) -> ToolSignature:
+    guarded = getattr(tool, "__agentauthz__", None)
+    if guarded is None:
+        raise InvalidArgument("tools", "must hold functions that are decorated with @authorize")
+    signature: ToolSignature = guarded.signature()
+    return signature
+
+
+def _digest(statements: Iterable[Statement]) -> str:
+    lines = sorted(format_statement(statement) for statement in statements)
+    return "sha256:" + hashlib.sha256("\n".join([LANGUAGE, *lines]).encode()).hexdigest()
+
+
+def _in_order(found: Iterable[Diagnostic]) -> list[Diagnostic]:
+    return sorted(found, key=lambda diagnostic: (diagnostic.span.source.name, diagnostic.span.start))
+
+
+def _read(path: str | os.PathLike[str]) -> list[tuple[str, bytes]]:
+    if not isinstance(path, str | os.PathLike):
+        raise InvalidArgument("path", f"must be a file's or folder's path, not {type(path).__name__}")
+    place = pathlib.Path(path)
+    try:
+        files = [place] if not place.is_dir() else sorted(_policy_files(place))
+        if not files:
+            raise PolicyLoadError(str(place), f"this folder holds no file that ends in {SUFFIX}")
+        if place.suffix != SUFFIX and not place.is_dir() and place.exists():
+            raise PolicyLoadError(str(place), f"a policy file's name ends in {SUFFIX}")
+        return [(str(file), file.read_bytes()) for file in files]
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise PolicyLoadError(str(place), f"can't be read: {why}") from error
+
+
+def _policy_files(folder: pathlib.Path) -> Iterable[pathlib.Path]:
+    for root, folders, names in os.walk(folder, onerror=_raise):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (pathlib.Path(root, name) for name in names if name.endswith(SUFFIX) and not name.startswith("."))
+
+
+def _raise(error: OSError) -> None:
+    raise error

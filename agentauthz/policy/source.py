@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import Literal, final
+from typing import Final, Literal, final
 
 from attrs import field, frozen
+
+# SECURITY: what a reader can't see, or what changes how the rest is seen: control, format, private and
+# surrogate characters, noncharacters, and the line ends that editors show and this language doesn't have. The
+# ranges are written out so that a policy's text and canonical form never depend on Python's Unicode version.
+HIDDEN: Final = re.compile(
+    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180e"
+    r"\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\uf8ff\ufdd0-\ufdef\ufeff\ufff9-\ufffb\ufffe\uffff"
+    r"\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
+    r"\U000e0000-\U000e007f\U000f0000-\U0010ffff"
+    + "".join(chr((plane << 16) + low) for plane in range(1, 15) for low in (0xFFFE, 0xFFFF))
+    + r"]|\r(?!\n)"
+)
 
 
 @final
@@ -56,6 +69,10 @@ class Span:
     __repr__ = __str__
 
 
+def _notes(related: Iterable[tuple[str, Span]]) -> tuple[tuple[str, Span], ...]:
+    return tuple(related)
+
+
 @final
 @frozen
 class Diagnostic:
@@ -69,7 +86,7 @@ class Diagnostic:
     span: Span
     help: str | None = None
     severity: Literal["error", "warning"] = "error"
-    related: Sequence[tuple[str, Span]] = field(default=(), converter=tuple)
+    related: Sequence[tuple[str, Span]] = field(default=(), converter=_notes)
 
     def render(self) -> str:
         """Draw the diagnostic with its line and a caret under the exact characters."""

@@ -1,0 +1,449 @@
+"""Enforce at the function: the decorator `authorize`, and what it does around a call."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+import time
+import types
+import warnings
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, final
+
+from attrs import evolve
+
+from agentauthz.decision import Decision, Reason
+from agentauthz.errors import InvalidArgument, NoSession
+from agentauthz.guard.binding import Binder, binder
+from agentauthz.guard.overrides import watch_class_body
+from agentauthz.guard.resolving import Resolver, mapping_resolver, resource_resolver
+from agentauthz.guard.signature import Injected, Sensitive, hints, marked, policy_types
+from agentauthz.request import Resource
+from agentauthz.session import Call, Current, Session, Verdict, _current, allowed, error_type, status_of
+from agentauthz.values import UNKNOWN, copy_plain
+
+if TYPE_CHECKING:
+    from agentauthz.policy.check import ToolSignature
+
+F = TypeVar("F", bound=Callable[..., Any])
+Lookup = str | Callable[..., Any] | object
+_RECEIVERS: Final = frozenset({"self", "cls", "mcs"})
+
+
+def authorize(
+    action: str | None = None,
+    *,
+    resource: Lookup | None = None,
+    args: Callable[..., Any] | Mapping[str, object] | None = None,
+    context: Callable[..., Any] | Mapping[str, object] | None = None,
+    sensitive: Iterable[str] = (),
+    injected: Iterable[str] = (),
+) -> Decorator:
+    """Return a decorator that lets a function run only where its call is allowed.
+
+    It goes next to the ``def``, below a framework's own decorators and ``@classmethod``. Without a name the
+    action is ``module.qualname``. `resource` names an argument, or is a value, or a function (for async
+    tools also a coroutine function) of some of the arguments; `args` and `context` are mappings, or
+    functions that return them, and add facts. `sensitive` arguments stay out of records and messages;
+    `injected` ones, like ``self`` and ``cls``, are no arguments for policies.
+
+    A call raises Denied, NoSession or ReviewRequired where it may not run.
+
+    Raises:
+        InvalidArgument: at once where that is possible, else when the function is decorated: an empty
+            name, an unknown parameter, an async look-up for a function that isn't async, or something
+            that is no function.
+    """
+    if action is not None and (not isinstance(action, str) or not action):
+        raise InvalidArgument("action", "must be the action's name: write @authorize() or @authorize(\"name\")")
+    for name, names in (("sensitive", sensitive), ("injected", injected)):
+        if isinstance(names, str) or not all(isinstance(one, str) for one in names):
+            raise InvalidArgument(name, "must be a list of parameter names")
+    return Decorator(action, resource, args, context, frozenset(sensitive), frozenset(injected))
+
+
+@final
+class Decorator:
+    """Wait for the function; made by `authorize`. It is no check, and has no truth value."""
+
+    def __init__(
+        self,
+        action: str | None,
+        resource: object,
+        args: object,
+        context: object,
+        sensitive: frozenset[str],
+        injected: frozenset[str],
+    ) -> None:
+        self._given: Final = (action, resource, args, context, sensitive, injected)
+        self._session = None if (here := _current.get()) is None else here.session
+
+    def __call__(self, function: F) -> F:
+        self._session = None
+        _require_function(function)
+        guarded = Guarded(function, *self._given)
+        watch_class_body(function.__qualname__, depth=1)
+        return cast(F, guarded.wrap(None))
+
+    def __bool__(self) -> bool:
+        raise InvalidArgument("authorize", "is a decorator: for a check inside a function use session.authorize(…)")
+
+    def __del__(self) -> None:
+        # SECURITY: `authorize("x")` inside a tool looks like a check, and would check nothing
+        session = getattr(self, "_session", None)
+        if session is not None:
+            session.close()
+            warnings.warn(
+                "authorize(…) was called inside a session but decorates nothing, so it checked nothing; "
+                "the session is closed: use session.authorize(…) for a check inside a function",
+                stacklevel=2,
+            )
+
+
+def _require_function(function: object) -> None:
+    if isinstance(function, staticmethod | classmethod):
+        raise InvalidArgument("function", "is a static or class method: put @authorize below that decorator")
+    if not inspect.isfunction(function):
+        kind = type(function).__name__
+        raise InvalidArgument("function", f"must be a plain function, not {kind}: put @authorize next to the `def`")
+    if getattr(function, "__agentauthz__", None) is not None:
+        raise InvalidArgument("function", "is decorated with @authorize already")
+
+
+@final
+class Guarded:
+    """Be what is known about one decorated function; its wrappers carry it as ``__agentauthz__``."""
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        action: str | None,
+        resource: object,
+        args: object,
+        context: object,
+        sensitive: frozenset[str],
+        injected: frozenset[str],
+    ) -> None:
+        if action is None and "<locals>" in function.__qualname__:
+            raise InvalidArgument("action", "must be named for a function that is defined inside another")
+        self.function: Final = function
+        self.action: Final = action or f"{function.__module__}.{function.__qualname__}"
+        self.route: Final = f"python:{function.__module__}.{function.__qualname__}"
+        self.binder: Final[Binder] = binder(function)
+        parameters = frozenset(self.binder.names)
+        for name, names in (("sensitive", sensitive), ("injected", injected)):
+            if unknown := sorted(names - parameters):
+                raise InvalidArgument(name, f"names `{unknown[0]}`, but the function has no such parameter")
+        self._sensitive: Final = sensitive
+        self._injected: Final = injected | self._receiver()
+        self._resource: Final = resource_resolver(resource, parameters)
+        self._args: Final = mapping_resolver("args", args, parameters)
+        self._context: Final = mapping_resolver("context", context, parameters)
+        self._refuse_async_lookups()
+
+    def _receiver(self) -> frozenset[str]:
+        """Return the name of ``self`` or ``cls``, for a function that is defined in a class."""
+        owner = self.function.__qualname__.rpartition(".")[0]
+        in_class = owner != "" and not owner.endswith("<locals>")
+        first = self.binder.names[:1]
+        return frozenset(first) & _RECEIVERS if in_class else frozenset()
+
+    def _refuse_async_lookups(self) -> None:
+        is_async = inspect.iscoroutinefunction(self.function) or inspect.isasyncgenfunction(self.function)
+        for resolver in self._resolvers():
+            if resolver.is_async and not is_async:
+                raise InvalidArgument(resolver.name, "is a coroutine function, so the decorated function must be async")
+
+    def _resolvers(self) -> list[Resolver]:
+        return [found for found in (self._resource, self._args, self._context) if found is not None]
+
+    @functools.cached_property
+    def hidden(self) -> frozenset[str]:
+        """Return the parameters that are no arguments for policies."""
+        return self._injected | marked(hints(self.function), Injected)
+
+    @functools.cached_property
+    def sensitive(self) -> frozenset[str]:
+        """Return the arguments whose values stay out of records and messages."""
+        return self._sensitive | marked(hints(self.function), Sensitive)
+
+    def signature(self) -> ToolSignature:
+        """Return what a policy set is checked against: the action, and its arguments with their types."""
+        from agentauthz.policy.check import ToolSignature
+
+        declared = policy_types(self.binder.signature, hints(self.function))
+        params = {name: kind for name, kind in declared.items() if name not in self.hidden}
+        return ToolSignature(
+            self.action, params, open=self.binder.named_rest is not None or self._args is not None, resource_type=None
+        )
+
+    # ---- wrapping
+
+    def wrap(self, session: Session | None) -> Callable[..., Any]:
+        """Return the function, decided before it runs: in `session`, or in the one that is current then."""
+        kind = next((wrap for test, wrap in _WRAPPERS if test(self.function)), _function)
+        wrapper = functools.wraps(self.function)(kind(self, session))
+        wrapper.__agentauthz__ = self  # type: ignore[attr-defined]
+        return wrapper
+
+    def bind(self, tool: object, session: Session) -> object:
+        """Return the same tool, fixed to `session`; a bound method keeps its object."""
+        bound = self.wrap(session)
+        receiver = getattr(tool, "__self__", None)
+        return bound if receiver is None else types.MethodType(bound, receiver)
+
+    # ---- one call
+
+    def session_for(self, bound: Session | None) -> Session:
+        """Return the session that a call belongs to.
+
+        Raises:
+            NoSession: none is current; that is logged, since no authorizer is there to record it.
+        """
+        if bound is not None:
+            return bound
+        here = _current.get()
+        if here is not None:
+            return here.session
+        text = f"`{self.action}` is denied (no_session). It runs only inside a session: `with authorizer.session(…):`."
+        logging.getLogger("agentauthz.decisions").warning(text, extra={"actors": [], "action": self.action})
+        raise NoSession(text)
+
+    def taken(self, values: tuple[Any, ...]) -> tuple[tuple[Any, ...], Call]:
+        """Return the values that the function will get, its own copies, and the call to decide.
+
+        Raises nothing: what can't be bound makes a call with a problem, which is denied.
+        """
+        call = Call(self.action, route=self.route, sensitive=self.sensitive)
+        try:
+            own = tuple(
+                value if name in self.hidden else copy_plain(value)
+                for name, value in zip(self.binder.names, values, strict=True)
+            )
+            return own, evolve(call, args=self.binder.facts(own, self.hidden))
+        except Exception as error:  # too deep, or a container that changes while it is copied
+            return values, evolve(call, args=UNKNOWN, **_problem("arguments_failed", "the arguments can't be read", error))
+
+    def resolved(self, call: Call, values: tuple[Any, ...]) -> Call:
+        """Return the call with what its look-ups gave; one that raises makes it a call with a problem."""
+        if call.problem is not None:
+            return call
+        named = dict(zip(self.binder.names, values, strict=True))
+        try:
+            found = {resolver.name: resolver.resolve(named) for resolver in self._resolvers()}
+            return _with_facts(call, found)
+        except Exception as error:
+            return _unresolved(call, error)
+
+    async def aresolved(self, call: Call, values: tuple[Any, ...]) -> Call:
+        """Do what `resolved` does, and await look-ups that are coroutine functions."""
+        if call.problem is not None:
+            return call
+        named = dict(zip(self.binder.names, values, strict=True))
+        try:
+            found = {resolver.name: await resolver.aresolve(named) for resolver in self._resolvers()}
+            return _with_facts(call, found)
+        except Exception as error:
+            return _unresolved(call, error)
+
+
+def _problem(code: str, text: str, error: BaseException) -> dict[str, Any]:
+    return {"problem": Reason(code, text), "cause": error}
+
+
+def _unresolved(call: Call, error: BaseException) -> Call:
+    return evolve(call, resource=UNKNOWN, **_problem("lookup_failed", "a look-up for this call failed", error))
+
+
+def _with_facts(call: Call, found: Mapping[str, object]) -> Call:
+    if not found:
+        return call
+    args, context = found.get("args", {}), found.get("context", {})
+    for name, facts in (("args", args), ("context", context)):
+        if not isinstance(facts, Mapping):
+            raise InvalidArgument(name, "must give a mapping of names to values")
+    own = cast(Mapping[str, object], call.args)
+    if clash := sorted(set(cast(Mapping[str, object], args)) & set(own)):
+        raise InvalidArgument("args", f"gives `{clash[0]}`, which is an argument already: what runs must be what is decided")
+    facts = {**own, **cast(Mapping[str, object], copy_plain(dict(cast(Mapping[str, object], args))))}
+    return evolve(call, resource=found.get("resource"), args=facts, context=cast(Mapping[str, object], context))
+
+
+# ---- the four kinds of function
+
+
+def _here(session: Session, verdict: Verdict) -> Current:
+    resource = verdict.resource
+    original = resource.original if type(resource) is Resource and resource.original is not None else resource
+    return Current(session, verdict.decision, original)
+
+
+def _leave(mine: Current, before: Current | None) -> None:
+    """Make `before` current again, unless another context, or work that is still inside, holds the place."""
+    if _current.get() is mine:
+        _current.set(before)
+
+
+def _function(guarded: Guarded, bound: Session | None) -> Callable[..., Any]:
+    binder, function = guarded.binder, guarded.function
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        values, asked = guarded.taken(binder.bind(*args, **kwargs))
+        session = guarded.session_for(bound)
+        verdict = session.authorizer.decide_call(session, guarded.resolved(asked, values))
+        decision = allowed(verdict)
+        before, mine = _current.get(), _here(session, verdict)
+        _current.set(mine)
+        started, problem = time.perf_counter_ns(), None
+        try:
+            return binder.call(function, values)
+        except BaseException as error:
+            problem = error
+            raise
+        finally:
+            _leave(mine, before)
+            _finish(session, decision, problem, started)
+
+    return call
+
+
+def _coroutine(guarded: Guarded, bound: Session | None) -> Callable[..., Any]:
+    binder, function = guarded.binder, guarded.function
+
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        values, asked = guarded.taken(binder.bind(*args, **kwargs))
+        session = guarded.session_for(bound)
+        verdict = await session.authorizer.adecide_call(session, await guarded.aresolved(asked, values))
+        decision = allowed(verdict)
+        before, mine = _current.get(), _here(session, verdict)
+        _current.set(mine)
+        started, problem = time.perf_counter_ns(), None
+        try:
+            return await binder.call(function, values)
+        except BaseException as error:
+            problem = error
+            raise
+        finally:
+            _leave(mine, before)
+            await _afinish(session, decision, problem, started)
+
+    return call
+
+
+@final
+class _Steps:
+    """Run each step of a generator under its own session, and give the place back in between."""
+
+    def __init__(self, mine: Current) -> None:
+        self.session: Final = mine.session
+        self._inside: Current | None = mine
+        self._outside: Current | None = None
+
+    def __enter__(self) -> None:
+        self._outside = _current.get()
+        _current.set(self._inside)
+
+    def __exit__(self, *_: object) -> None:
+        # the generator may have entered a session of its own, which is still open at its next step
+        self._inside = _current.get()
+        _current.set(self._outside)
+
+
+def _generator(guarded: Guarded, bound: Session | None) -> Callable[..., Any]:
+    binder, function = guarded.binder, guarded.function
+
+    def call(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        values, asked = guarded.taken(binder.bind(*args, **kwargs))
+        session = guarded.session_for(bound)
+        verdict = session.authorizer.decide_call(session, guarded.resolved(asked, values))
+        decision = allowed(verdict)
+        started, problem = time.perf_counter_ns(), None
+        try:
+            return (yield from _stepped(binder.call(function, values), _Steps(_here(session, verdict))))
+        except BaseException as error:
+            problem = error
+            raise
+        finally:
+            _finish(session, decision, problem, started)
+
+    return call
+
+
+def _stepped(inner: Generator[Any, Any, Any], step: _Steps) -> Generator[Any, Any, Any]:
+    resume: Callable[[], Any] = functools.partial(next, inner)
+    try:
+        while True:
+            step.session.ensure_running()
+            try:
+                with step:
+                    item = resume()
+            except StopIteration as end:
+                return end.value
+            try:
+                resume = functools.partial(inner.send, (yield item))
+            except GeneratorExit:
+                raise
+            except BaseException as thrown:
+                resume = functools.partial(inner.throw, thrown)
+    finally:
+        with step:
+            inner.close()
+
+
+def _async_generator(guarded: Guarded, bound: Session | None) -> Callable[..., Any]:
+    binder, function = guarded.binder, guarded.function
+
+    async def call(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+        values, asked = guarded.taken(binder.bind(*args, **kwargs))
+        session = guarded.session_for(bound)
+        verdict = await session.authorizer.adecide_call(session, await guarded.aresolved(asked, values))
+        decision = allowed(verdict)
+        inner, step = binder.call(function, values), _Steps(_here(session, verdict))
+        resume: Callable[[], Any] = functools.partial(inner.asend, None)
+        started, problem = time.perf_counter_ns(), None
+        try:
+            while True:
+                session.ensure_running()
+                try:
+                    with step:
+                        item = await resume()
+                except StopAsyncIteration:
+                    return
+                try:
+                    resume = functools.partial(inner.asend, (yield item))
+                except GeneratorExit:
+                    raise
+                except BaseException as thrown:
+                    resume = functools.partial(inner.athrow, thrown)
+        except BaseException as error:
+            problem = error
+            raise
+        finally:
+            try:
+                with step:
+                    await inner.aclose()
+            finally:
+                await _afinish(session, decision, problem, started)
+
+    return call
+
+
+async def _afinish(session: Session, decision: Decision, problem: BaseException | None, started: int) -> None:
+    ended = (session, decision, status_of(problem), error_type(problem), time.perf_counter_ns() - started)
+    if isinstance(problem, GeneratorExit):  # what is being closed may not wait
+        session.authorizer.finish_call(*ended)
+    else:
+        await session.authorizer.afinish_call(*ended)
+
+
+def _finish(session: Session, decision: Decision, problem: BaseException | None, started: int) -> None:
+    spent = time.perf_counter_ns() - started
+    session.authorizer.finish_call(session, decision, status_of(problem), error_type(problem), spent)
+
+
+_WRAPPERS: Final[tuple[tuple[Callable[[object], bool], Callable[..., Any]], ...]] = (
+    (inspect.iscoroutinefunction, _coroutine),
+    (inspect.isasyncgenfunction, _async_generator),
+    (inspect.isgeneratorfunction, _generator),
+)

@@ -1,0 +1,145 @@
+"""Tell why a decision came out as it did: each rule's clauses, what each answered and what it saw."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import final
+
+from attrs import frozen
+
+from agentauthz.decision import Decision
+from agentauthz.policy.builtins import Answer
+from agentauthz.policy.evaluate import Clause, answer, matching
+from agentauthz.policy.format import format_expr
+from agentauthz.policy.inputs import Inputs
+from agentauthz.policy.syntax import ROOTS, And, CheckedRule, Expr, Not, Or, Path, children
+from agentauthz.principals import Principal
+from agentauthz.values import Value
+
+
+@final
+@frozen(eq=False)
+class ExplainedRule:
+    """Be one rule that matches the action, and how its condition came out (`clause` None: it has none)."""
+
+    rule: CheckedRule
+    clause: Clause | None
+
+    @property
+    def answer(self) -> Answer:
+        """Return the rule's answer."""
+        return True if self.clause is None else self.clause.answer
+
+
+@final
+@frozen(eq=False)
+class ExplainedCall:
+    """Be one judged call: by whom, and all rules that match, in the order of their names."""
+
+    actor: Principal
+    depth: int
+    rules: tuple[ExplainedRule, ...]
+
+
+@final
+@frozen(eq=False)
+class Explanation:
+    """Be a decision with its whole account. It shows values: it is for developers and auditors."""
+
+    decision: Decision
+    calls: tuple[ExplainedCall, ...]
+
+    def render(self) -> str:
+        """Draw the explanation as text: rules, clauses, answers and the values seen."""
+        lines = [f"{self.decision.action}: {self.decision.outcome.value} ({self.decision.basis.value})"]
+        lines += [f"  because {reason.text}" for reason in self.decision.reasons]
+        for call in self.calls:
+            lines.append(f"as {call.actor}, {call.depth} delegations from the subject:")
+            for explained in call.rules:
+                lines.append(f"  {explained.rule.effect} {explained.rule.name}: {_word(explained.answer)}")
+                if explained.clause is not None:
+                    lines += _drawn(explained.clause, 2)
+        return "\n".join(lines)
+
+    def clauses(self) -> list[dict[str, object]]:
+        """Return all rules' clauses as plain data, for records: place, text, result, values seen."""
+        return [
+            {"rule": explained.rule.name, "actor": str(call.actor), "clauses": list(_data(explained.clause))}
+            for call in self.calls
+            for explained in call.rules
+            if explained.clause is not None
+        ]
+
+
+def explain(rules: Sequence[CheckedRule], decision: Decision, calls: Sequence[Inputs]) -> Explanation:
+    """Return the explanation of `decision` over the calls that were judged."""
+    return Explanation(decision, tuple(_explained(rules, seen) for seen in reversed(calls)))
+
+
+def _explained(rules: Sequence[CheckedRule], seen: Inputs) -> ExplainedCall:
+    explained = tuple(ExplainedRule(rule, answer(rule, seen)) for rule in matching(rules, seen.name))
+    return ExplainedCall(seen.actor, seen.delegations.depth, explained)
+
+
+def paths_read(rules: Iterable[CheckedRule]) -> tuple[Path, ...]:
+    """Return the paths below a root that the rules mention, each once, in the order of their text."""
+    found: dict[str, Path] = {}
+    for rule in rules:
+        for expr in _expressions(rule):
+            for path in _paths(expr):
+                if path.root in ROOTS and path.root not in ("approver", "chain"):
+                    found.setdefault(str(path), path)
+    return tuple(found[text] for text in sorted(found))
+
+
+def _expressions(rule: CheckedRule) -> Iterator[Expr]:
+    yield from (expr for expr in (rule.condition, rule.by, rule.amount, rule.bound, *rule.per) if expr is not None)
+
+
+def _paths(expr: Expr) -> Iterator[Path]:
+    if isinstance(expr, Path):
+        yield expr
+    for child in children(expr):
+        yield from _paths(child)
+
+
+def _word(result: Answer) -> str:
+    return {True: "true", False: "false", None: "undetermined"}[result]
+
+
+def _drawn(clause: Clause, indent: int) -> Iterator[str]:
+    saw = ", ".join(f"{path} = {value!r}" for path, value in _saw(clause).items())
+    tail = f"   [{saw}]" if saw else ""
+    if isinstance(clause.expr, And | Or | Not):
+        yield f"{'  ' * indent}{_word(clause.answer)}: {type(clause.expr).__name__.lower()}"
+        for child in clause.children:
+            yield from _drawn(child, indent + 1)
+    else:
+        yield f"{'  ' * indent}{_word(clause.answer)}: {format_expr(clause.expr)}{tail}"
+
+
+def _data(clause: Clause | None) -> Iterator[dict[str, object]]:
+    if clause is None:
+        return
+    if isinstance(clause.expr, And | Or):
+        for child in clause.children:
+            yield from _data(child)
+        return
+    yield {
+        "at": str(clause.expr.span),
+        "expr": format_expr(clause.expr),
+        "result": _word(clause.answer),
+        "saw": _saw(clause),
+    }
+
+
+def _saw(clause: Clause) -> dict[str, Value]:
+    """Return the values at the roots' paths below a clause; inside a quantifier, the first element's."""
+    found: dict[str, Value] = {}
+    waiting = [clause]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part.expr, Path):
+            found.setdefault(str(part.expr), part.value)
+        waiting += reversed(part.children[:8])
+    return found
