@@ -101,7 +101,10 @@ def freeze(value: object) -> Value:
     freezer = _BY_TYPE.get(type(value))
     if freezer is not None:
         return freezer(value)
-    return _freeze_other(value, _Budget(), 0)
+    try:
+        return _freeze_other(value, _Budget(), 0)
+    except Exception:  # it says it is of a class that it isn't, or its own hook raised: no value can be had
+        return INVALID
 
 
 def record_of(mapping: Mapping[str, object]) -> Record:

@@ -156,13 +156,14 @@ def _combine(rules: Rules, action: str, calls: Sequence[tuple[Inputs, Verdict]])
         missing = () if true else _missing_of(calls, stop)
         return decision(outcome, settled, reasons, rules=tuple(sorted(stop)), missing=missing)
 
-    return (
-        stopping("forbid", Outcome.DENY, Basis.RULE, "forbidden")
-        or _default(rules, calls, decision)
-        or stopping("limit", Outcome.DENY, Basis.LIMIT, "no_budget")
-        or stopping("review", Outcome.REVIEW, Basis.RULE, "review")
-        or _allowed(names, decision)
+    steps: tuple[Callable[[], Decision | None], ...] = (  # in order; a decision has no truth value for `or` to ask
+        lambda: stopping("forbid", Outcome.DENY, Basis.RULE, "forbidden"),
+        lambda: _default(rules, calls, decision),
+        lambda: stopping("limit", Outcome.DENY, Basis.LIMIT, "no_budget"),
+        lambda: stopping("review", Outcome.REVIEW, Basis.RULE, "review"),
     )
+    stopped = next((found for step in steps if (found := step()) is not None), None)
+    return _allowed(names, decision) if stopped is None else stopped
 
 
 def _default(
