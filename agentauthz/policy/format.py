@@ -11,6 +11,7 @@ from typing import Final
 from agentauthz.policy import syntax
 from agentauthz.policy.source import HIDDEN
 from agentauthz.policy.syntax import Clause, Expr, Statement, TypeExpr
+from agentauthz.values import number
 
 # How tightly an expression binds, by the grammar's levels; an operand that binds looser than its place asks for
 # stands in parentheses.
@@ -209,7 +210,8 @@ def _duration(duration: dt.timedelta) -> str:
     milliseconds, rest = divmod(abs(duration), _MILLISECOND)
     sign = "-" if duration < dt.timedelta() else ""
     if rest:  # no literal has parts of a millisecond, but a computed duration may
-        return f"{sign}1ms * {format(Decimal(abs(duration) // dt.timedelta(microseconds=1)).scaleb(-3), 'f')}"
+        thousandths = Decimal(abs(duration) // dt.timedelta(microseconds=1))
+        return f"{sign}1ms * {format_value(number(thousandths.scaleb(-3)))}"
     if not milliseconds:
         return "0s"
     name, unit = next((name, unit) for name, unit in _UNITS if milliseconds % unit == 0)
