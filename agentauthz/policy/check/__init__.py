@@ -1,0 +1,41 @@
+"""Turn parsed statements into checked rules, and report everything that is wrong with them at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from agentauthz.policy.check.checked import Checked
+from agentauthz.policy.check.declare import declare, first_of
+from agentauthz.policy.check.lets import check_lets
+from agentauthz.policy.check.names import Names
+from agentauthz.policy.check.report import Reporter
+from agentauthz.policy.check.rules import RuleChecker
+from agentauthz.policy.check.tools import ToolSignature, check_tools
+from agentauthz.policy.syntax import Let, Rule, Statement
+
+__all__ = ["Checked", "ToolSignature", "check", "check_tools"]
+
+
+def check(statements: Sequence[Statement]) -> Checked:
+    """Return the checked rules of one policy set, with everything that is wrong or doubtful in it."""
+    report = Reporter()
+    world = declare(statements, report)
+    lets = first_of((s for s in statements if isinstance(s, Let)), "let", report)
+    names = Names(lets, report)
+    for let in lets.values():
+        names.given(let.name, let.name_span, "let")
+    check_lets(names, report)
+    first_of((s for s in statements if isinstance(s, Rule)), "rule", report)
+    checker = RuleChecker(world, names, report)
+    rules = [checker.check(statement) for statement in statements if isinstance(statement, Rule)]
+    for let in lets.values():
+        if let.name not in names.used:
+            report.warning("unused-let", f"the let `{let.name}` is never used", let.name_span, "use it, or remove it")
+    return Checked(
+        tuple(sorted((rule for rule in rules if rule is not None), key=lambda rule: rule.name)),
+        report.in_order(),
+        world.actions,
+        world.types,
+        world.marks,
+        frozenset(checker.tracked),
+    )
