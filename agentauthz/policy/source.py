@@ -34,7 +34,7 @@ class Source:
     @cached_property
     def line_starts(self) -> list[int]:
         """Return the offset at which each line starts; lines end at a line feed only."""
-        return [0, *(i + 1 for i, c in enumerate(self.text) if c == "\n")]
+        return [0, *(found.end() for found in re.finditer("\n", self.text))]
 
     def position(self, offset: int) -> tuple[int, int]:
         """Return line and column of `offset`, both from 1, columns in code points."""
