@@ -29,7 +29,9 @@ def _actions(given: Iterable[str]) -> tuple[str, ...]:
         _require_text("actions", action)
         stem = action[:-2] if action.endswith(".*") else action
         if action != "*" and ("*" in stem or not stem):
-            raise InvalidArgument("actions", f"may have a star only as `*` or at the end of `prefix.*`, not in `{action}`")
+            raise InvalidArgument(
+                "actions", f"may have a star only as `*` or at the end of `prefix.*`, not in `{action}`"
+            )
     return tuple(str.__str__(action) for action in actions)
 
 
@@ -261,7 +263,5 @@ def includes(wider: str, narrower: str) -> bool:
 
 
 def _quoted(text: str) -> str:
-    escaped = "".join(
-        f"\\{c}" if c in '\\"' else c if c.isprintable() else f"\\u{{{ord(c):x}}}" for c in text
-    )
+    escaped = "".join(f"\\{c}" if c in '\\"' else c if c.isprintable() else f"\\u{{{ord(c):x}}}" for c in text)
     return f'"{escaped}"'

@@ -183,5 +183,3 @@ def _chain(subject: Principal, actor: Principal | None, chain: Chain | None) -> 
 def _check_text(argument: str, value: object) -> None:
     if not isinstance(value, str) or not value:
         raise InvalidArgument(argument, "must be a string that is not empty")
-
-

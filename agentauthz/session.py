@@ -56,6 +56,17 @@ class Verdict:
     cause: BaseException | None = None
 
 
+@final
+@frozen(eq=False)
+class Effect:
+    """Be how an allowed call ended: it returned, raised (an error of the class `error_type`), or was stopped."""
+
+    decision: Decision
+    status: Status
+    error_type: str | None
+    ns: int
+
+
 class Deciding(Protocol):
     """Be what a session needs of its authorizer."""
 
@@ -71,13 +82,11 @@ class Deciding(Protocol):
     def preview_call(self, session: Session, call: Call, state: State | None) -> Decision:
         """Decide; commit and record nothing."""
 
-    def finish_call(self, session: Session, decision: Decision, status: Status, error: str | None, ns: int) -> None:
-        """Record the effect of a call that ran for `ns` nanoseconds."""
+    def finish_call(self, session: Session, effect: Effect) -> None:
+        """Remember and record how a call ended."""
 
-    async def afinish_call(
-        self, session: Session, decision: Decision, status: Status, error: str | None, ns: int
-    ) -> None:
-        """Record the effect without blocking the loop on a sink."""
+    async def afinish_call(self, session: Session, effect: Effect) -> None:
+        """Remember and record how a call ended, without blocking the loop on a sink."""
 
 
 class Bindable(Protocol):
@@ -221,7 +230,9 @@ class Session:
     def __enter__(self) -> Session:
         active = _open(_current.get())
         if self.closed or self._entered != "no":
-            raise SessionError("a session is entered once, while it is open: make a new one, with the same `id=` to resume")
+            raise SessionError(
+                "a session is entered once, while it is open: make a new one, with the same `id=` to resume"
+            )
         if active is not None and active.session is not self._parent:
             raise SessionError("another session is active here: leave it first, or delegate from it")
         self._before, self._entered = _current.get(), "yes"
@@ -433,7 +444,7 @@ class Performing:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._authorizer.finish_call(self._session, *self._ended(error))
+        self._authorizer.finish_call(self._session, self._effect(error))
 
     async def __aenter__(self) -> Decision:
         return self._begin(await self._authorizer.adecide_call(self._session, self._take()))
@@ -441,7 +452,7 @@ class Performing:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._authorizer.afinish_call(self._session, *self._ended(error))
+        await self._authorizer.afinish_call(self._session, self._effect(error))
 
     def _take(self) -> Call:
         call, self._call = self._call, None
@@ -454,9 +465,9 @@ class Performing:
         self._started = time.perf_counter_ns()
         return self._decision
 
-    def _ended(self, error: BaseException | None) -> tuple[Decision, Status, str | None, int]:
+    def _effect(self, error: BaseException | None) -> Effect:
         assert self._decision is not None, "left before it was entered"
-        return (self._decision, status_of(error), error_type(error), time.perf_counter_ns() - self._started)
+        return effect_of(self._decision, error, self._started)
 
 
 # ---- what guards and sessions share
@@ -476,17 +487,18 @@ def inline(action: str, args: Mapping[str, object] | Unknown, resource: object, 
     return Call(str.__str__(action), args, resource, context)
 
 
-def status_of(error: BaseException | None) -> Status:
-    """Return how work ended that left with `error`: cancelled and closed work was stopped."""
+def effect_of(decision: Decision, error: BaseException | None, started: int) -> Effect:
+    """Return the effect of a call that began at `started` (nanoseconds) and left with `error`.
+
+    Cancelled and closed work was stopped. Of an error only its class is told: its text may hold secrets.
+    """
+    ns = time.perf_counter_ns() - started
     if error is None:
-        return "done"
+        return Effect(decision, "done", None, ns)
+    # by name: asyncio isn't loaded for its sake
     stopped = isinstance(error, Stopped | GeneratorExit) or type(error).__name__ == "CancelledError"
-    return "stopped" if stopped else "failed"
-
-
-def error_type(error: BaseException | None) -> str | None:
-    """Return the error's class by name; its text may hold secrets."""
-    return None if error is None else f"{type(error).__module__}.{type(error).__qualname__}"
+    name = f"{type(error).__module__}.{type(error).__qualname__}"
+    return Effect(decision, "stopped" if stopped else "failed", name, ns)
 
 
 def allowed(verdict: Verdict) -> Decision:
@@ -551,4 +563,3 @@ def moment(expires: Expiry, now: dt.datetime) -> dt.datetime:
 def new_session_id() -> str:
     """Return an id that nobody can guess."""
     return secrets.token_urlsafe(18)
-

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, final
 
 from attrs import evolve
 
-from agentauthz.decision import Decision, Reason
+from agentauthz.decision import Reason
 from agentauthz.errors import InvalidArgument, NoSession
 from agentauthz.guard.binding import Binder, binder
 from agentauthz.guard.overrides import watch_class_body
 from agentauthz.guard.resolving import Resolver, mapping_resolver, resource_resolver
 from agentauthz.guard.signature import Injected, Sensitive, hints, marked, policy_types
 from agentauthz.request import Resource
-from agentauthz.session import Call, Current, Session, Verdict, _current, allowed, error_type, status_of
+from agentauthz.session import Call, Current, Effect, Session, Verdict, _current, allowed, effect_of
 from agentauthz.values import UNKNOWN, copy_plain
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def authorize(
             that is no function.
     """
     if action is not None and (not isinstance(action, str) or not action):
-        raise InvalidArgument("action", "must be the action's name: write @authorize() or @authorize(\"name\")")
+        raise InvalidArgument("action", 'must be the action\'s name: write @authorize() or @authorize("name")')
     for name, names in (("sensitive", sensitive), ("injected", injected)):
         if isinstance(names, str) or not all(isinstance(one, str) for one in names):
             raise InvalidArgument(name, "must be a list of parameter names")
@@ -223,7 +223,9 @@ class Guarded:
             )
             return own, evolve(call, args=self.binder.facts(own, self.hidden))
         except Exception as error:  # too deep, or a container that changes while it is copied
-            return values, evolve(call, args=UNKNOWN, **_problem("arguments_failed", "the arguments can't be read", error))
+            return values, evolve(
+                call, args=UNKNOWN, **_problem("arguments_failed", "the arguments can't be read", error)
+            )
 
     def resolved(self, call: Call, values: tuple[Any, ...]) -> Call:
         """Return the call with what its look-ups gave; one that raises makes it a call with a problem."""
@@ -265,7 +267,9 @@ def _with_facts(call: Call, found: Mapping[str, object]) -> Call:
             raise InvalidArgument(name, "must give a mapping of names to values")
     own = cast(Mapping[str, object], call.args)
     if clash := sorted(set(cast(Mapping[str, object], args)) & set(own)):
-        raise InvalidArgument("args", f"gives `{clash[0]}`, which is an argument already: what runs must be what is decided")
+        raise InvalidArgument(
+            "args", f"gives `{clash[0]}`, which is an argument already: what runs must be what is decided"
+        )
     facts = {**own, **cast(Mapping[str, object], copy_plain(dict(cast(Mapping[str, object], args))))}
     return evolve(call, resource=found.get("resource"), args=facts, context=cast(Mapping[str, object], context))
 
@@ -303,7 +307,7 @@ def _function(guarded: Guarded, bound: Session | None) -> Callable[..., Any]:
             raise
         finally:
             _leave(mine, before)
-            _finish(session, decision, problem, started)
+            session.authorizer.finish_call(session, effect_of(decision, problem, started))
 
     return call
 
@@ -326,7 +330,7 @@ def _coroutine(guarded: Guarded, bound: Session | None) -> Callable[..., Any]:
             raise
         finally:
             _leave(mine, before)
-            await _afinish(session, decision, problem, started)
+            await _afinish(session, effect_of(decision, problem, started))
 
     return call
 
@@ -365,7 +369,7 @@ def _generator(guarded: Guarded, bound: Session | None) -> Callable[..., Any]:
             problem = error
             raise
         finally:
-            _finish(session, decision, problem, started)
+            session.authorizer.finish_call(session, effect_of(decision, problem, started))
 
     return call
 
@@ -424,22 +428,16 @@ def _async_generator(guarded: Guarded, bound: Session | None) -> Callable[..., A
                 with step:
                     await inner.aclose()
             finally:
-                await _afinish(session, decision, problem, started)
+                await _afinish(session, effect_of(decision, problem, started))
 
     return call
 
 
-async def _afinish(session: Session, decision: Decision, problem: BaseException | None, started: int) -> None:
-    ended = (session, decision, status_of(problem), error_type(problem), time.perf_counter_ns() - started)
-    if isinstance(problem, GeneratorExit):  # what is being closed may not wait
-        session.authorizer.finish_call(*ended)
+async def _afinish(session: Session, effect: Effect) -> None:
+    if effect.error_type == "builtins.GeneratorExit":  # what is being closed may not wait
+        session.authorizer.finish_call(session, effect)
     else:
-        await session.authorizer.afinish_call(*ended)
-
-
-def _finish(session: Session, decision: Decision, problem: BaseException | None, started: int) -> None:
-    spent = time.perf_counter_ns() - started
-    session.authorizer.finish_call(session, decision, status_of(problem), error_type(problem), spent)
+        await session.authorizer.afinish_call(session, effect)
 
 
 _WRAPPERS: Final[tuple[tuple[Callable[[object], bool], Callable[..., Any]], ...]] = (

@@ -24,17 +24,17 @@ def watch_class_body(qualname: str, depth: int) -> None:
 
 @final
 class _Watch:
-    def __set_name__(self, owner: type, name: str) -> None:
+    def __set_name__(self, owner: Any, name: str) -> None:
         own = owner.__dict__.get("__init_subclass__")
 
-        def __init_subclass__(cls: type, **keywords: Any) -> None:  # noqa: N807
+        def __init_subclass__(cls: Any, /, **keywords: Any) -> None:  # noqa: N807
             if own is None:
                 super(owner, cls).__init_subclass__(**keywords)
             else:
                 own.__get__(None, cls)(**keywords)
             _check(cls)
 
-        owner.__init_subclass__ = classmethod(__init_subclass__)  # type: ignore[assignment]
+        owner.__init_subclass__ = classmethod(__init_subclass__)
 
 
 def _check(cls: type) -> None:

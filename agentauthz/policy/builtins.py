@@ -244,7 +244,9 @@ _LABEL: Final = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _HOST: Final = rf"{_LABEL}(?:\.{_LABEL})*"
 _ATOM: Final = "[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _EMAIL: Final = re.compile(rf"{_ATOM}(?:\.{_ATOM})*@({_HOST})")
-_URL: Final = re.compile(rf"([A-Za-z][A-Za-z0-9+.-]*)://({_HOST})(?::([0-9]{{1,5}}))?(?:/[!-\[\]-~]*|[?#][!-?A-\[\]-~]*)?")
+_URL: Final = re.compile(
+    rf"([A-Za-z][A-Za-z0-9+.-]*)://({_HOST})(?::([0-9]{{1,5}}))?(?:/[!-\[\]-~]*|[?#][!-?A-\[\]-~]*)?"
+)
 _LONGEST: Final = 65_536  # code points of an address or URL that is looked into
 
 
@@ -328,9 +330,7 @@ def _time_of_day(moment: dt.datetime, zone: str) -> Value:
     local = _wall_clock(moment, zone)
     if local is None:
         return INVALID
-    return dt.timedelta(
-        hours=local.hour, minutes=local.minute, seconds=local.second, microseconds=local.microsecond
-    )
+    return dt.timedelta(hours=local.hour, minutes=local.minute, seconds=local.second, microseconds=local.microsecond)
 
 
 def _weekday(moment: dt.datetime, zone: str) -> Value:

@@ -8,7 +8,7 @@ from typing import Final, Protocol, cast
 from agentauthz.decision import Basis, Decision, Obligation, Outcome, Reason
 from agentauthz.policy.builtins import Answer, all_of
 from agentauthz.policy.evaluate import Verdict, answer
-from agentauthz.policy.inputs import Inputs
+from agentauthz.policy.inputs import Call, Inputs
 from agentauthz.policy.syntax import CheckedRule, Effect
 from agentauthz.principals import Delegation
 from agentauthz.request import Request, SessionFacts
@@ -37,7 +37,7 @@ class Rules(Protocol):
 
 def inputs_of(rules: Rules, request: Request) -> Inputs:
     """Return what the rules see of `request`; attributes are frozen when a rule first reads them."""
-    return Inputs(request, lambda asked: _permitted(rules, asked))
+    return Inputs(Call(request), request.chain, lambda asked: _permitted(rules, asked))
 
 
 def decide(rules: Rules, request: Request, inputs: Inputs) -> Decision:
@@ -100,7 +100,9 @@ def _last_barrier(rules: Rules, inputs: Inputs) -> int:
     """Return the depth of the last hop that ends the judging of those before it; 0: there is none."""
     barrier = 0
     for depth, hop in enumerate(inputs.delegations.delegations, 1):
-        if hop.via == "token" or (hop.handoff and (hop.via == "session" or _may_hand_off(rules, inputs, depth, barrier))):
+        if hop.via == "token" or (
+            hop.handoff and (hop.via == "session" or _may_hand_off(rules, inputs, depth, barrier))
+        ):
             barrier = depth
     return barrier
 

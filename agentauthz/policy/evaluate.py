@@ -274,8 +274,10 @@ def _missing(part: Clause) -> frozenset[str]:
     if isinstance(part.value, Undetermined):
         return part.value.missing
     if isinstance(part.value, Sentinel):
-        return frozenset({f"{part.expr} ({_STATES[part.value]})"}) if isinstance(part.expr, Path) else (
-            frozenset[str]().union(*map(_missing, part.children))
+        return (
+            frozenset({f"{part.expr} ({_STATES[part.value]})"})
+            if isinstance(part.expr, Path)
+            else (frozenset[str]().union(*map(_missing, part.children)))
         )
     return frozenset()
 

@@ -24,66 +24,101 @@ from agentauthz.values import (
     record_of,
 )
 
-_UNKNOWN_RECORD: Final = Record(lambda _: UNKNOWN)
+
+@final
+class Call:
+    """Be the roots that all who are judged for a call share; each is made, and kept, when first asked for."""
+
+    __slots__ = (
+        "action",
+        "approver",
+        "args",
+        "context",
+        "name",
+        "now",
+        "purpose",
+        "request",
+        "resource",
+        "route",
+        "session",
+    )
+
+    action: Value
+    approver: Value
+    args: Value
+    resource: Value
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.name = request.action
+        self.approver = UNKNOWN
+
+    def __getattr__(self, root: str) -> Value:
+        # called only for a slot that isn't filled yet
+        value = _ROOTS[root](self.request)
+        setattr(self, root, value)
+        return value
 
 
 @final
 class Inputs:
-    """Be the roots of the language for one judged call; each attribute is a policy value or a sentinel.
+    """Be what one judged call sees: the roots of the language, each a policy value or a sentinel.
 
     `hops` is the chain as a list of records. `permitted_by` judges another principal's own call, and is
     None inside `permitted(…)`, where `permitted` is false.
     """
 
     __slots__ = (
-        "_permitted", "action", "actor", "approver", "args", "chain", "context", "delegations", "facts",
+        "_permitted", "action", "actor", "approver", "args", "call", "chain", "context", "delegations",
         "hops", "name", "now", "permitted_by", "purpose", "resource", "route", "session", "subject",
     )  # fmt: skip
 
-    def __init__(self, request: Request, permitted_by: Callable[[Inputs], Answer] | None = None) -> None:
-        self.name = request.action
-        self.subject = request.subject
-        self.actor = request.actor
-        self.delegations = request.chain
-        self.action: Value = Record(None, {"name": request.action})
-        self.args: Value = _UNKNOWN_RECORD if request.args is UNKNOWN else record_of(request.args)
-        self.resource: Value = freeze(request.resource)
-        self.route: Value = freeze(request.route)
-        self.purpose: Value = freeze(request.purpose)
-        self.facts = request.session
-        self.session: Value = _session_value(request.session)
-        self.context: Value = (
-            _UNKNOWN_RECORD if request.context is UNKNOWN else Record(field_reader(request.context))
-        )
-        self.now: Value = freeze(request.now)
-        self.approver: Value = UNKNOWN
-        self.permitted_by = permitted_by
-        self._see_chain(request.chain)
+    action: Value
+    approver: Value
+    args: Value
+    chain: Value
+    context: Value
+    hops: Value
+    now: Value
+    purpose: Value
+    resource: Value
+    route: Value
+    session: Value
 
-    def _see_chain(self, chain: Chain) -> None:
-        self.delegations = chain
+    def __init__(self, call: Call, chain: Chain, permitted_by: Callable[[Inputs], Answer] | None = None) -> None:
+        self.call = call
+        self.name = call.name
+        self.subject = chain.subject
         self.actor = chain.actor
-        self.chain: Value = Record(None, {"depth": chain.depth})
-        self.hops: Value = tuple(map(_hop_value, chain.delegations))
+        self.delegations = chain
+        self.permitted_by = permitted_by
         self._permitted: dict[str, Answer] = {}
+
+    def __getattr__(self, root: str) -> Value:
+        # called only for a slot that isn't filled yet
+        value: Value
+        if root == "chain":
+            value = Record(None, {"depth": self.delegations.depth})
+        elif root == "hops":
+            value = tuple(map(_hop_value, self.delegations.delegations))
+        else:
+            value = getattr(self.call, root)
+        setattr(self, root, value)
+        return value
 
     def through(self, chain: Chain) -> Inputs:
         """Return the same call as if `chain`'s actor made it in its place; what was read stays shared."""
-        other = Inputs.__new__(Inputs)
-        for slot in Inputs.__slots__:
-            setattr(other, slot, getattr(self, slot))
-        other.subject = chain.subject
-        other._see_chain(chain)
-        return other
+        return Inputs(self.call, chain, self.permitted_by)
 
     def asking(self, action: str, args: Mapping[str, object]) -> Inputs:
         """Return another action of the same session, purpose and context, on no resource."""
-        other = self.through(self.delegations)
-        other.name = action
-        other.action = Record(None, {"name": action})
-        other.args = record_of(args)
-        other.resource = ABSENT
-        return other
+        call = Call(self.call.request)
+        call.name, call.action, call.args, call.resource = (
+            action, Record(None, {"name": action}), record_of(args), ABSENT,
+        )  # fmt: skip
+        for root in ("route", "purpose", "session", "context", "now"):
+            setattr(call, root, getattr(self.call, root))
+        return Inputs(call, self.delegations, self.permitted_by)
 
     def permitted(self, who: str) -> Answer:
         """Answer `permitted(subject)` or `permitted(actor)`; asked once per judged call."""
@@ -94,13 +129,12 @@ class Inputs:
     def _ask_permitted(self, who: str) -> Answer:
         if self.permitted_by is None:
             return False
-        alone = self.through(Chain(self.subject if who == "subject" else self.actor))
-        alone.permitted_by = None
+        alone = Inputs(self.call, Chain(self.subject if who == "subject" else self.actor))
         return self.permitted_by(alone)
 
     def seen_within(self, state: str, action: str, duration: dt.timedelta) -> Answer:
         """Answer `began(action, duration)` and `done(action, duration)`; both ends count, this call doesn't."""
-        facts = self.facts
+        facts = self.call.request.session
         if type(facts) is not SessionFacts:
             return None
         seen = facts.began if state == "began" else facts.done
@@ -138,6 +172,22 @@ def declared_value(value: Value, path: Path, tag: str | None) -> Value:
     if declared is None or type(value) is Sentinel or conforms(value, declared):
         return value
     return INVALID
+
+
+def _unknown() -> Record:
+    return Record(lambda _: UNKNOWN)
+
+
+_ROOTS: Final[Mapping[str, Callable[[Request], Value]]] = {
+    "action": lambda request: Record(None, {"name": request.action}),
+    "args": lambda request: _unknown() if request.args is UNKNOWN else record_of(request.args),
+    "resource": lambda request: freeze(request.resource),
+    "route": lambda request: freeze(request.route),
+    "purpose": lambda request: freeze(request.purpose),
+    "session": lambda request: _session_value(request.session),
+    "context": lambda request: _unknown() if request.context is UNKNOWN else Record(field_reader(request.context)),
+    "now": lambda request: freeze(request.now),
+}
 
 
 def _hop_value(hop: Delegation) -> Value:

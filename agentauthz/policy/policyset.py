@@ -72,7 +72,7 @@ class PolicySet:
     warnings: tuple[Diagnostic, ...]
     sources: tuple[Source, ...]
     _checked: Checked
-    _rules: deciding.Rules
+    _decider: deciding.Rules
     _by_name: Mapping[str, CheckedRule]
     _paths: Callable[[str], tuple[Path, ...]]
 
@@ -164,8 +164,8 @@ class PolicySet:
         """
         if type(request) is not Request:
             raise InvalidArgument("request", f"must be a Request, not {type(request).__name__}")
-        inputs = deciding.inputs_of(self._rules, request)
-        return deciding.decide(self._rules, request, inputs), inputs
+        inputs = deciding.inputs_of(self._decider, request)
+        return deciding.decide(self._decider, request, inputs), inputs
 
     def explain(self, request: Request) -> Explanation:
         """Return the decision with every clause of every rule that matches, and what each of them saw.
@@ -174,13 +174,13 @@ class PolicySet:
             InvalidArgument: `request` is no Request, or an argument's name no string.
         """
         decision, inputs = self.judge(request)
-        return explain(self.rules, decision, deciding.judged(self._rules, inputs))
+        return explain(self.rules, decision, deciding.judged(self._decider, inputs))
 
     def clauses(self, decision: Decision, inputs: Inputs) -> list[dict[str, object]]:
         """Return the clauses of the rules that `decision`, made on `inputs`, names, as plain data for a record."""
         named = frozenset([*decision.rules, *decision.undetermined][: deciding.MAX_NAMED])
         rules = [rule for rule in self.rules if rule.name in named] if named else []
-        return explain(rules, decision, deciding.judged(self._rules, inputs)).clauses(named)
+        return explain(rules, decision, deciding.judged(self._decider, inputs)).clauses()
 
     def seen(self, inputs: Inputs) -> list[tuple[str, Value]]:
         """Return the values at the paths that the rules for this action mention, each with its path's text."""

@@ -14,12 +14,16 @@ from attrs import evolve, field, frozen
 _EMPTY: Final[Mapping[str, dt.datetime]] = MappingProxyType({})
 
 
+def _set(marks: Iterable[str]) -> frozenset[str]:
+    return frozenset(marks)
+
+
 @final
 @frozen
 class State:
     """Be what a session remembers at one moment: marks, and when actions were last allowed and last returned."""
 
-    marks: frozenset[str] = field(default=frozenset(), converter=frozenset)
+    marks: frozenset[str] = field(default=frozenset(), converter=_set)
     began: Mapping[str, dt.datetime] = _EMPTY
     done: Mapping[str, dt.datetime] = _EMPTY
 

@@ -1,0 +1,339 @@
+"""Hold `Authorizer`: policies, sessions' memory, sinks and a clock, put together to decide and record."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypeVar, cast, final
+
+from attrs import evolve
+
+from agentauthz.authorizer.deciding import Case, failed, judged, previewed
+from agentauthz.authorizer.recording import Recording
+from agentauthz.authorizer.resources import Resources
+from agentauthz.decision import Decision, Reason
+from agentauthz.errors import InvalidArgument
+from agentauthz.keys import InstanceKey
+from agentauthz.policy.policyset import PolicySet
+from agentauthz.principals import Chain, Principal, zoned
+from agentauthz.records import Recorder, Sink
+from agentauthz.request import Request, Resource, SessionFacts, Unknown
+from agentauthz.session import Call, Effect, Expiry, Session, Verdict, allowed, moment, new_session_id
+from agentauthz.state.memory import SessionMemory, State
+from agentauthz.values import UNKNOWN, copy_plain, field_reader
+
+if TYPE_CHECKING:
+    from agentauthz.policy.explain import Explanation
+
+Policies: TypeAlias = PolicySet | str | os.PathLike[str]
+Mode: TypeAlias = Literal["enforce", "observe"]
+T = TypeVar("T")
+
+_NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
+
+
+@final
+class Authorizer:
+    """Decide calls by a policy set, remember what sessions did, and record every decision.
+
+    `policies` is a `PolicySet`, or the path of a file or folder; `digest` pins it. `sinks` None means
+    the stdlib logger ``agentauthz.decisions``. `key` makes argument digests; without one, each process
+    has its own. `mode` "observe" lets calls run that only lack a permit, a budget or an approval, or
+    whose look-ups failed, until `observe_until`. `clock` returns a datetime with a zone.
+
+    Raises:
+        InvalidArgument: an argument of the wrong type, a policy set with another digest, "observe"
+            without an end, or an end that is past.
+        PolicyLoadError, PolicySyntaxError, PolicyCheckError: the policies can't be used.
+    """
+
+    def __init__(
+        self,
+        policies: Policies,
+        *,
+        sinks: Iterable[Sink] | None = None,
+        key: InstanceKey | None = None,
+        mode: Mode = "enforce",
+        observe_until: dt.datetime | None = None,
+        clock: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
+        digest: str | None = None,
+    ) -> None:
+        self._clock: Final = clock
+        if mode not in ("enforce", "observe"):
+            raise InvalidArgument("mode", f'must be "enforce" or "observe", not {mode!r}')
+        if (mode == "observe") != (observe_until is not None):
+            raise InvalidArgument("observe_until", 'goes with mode="observe", which needs an end')
+        if observe_until is not None and (not zoned(observe_until) or observe_until <= self.now()):
+            raise InvalidArgument("observe_until", "must be a datetime with a time zone, in the future")
+        if key is not None and type(key) is not InstanceKey:
+            raise InvalidArgument("key", "must be an InstanceKey")
+        self._observe_until: Final = observe_until
+        self._policies = _policies(policies, digest)
+        self._tracked: Mapping[str, dt.datetime] = {}
+        self._recording: Final = Recording(Recorder(sinks), InstanceKey.random() if key is None else key)
+        self._memories: Final[dict[str, SessionMemory]] = {}
+        self._resources: Final = Resources()
+        self._lock: Final = threading.Lock()
+
+    # ---- set-up
+
+    @property
+    def policies(self) -> PolicySet:
+        """Return the policy set in force."""
+        return self._policies
+
+    def replace(self, policies: Policies, *, digest: str | None = None) -> None:
+        """Put another policy set in force, for every decision that begins after this; all of it or nothing.
+
+        Raises:
+            PolicyLoadError, PolicySyntaxError, PolicyCheckError, InvalidArgument: as when the authorizer
+                was made; the old set then stays in force.
+        """
+        fresh = _policies(policies, digest)
+        with self._lock:
+            now = self.now()
+            watched = {name: self._tracked[name] for name in fresh.tracked if name in self._tracked}
+            new = {name: now for name in fresh.tracked - self._policies.tracked}
+            # the times first: an action must never seem to have been watched before it was
+            self._tracked = {**watched, **new}
+            self._policies = fresh
+
+    def adapt(self, cls: type[T], to_resource: Callable[[T], Resource]) -> None:
+        """Teach the authorizer to make a `Resource` of objects of `cls` and its subclasses.
+
+        Raises:
+            InvalidArgument: `cls` is no class, or `to_resource` can't be called.
+        """
+        self._resources.adapt(cls, to_resource)
+
+    def add_sink(self, sink: Sink) -> None:
+        """Send records to one more sink, from the next one on; it is required like the others.
+
+        Raises:
+            InvalidArgument: `sink` has no `append`.
+        """
+        self._recording.recorder.add(sink)
+
+    def remove_sink(self, sink: Sink) -> None:
+        """Send no more records to a sink; it isn't closed. One that isn't there is ignored."""
+        self._recording.recorder.remove(sink)
+
+    def session(
+        self,
+        subject: Principal | None = None,
+        actor: Principal | None = None,
+        *,
+        id: str | None = None,
+        chain: Chain | None = None,
+        purpose: str | None = None,
+        expires: Expiry | None = None,
+        attributes: Mapping[str, object] = _NOTHING,
+        context: Mapping[str, object] = _NOTHING,
+        route: str | None = None,
+    ) -> Session:
+        """Return a session of `subject`, acting through `actor` or `chain`.
+
+        The host chooses `id` (a conversation's, say): the same id resumes what was remembered, so that an
+        agent can't lose its marks by starting over. `expires` is `"10m"`, a timedelta or a datetime.
+
+        Raises:
+            InvalidArgument: no subject, a chain that disagrees with it, or an argument of the wrong type.
+        """
+        if chain is None and subject is None:
+            raise InvalidArgument("subject", "must be given: whose authority does the session use")
+        now = self.now()
+        # a request checks all of these; making one here reports a mistake now, not at the first call
+        checked = Request(
+            "session", subject=subject or cast(Chain, chain).subject, actor=actor, chain=chain, purpose=purpose,
+            route=route, context=context, now=now,
+        )  # fmt: skip
+        if id is not None and (not isinstance(id, str) or not id):
+            raise InvalidArgument("id", "must be a string that is not empty")
+        if field_reader(attributes) is None:
+            raise InvalidArgument("attributes", "must be a mapping of names to values")
+        own = id or new_session_id()
+        return Session(
+            self, self._memory(own, now, keep=id is not None), checked.chain, id=own, purpose=purpose,
+            expires=None if expires is None else moment(expires, now),
+            attributes=cast(Mapping[str, object], copy_plain(dict(attributes))),
+            context=cast(Mapping[str, object], copy_plain(dict(context))), route=route,
+        )  # fmt: skip
+
+    def _memory(self, id: str, now: dt.datetime, *, keep: bool) -> SessionMemory:
+        if not keep:
+            return SessionMemory(now)
+        with self._lock:
+            return self._memories.setdefault(id, SessionMemory(now))
+
+    def now(self) -> dt.datetime:
+        """Return the time by this authorizer's clock.
+
+        Raises:
+            InvalidArgument: the clock returned something other than a datetime with a zone.
+        """
+        now = self._clock()
+        if type(now) is not dt.datetime or now.tzinfo is None:
+            raise InvalidArgument("clock", "must return a datetime with a time zone")
+        return now
+
+    def close(self) -> None:
+        """Close the sinks; every call after that is denied, because it can't be recorded."""
+        self._recording.recorder.close()
+
+    def __enter__(self) -> Authorizer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ---- requests made by hand
+
+    def decide(self, request: Request) -> Decision:
+        """Decide a request and record it; a denial is returned, not raised.
+
+        Marks are kept for the session that the request names.
+
+        Raises:
+            InvalidArgument: `request` is no Request.
+        """
+        return self._taken(self._by_hand(request)).decision
+
+    def authorize(self, request: Request) -> Decision:
+        """Decide a request, record it, and raise unless it may happen now.
+
+        Raises:
+            Denied, ReviewRequired: the call may not happen (yet).
+            InvalidArgument: `request` is no Request.
+        """
+        return allowed(self._taken(self._by_hand(request)))
+
+    async def adecide(self, request: Request) -> Decision:
+        """Do what `decide` does without blocking the loop on a sink."""
+        return (await self._ataken(self._by_hand(request))).decision
+
+    async def aauthorize(self, request: Request) -> Decision:
+        """Do what `authorize` does without blocking the loop on a sink."""
+        return allowed(await self._ataken(self._by_hand(request)))
+
+    def preview(self, request: Request, *, state: State | None = None) -> Decision:
+        """Decide a request; commit and record nothing. `state` stands for what its session remembers.
+
+        Raises:
+            InvalidArgument: `request` is no Request.
+        """
+        return previewed(self._by_hand(request), state)
+
+    async def apreview(self, request: Request, *, state: State | None = None) -> Decision:
+        """Do what `preview` does, from a coroutine."""
+        return self.preview(request, state=state)
+
+    def explain(self, request: Request, *, state: State | None = None) -> Explanation:
+        """Return the decision with every clause of every rule that matches; commit and record nothing.
+
+        Raises:
+            InvalidArgument: `request` is no Request.
+        """
+        case = self._by_hand(request)
+        return case.policies.explain(case.request(case.memory.read() if state is None else state))
+
+    # ---- what sessions and guards ask
+
+    def decide_call(self, session: Session, call: Call) -> Verdict:
+        """Decide, commit and record one call of a session."""
+        return self._taken(self._of_session(session, call))
+
+    async def adecide_call(self, session: Session, call: Call) -> Verdict:
+        """Decide, commit and record one call of a session, without blocking the loop on a sink."""
+        return await self._ataken(self._of_session(session, call))
+
+    def preview_call(self, session: Session, call: Call, state: State | None) -> Decision:
+        """Decide one call of a session; commit and record nothing."""
+        return previewed(self._of_session(session, call), state)
+
+    def finish_call(self, session: Session, effect: Effect) -> None:
+        """Remember and record how a call ended; a sink that fails now is logged, since the call has run."""
+        self._recording.write_effect(session, effect, self._finished(session, effect))
+
+    async def afinish_call(self, session: Session, effect: Effect) -> None:
+        """Do what `finish_call` does without blocking the loop on a sink."""
+        await self._recording.awrite_effect(session, effect, self._finished(session, effect))
+
+    def _finished(self, session: Session, effect: Effect) -> dt.datetime:
+        now = self.now()
+        if effect.status == "done" and effect.decision.action in self._policies.tracked:
+            session.memory.finish(effect.decision.action, now)
+        return now
+
+    # ---- one decision
+
+    def _taken(self, case: Case) -> Verdict:
+        if self._recording.recorder.writing():  # a sink that asks for decisions would be asked to record them
+            return Verdict(failed(case, "inside_a_sink", "a sink may not ask for a decision"))
+        return self._recording.write(case, self._recording.identified(case, judged(case)))
+
+    async def _ataken(self, case: Case) -> Verdict:
+        if self._recording.recorder.writing():
+            return Verdict(failed(case, "inside_a_sink", "a sink may not ask for a decision"))
+        return await self._recording.awrite(case, self._recording.identified(case, judged(case)))
+
+    def _of_session(self, session: Session, call: Call) -> Case:
+        resource: Resource | Unknown | None = UNKNOWN
+        try:
+            resource = self._resources.of(call.resource)
+        except Exception as error:  # the application's adapter, or an object that is no resource
+            if call.problem is None:
+                call = evolve(call, problem=Reason("resource_failed", "the resource couldn't be read"), cause=error)
+        context = {**session.context, **call.context} if call.context else session.context
+        now, tracked = self.now(), self._tracked
+
+        def request(state: State) -> Request:
+            facts = SessionFacts(
+                session.id, session.memory.started, session.expires, session.attributes,
+                state.marks, state.began, state.done, tracked,
+            )  # fmt: skip
+            return Request.trusted(
+                call.action, session.chain, call.args, resource, session.route or call.route, session.purpose,
+                facts, context, now,
+            )  # fmt: skip
+
+        return Case(self._policies, session.memory, call, request, now, self._observing(now), session.closed)
+
+    def _by_hand(self, request: Request) -> Case:
+        if type(request) is not Request:
+            raise InvalidArgument("request", f"must be a Request, not {type(request).__name__}")
+        given = request.session
+        call = Call(request.action, request.args, request.resource)
+        if type(given) is not SessionFacts:
+            memory = SessionMemory(request.now)
+            return Case(self._policies, memory, call, lambda _: request, request.now, self._observing(request.now))
+        memory = self._memory(given.id, given.started, keep=True)
+        tracked = self._tracked
+
+        def merged(state: State) -> Request:
+            return request.with_session(_merged(given, state, tracked))
+
+        return Case(self._policies, memory, call, merged, request.now, self._observing(request.now))
+
+    def _observing(self, now: dt.datetime) -> bool:
+        return self._observe_until is not None and now < self._observe_until
+
+
+def _merged(given: SessionFacts, state: State, tracked: Mapping[str, dt.datetime]) -> SessionFacts:
+    """Return a session's facts as a caller gave them, with what this authorizer remembers of it."""
+    return evolve(
+        given,
+        marks=given.marks if given.marks is UNKNOWN else given.marks | state.marks,
+        began=given.began if given.began is UNKNOWN else {**given.began, **state.began},
+        done=given.done if given.done is UNKNOWN else {**given.done, **state.done},
+        tracked={**tracked, **given.tracked},
+    )
+
+
+def _policies(given: Policies, digest: str | None) -> PolicySet:
+    policies = given if isinstance(given, PolicySet) else PolicySet.load(given)
+    if digest is not None and policies.digest != digest:
+        raise InvalidArgument("digest", f"is {digest}, but these policies have {policies.digest}")
+    return policies

@@ -1,0 +1,119 @@
+"""Turn decisions and effects into records, and a record that can't be kept into a denial."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+from typing import Final, cast, final
+
+from attrs import evolve
+
+from agentauthz.authorizer.deciding import Case, Judged
+from agentauthz.decision import Basis, Outcome, Reason
+from agentauthz.errors import SinkError
+from agentauthz.keys import InstanceKey
+from agentauthz.records import DecisionRecord, EffectRecord, Recorder, RecordIds, decision_record
+from agentauthz.session import Effect, Session, Verdict
+from agentauthz.values import UNKNOWN
+
+
+@final
+class Recording:
+    """Write what an authorizer decided to its sinks.
+
+    A decision that can't be recorded is denied; an effect that can't be is logged, since the call has run.
+    """
+
+    def __init__(self, recorder: Recorder, key: InstanceKey) -> None:
+        self.recorder: Final = recorder
+        self._key: Final = key
+        self._ids: Final = RecordIds()
+
+    def identified(self, case: Case, judged: Judged) -> Judged:
+        """Return the same with the id of its record."""
+        return evolve(judged, decision=evolve(judged.decision, record_id=self._ids.next(case.now)))
+
+    def write(self, case: Case, judged: Judged) -> Verdict:
+        """Record a decision; the verdict is a denial where that fails."""
+        try:
+            if (record := self._record(case, judged)) is not None:
+                self.recorder.write(record)
+        except Exception as error:  # what can't be recorded must not happen
+            return _unrecorded(judged, error)
+        return _verdict(judged)
+
+    async def awrite(self, case: Case, judged: Judged) -> Verdict:
+        """Do what `write` does without blocking the loop on a sink."""
+        try:
+            if (record := self._record(case, judged)) is not None:
+                await self.recorder.awrite(record)
+        except Exception as error:
+            return _unrecorded(judged, error)
+        return _verdict(judged)
+
+    def write_effect(self, session: Session, effect: Effect, now: dt.datetime) -> None:
+        """Record how a call ended."""
+        if (record := self._effect(session, effect, now)) is not None:
+            try:
+                self.recorder.write(record)
+            except SinkError:
+                _log_lost(record)
+
+    async def awrite_effect(self, session: Session, effect: Effect, now: dt.datetime) -> None:
+        """Do what `write_effect` does without blocking the loop on a sink."""
+        if (record := self._effect(session, effect, now)) is not None:
+            try:
+                await self.recorder.awrite(record)
+            except SinkError:
+                _log_lost(record)
+
+    def _record(self, case: Case, judged: Judged) -> DecisionRecord | None:
+        decision, request, inputs = judged.decision, judged.request, judged.inputs
+        if not self.recorder.wants(decision):
+            return None
+        refused = decision.outcome is not Outcome.ALLOW
+        return decision_record(
+            id=cast(str, decision.record_id),
+            ts=case.now,
+            request=request,
+            args={} if request.args is UNKNOWN else request.args,
+            decision=decision,
+            seen=[] if inputs is None else case.policies.seen(inputs),
+            explain=case.policies.clauses(decision, inputs) if refused and inputs is not None else None,
+            sensitive=case.call.sensitive,
+            key=self._key,
+            mode="observe" if case.observing else "enforce",
+            call_id=None,
+            parent=None,
+        )
+
+    def _effect(self, session: Session, effect: Effect, now: dt.datetime) -> EffectRecord | None:
+        if not self.recorder.wants(effect.decision):
+            return None
+        return EffectRecord(
+            id=self._ids.next(now),
+            ts=now,
+            of=cast(str, effect.decision.record_id),
+            status=effect.status,
+            error_type=effect.error_type,
+            dur_us=effect.ns // 1000,
+            session=session.id,
+            action=effect.decision.action,
+        )
+
+
+def _verdict(judged: Judged) -> Verdict:
+    return Verdict(judged.decision, judged.request.resource, judged.cause)
+
+
+def _unrecorded(judged: Judged, error: Exception) -> Verdict:
+    """Return the denial of a call whose record couldn't be kept; observe mode doesn't let it run either."""
+    reasons = (Reason("not_recorded", "the decision couldn't be recorded"), *judged.decision.reasons)
+    denial = evolve(
+        judged.decision, outcome=Outcome.DENY, basis=Basis.ERROR, reasons=reasons, obligations=(), enforced=True
+    )
+    return Verdict(denial, judged.request.resource, error)
+
+
+def _log_lost(record: EffectRecord) -> None:
+    logging.getLogger("agentauthz.records").error("the effect of decision %s couldn't be recorded", record.of)
