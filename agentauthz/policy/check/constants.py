@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator
-from typing import Final, Literal, TypeAlias, final
+from typing import Final, TypeAlias, final
 
 from attrs import define, field
 
@@ -41,6 +41,7 @@ from agentauthz.principals import KINDS
 from agentauthz.values import INVALID, Value
 
 Key: TypeAlias = tuple[str, ...]
+_Demand: TypeAlias = tuple[Key, Expr | str | tuple[Expr, ...], bool, Span]
 
 
 @final
@@ -54,6 +55,8 @@ NO_CONSTANT: Final = _NoConstant.NO_CONSTANT
 def constant(expr: Expr) -> Value:
     """Return the value of an expression that reads nothing, else NO_CONSTANT."""
     match expr:
+        case Path():
+            return NO_CONSTANT
         case Literal_(value):
             return value
         case ListOf(items):
@@ -113,6 +116,8 @@ def answer(expr: Expr) -> Answer:
 def _compared(operator: str, left: Expr, right: Expr) -> Answer:
     if operator in ("in", "not in") and isinstance(right, ListOf) and not right.items:
         return operator == "not in"
+    if isinstance(left, Path) or isinstance(right, Path):
+        return None
     values = constant(left), constant(right)
     return None if NO_CONSTANT in values else COMPARISONS[operator](*values)
 
@@ -139,13 +144,33 @@ class _Wanted:
 
 def contradiction(expr: And) -> tuple[Span, Span] | None:
     """Return two places in a conjunction that ask the same path for different values."""
-    wanted: dict[Key, _Wanted] = {}
+    demands: dict[Key, list[_Demand]] = {}
     for conjunct, positive in _conjuncts(expr, True):
-        for key, values, fits, span in _demands(conjunct, positive):
-            clash = _narrow(wanted.setdefault(key, _Wanted()), values, fits, span)
-            if clash is not None:
-                return span, clash
+        for key, other, fits, span in _demands(conjunct, positive):
+            demands.setdefault(key, []).append((key, other, fits, span))
+    for asked in demands.values():
+        clash = _clash(asked) if len(asked) > 1 else None
+        if clash is not None:
+            return clash
     return None
+
+
+def _clash(asked: list[_Demand]) -> tuple[Span, Span] | None:
+    wanted = _Wanted()
+    for _, other, fits, span in asked:
+        values = _values(other)
+        clash = None if values is None else _narrow(wanted, values, fits, span)
+        if clash is not None:
+            return span, clash
+    return None
+
+
+def _values(other: Expr | str | tuple[Expr, ...]) -> frozenset[Value] | None:
+    """Return the values that a demand names, or None where they aren't known."""
+    if isinstance(other, str):
+        return frozenset({_exact(other)})
+    known = tuple(map(constant, other)) if isinstance(other, tuple) else (constant(other),)
+    return None if NO_CONSTANT in known or not known else frozenset(map(_exact, known))
 
 
 def _conjuncts(expr: Expr, positive: bool) -> Iterator[tuple[Expr, bool]]:
@@ -178,25 +203,18 @@ def _narrow(wanted: _Wanted, values: frozenset[Value], fits: bool, span: Span) -
     return next((place for place in earlier if place != span), span)
 
 
-_Demand: TypeAlias = tuple[Key, frozenset[Value], bool, Span]
-
-
 def _demands(expr: Expr, positive: bool) -> Iterator[_Demand]:
+    """Find which path a condition asks for which values: one, one of a list, or of a kind."""
     match expr:
-        case Compare("==" | "!=" as operator, Path() as path, other) | Compare(
-            "==" | "!=" as operator, other, Path() as path
-        ):
-            value = constant(other)
-            if value is not NO_CONSTANT:
-                yield (path.root, *path.steps), frozenset({_exact(value)}), (operator == "==") is positive, expr.span
-        case Compare("in" | "not in" as operator, Path() as path, ListOf() as other):
-            values = constant(other)
-            if isinstance(values, tuple) and values:
-                each = frozenset(map(_exact, values))
-                yield (path.root, *path.steps), each, (operator == "in") is positive, expr.span
+        case Compare("==" | "!=" as operator, left, right):
+            for side, other in ((left, right), (right, left)):
+                if isinstance(side, Path):
+                    yield (side.root, *side.steps), other, (operator == "==") is positive, expr.span
+        case Compare("in" | "not in" as operator, Path() as path, ListOf(items)):
+            yield (path.root, *path.steps), items, (operator == "in") is positive, expr.span
         case Is(Path() as path, name):
-            part: Literal["kind", "type"] = "kind" if name in KINDS else "type"
-            yield (path.root, *path.steps, part), frozenset({_exact(name)}), positive, expr.span
+            part = "kind" if name in KINDS else "type"
+            yield (path.root, *path.steps, part), name, positive, expr.span
         case _:
             return
 

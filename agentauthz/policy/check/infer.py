@@ -65,8 +65,9 @@ from agentauthz.principals import KINDS, Principal
 
 MAX_QUANTIFIERS: Final = 3  # one in another
 
-_OF_VALUE: Final[Mapping[type, Type]] = {
-    bool: BOOL, int: INT, Decimal: DECIMAL, str: STRING, dt.timedelta: DURATION, dt.datetime: TIME,
+_A_BOOL: Final[Kinds] = (BOOL,)
+_OF_VALUE: Final[Mapping[type, Kinds]] = {
+    bool: _A_BOOL, int: (INT,), Decimal: (DECIMAL,), str: (STRING,), dt.timedelta: (DURATION,), dt.datetime: (TIME,),
 }  # fmt: skip
 
 
@@ -85,7 +86,17 @@ class Around:
 class Typer:
     """Infer the types in one rule; afterwards `declared` holds what was declared of its paths, by `id`."""
 
-    __slots__ = ("approver", "certain", "declared", "effect", "report", "roots", "selection", "tracked")
+    __slots__ = (
+        "approver",
+        "asks_permitted",
+        "certain",
+        "declared",
+        "effect",
+        "report",
+        "roots",
+        "selection",
+        "tracked",
+    )
 
     def __init__(self, selection: Selection, effect: Effect, report: Reporter) -> None:
         self.selection = selection
@@ -95,12 +106,13 @@ class Typer:
         self.declared: dict[int, Declared] = {}
         self.roots: set[str] = set()
         self.tracked: set[str] = set()
+        self.asks_permitted = False
         self.approver = False  # whether `approver` may be read
 
     def condition(self, expr: Expr, around: Around) -> None:
         """Check that `expr` is true or false."""
         kinds = self.infer(expr, around)
-        if kinds and "bool" not in categories(kinds):
+        if kinds is not _A_BOOL and kinds and "bool" not in categories(kinds):
             hint = "compare it with something; nothing counts as true or false but a bool"
             self.report.error(
                 "not-a-condition", f"{text_of(expr)} is {called(kinds)}, not true or false", expr.span, hint
@@ -113,7 +125,7 @@ class Typer:
     # ---- leaves
 
     def _literal(self, expr: Literal_, around: Around) -> Kinds:
-        return (_OF_VALUE[type(expr.value)],)
+        return _OF_VALUE[type(expr.value)]
 
     def _list(self, expr: ListOf, around: Around) -> Kinds:
         each = [self.infer(item, around) for item in expr.items]
@@ -126,7 +138,7 @@ class Typer:
     def _exists(self, expr: Exists, around: Around) -> Kinds:
         read_path(self, expr.path, around, guarded=True)
         self._only_optional(expr, expr.path, around)
-        return (BOOL,)
+        return _A_BOOL
 
     def _default(self, expr: Default, around: Around) -> Kinds:
         kinds = read_path(self, expr.path, around, guarded=True)
@@ -158,7 +170,7 @@ class Typer:
 
     def _not(self, expr: Not, around: Around) -> Kinds:
         self.condition(expr.operand, evolve(around, positive=not around.positive))
-        return (BOOL,)
+        return _A_BOOL
 
     def _and(self, expr: And, around: Around) -> Kinds:
         return self._junction(expr, around, self.certain.where(expr, True))
@@ -171,7 +183,7 @@ class Typer:
             around = evolve(around, facts=around.facts.both(facts))
         for operand in expr.operands:
             self.condition(operand, around)
-        return (BOOL,)
+        return _A_BOOL
 
     def _quantifier(self, expr: Quantifier, around: Around) -> Kinds:
         over = self.infer(expr.over, around)
@@ -181,11 +193,11 @@ class Typer:
             self.report.error(
                 "too-many-quantifiers", message, word_span(expr.span), "split the condition into several rules"
             )
-            return (BOOL,)
+            return _A_BOOL
         self._may_be_empty(expr, around)
         variables = {**around.variables, expr.variable: found}
         self.condition(expr.body, evolve(around, variables=variables, quantifiers=around.quantifiers + 1))
-        return (BOOL,)
+        return _A_BOOL
 
     def _elements(self, over: Expr, kinds: Kinds) -> Kinds:
         if isinstance(over, Path) and over.root == "session" and over.steps == ("marks",):
@@ -217,7 +229,7 @@ class Typer:
     def _compare(self, expr: Compare, around: Around) -> Kinds:
         left, right = self.infer(expr.left, around), self.infer(expr.right, around)
         compared.check(self, expr, left, right, around)
-        return (BOOL,)
+        return _A_BOOL
 
     def _like(self, expr: Like, around: Around) -> Kinds:
         kinds = self.infer(expr.operand, around)
@@ -225,7 +237,7 @@ class Typer:
         if kinds and "string" not in categories(kinds):
             message = f"`like` works on a string, and {text_of(expr.operand)} is {called(kinds)}"
             self.report.error("type-mismatch", message, expr.operand.span)
-        return (BOOL,)
+        return _A_BOOL
 
     def _is(self, expr: Is, around: Around) -> Kinds:
         kinds = (
@@ -239,7 +251,7 @@ class Typer:
         if kinds and not known & fitting.keys():
             message = f"`is` asks about a principal or a resource, and {text_of(expr.operand)} is {called(kinds)}"
             self.report.error("type-mismatch", message, expr.operand.span)
-            return (BOOL,)
+            return _A_BOOL
         names = (
             frozenset[str]().union(*(fitting[name] for name in known & fitting.keys()))
             if kinds
@@ -247,7 +259,7 @@ class Typer:
         )
         if expr.type_name not in names:
             self._unknown_type(expr, known, names)
-        return (BOOL,)
+        return _A_BOOL
 
     def _unknown_type(self, expr: Is, known: frozenset[str], names: frozenset[str]) -> None:
         code, what = (
@@ -285,6 +297,7 @@ class Typer:
 
     def _call(self, expr: Call, around: Around) -> Kinds:
         function = FUNCTIONS.get(expr.name)
+        self.asks_permitted |= expr.name == "permitted"
         each = [self.infer(arg, around) for arg in expr.args]
         named = {name: (value, self.infer(value, around)) for name, value in expr.named}
         if function is None or len(each) != len(function.params):
@@ -349,6 +362,8 @@ def _probe_time(call: Call) -> tuple[int, str, str] | None:
 
 
 def _probe_principal(call: Call) -> tuple[int, str, str] | None:
+    if not call.named and isinstance(call.args[0], Literal_) and call.args[0].value != "":
+        return None
     known = [constant(value) for value in (*call.args, *(value for _, value in call.named))]
     fitting = all(name in FUNCTIONS[call.name].named for name, _ in call.named)
     if not fitting or NO_CONSTANT in known or type(constant(call)) is Principal:

@@ -165,6 +165,8 @@ class Expander:
         args = tuple([self._expand(arg, known, variables) for arg in expr.args])
         let = None if expr.name in FUNCTIONS else self._names.lets.get(expr.name)
         if let is None:
+            if not expr.named and all(a is b for a, b in zip(args, expr.args, strict=True)):
+                return expr
             named = tuple([(name, self._expand(value, known, variables)) for name, value in expr.named])
             return evolve(expr, args=args, named=named)
         if let.params is None or len(let.params) != len(args) or expr.named or let.name in self._names.broken:
@@ -207,7 +209,8 @@ class Expander:
 
     def _list(self, expr: ListOf, known: Mapping[str, Expr], variables: frozenset[str]) -> Expr:
         items = tuple([self._expand(item, known, variables) for item in expr.items])
-        return evolve(expr, items=items)
+        same = all(a is b for a, b in zip(items, expr.items, strict=True))
+        return expr if same else evolve(expr, items=items)
 
 
 def _unknown(path: Path) -> Path:

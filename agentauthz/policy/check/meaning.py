@@ -74,20 +74,28 @@ def _check_key(key: Expr, typer: Typer, around: Around) -> None:
 # ---- meaning
 
 
-def check_meaning(rule: CheckedRule, roots: set[str], report: Reporter) -> None:
+def check_meaning(rule: CheckedRule, typer: Typer) -> None:
     """Check polarity, what can never match, and the lints."""
+    report = typer.report
+    if typer.asks_permitted or typer.roots & {"chain", "session"}:
+        _check_polarity(rule, report)
     if rule.condition is not None:
-        check_polarity(rule.condition, rule.effect, report)
         _check_never(rule.condition, f"the {rule.effect} `{rule.name}` can never match", report)
     if rule.by is not None:
-        check_polarity(rule.by, "by", report)
         _check_never(rule.by, f"nobody can ever approve for `{rule.name}`", report)
         _check_separation(rule.by, report)
+    _check_bound(rule, report)
+    _lint(rule, typer.roots, report)
+
+
+def _check_polarity(rule: CheckedRule, report: Reporter) -> None:
+    if rule.condition is not None:
+        check_polarity(rule.condition, rule.effect, report)
+    if rule.by is not None:
+        check_polarity(rule.by, "by", report)
     for expr in (rule.amount, rule.bound, *rule.per):
         if expr is not None and not (isinstance(expr, Path) and expr.root == "session" and not expr.steps):
             check_nowhere(expr, rule.effect, report)
-    _check_bound(rule, report)
-    _lint(rule, roots, report)
 
 
 def _check_never(condition: Expr, consequence: str, report: Reporter) -> None:
@@ -159,30 +167,38 @@ def annotated(rule: CheckedRule, declared: Mapping[int, Declared]) -> CheckedRul
 
 
 def _note(expr: Expr, declared: Mapping[int, Declared]) -> Expr:
+    # only what changes is made anew: most nodes have no declared path below them
     match expr:
         case Path():
             return _note_path(expr, declared)
         case Literal_():
             return expr
+        case Compare(operator, left, right):
+            return Compare(operator, _note(left, declared), _note(right, declared), span=expr.span)
+        case And(operands):
+            return And(tuple([_note(operand, declared) for operand in operands]), span=expr.span)
+        case Is(operand, name):
+            noted = _note(operand, declared)
+            return expr if noted is operand else Is(noted, name, span=expr.span)
+        case Call(name, args, named):
+            pairs = tuple([(key, _note(value, declared)) for key, value in named])
+            return Call(name, tuple([_note(arg, declared) for arg in args]), pairs, span=expr.span)
         case ListOf(items):
             return evolve(expr, items=tuple(_note(item, declared) for item in items))
         case Exists(path):
             return evolve(expr, path=_note_path(path, declared))
         case Default(path, fallback):
             return evolve(expr, path=_note_path(path, declared), fallback=_note(fallback, declared))
-        case Call(_, args, named):
-            pairs = tuple((name, _note(value, declared)) for name, value in named)
-            return evolve(expr, args=tuple(_note(arg, declared) for arg in args), named=pairs)
-        case And(operands) | Or(operands):
+        case Or(operands):
             return evolve(expr, operands=tuple(_note(operand, declared) for operand in operands))
         case Quantifier(_, _, over, body):
             return evolve(expr, over=_note(over, declared), body=_note(body, declared))
-        case Compare(_, left, right) | Arithmetic(_, left, right):
+        case Arithmetic(_, left, right):
             return evolve(expr, left=_note(left, declared), right=_note(right, declared))
-        case Not(operand) | Negate(operand) | Like(operand) | Is(operand):
+        case Not(operand) | Negate(operand) | Like(operand):
             return evolve(expr, operand=_note(operand, declared))
 
 
 def _note_path(path: Path, declared: Mapping[int, Declared]) -> Path:
     found = declared.get(id(path))
-    return path if found is None else evolve(path, declared=found)
+    return path if found is None else Path(path.root, path.steps, span=path.span, declared=found)

@@ -11,7 +11,7 @@ from agentauthz.policy.builtins import FUNCTIONS, KEYWORDS, RESERVED
 from agentauthz.policy.check.report import Reporter, named_span, word_span
 from agentauthz.policy.check.suggest import nearest, suggestion
 from agentauthz.policy.source import Span
-from agentauthz.policy.syntax import ROOTS, Call, Expr, Let, Path, Quantifier, children
+from agentauthz.policy.syntax import ROOTS, Call, Expr, Let, Literal_, Path, Quantifier, children
 from agentauthz.principals import KINDS
 
 ENOUGH: Final = 10**9  # sizes are counted up to here: lets can double with every line
@@ -37,6 +37,12 @@ class Size:
     depth: int = 0
     params: dict[str, tuple[int, int]] = field(factory=dict)
     uses: set[str] = field(factory=set)  # lets
+
+    def add(self, nodes: int, depth: int) -> None:
+        """Count nodes, of which the deepest stands at `depth`."""
+        self.nodes = min(ENOUGH, self.nodes + nodes)
+        if depth > self.depth:
+            self.depth = depth
 
 
 @final
@@ -84,8 +90,9 @@ class Names:
         if isinstance(expr, Call):
             self._call(expr, scope, depth, times, size, params)
             return
-        size.nodes = min(ENOUGH, size.nodes + times)
-        size.depth = max(size.depth, depth)
+        size.add(times, depth)
+        if isinstance(expr, Literal_):
+            return
         if isinstance(expr, Quantifier):
             self.given(expr.variable, expr.variable_span, "variable", taken=scope | self.lets.keys())
             self._walk(expr.over, scope, depth + 1, times, size, params)
@@ -103,8 +110,7 @@ class Names:
             size.params[root] = (min(ENOUGH, count + times), max(deepest, depth))
             size.depth = max(size.depth, depth)
             return
-        size.nodes = min(ENOUGH, size.nodes + times)
-        size.depth = max(size.depth, depth)
+        size.add(times, depth)
         if root in ROOTS or root in scope:
             return
         let = self.lets.get(root)
@@ -127,8 +133,8 @@ class Names:
             return
         known = ROOTS | scope | self.lets.keys()
         self._meant(name, known)
-        hint = suggestion(name, known, else_="if it is meant as text, put it in double quotes")
-        self.report.error("unknown-name", f"nothing here is called `{name}`", span, hint)
+        found = suggestion(name, known, else_="if it is meant as text, put it in double quotes")
+        self.report.error("unknown-name", f"nothing here is called `{name}`", span, found)
 
     def _meant(self, name: str, known: Iterable[str]) -> None:
         """Count a misspelled let as used: that nobody uses it is the same mistake."""
@@ -148,8 +154,7 @@ class Names:
             self._wrong_call(let, expr)
         else:
             self._function(expr)
-        size.nodes = min(ENOUGH, size.nodes + times)
-        size.depth = max(size.depth, depth)
+        size.add(times, depth)
         for child in children(expr):
             self._walk(child, scope, depth + 1, times, size, params)
 
@@ -167,8 +172,7 @@ class Names:
         size.uses.add(let.name)
         self.used.add(let.name)
         grown = self.sizes.get(let.name, LetSize(1, 1, ((0, 1),) * len(args)))
-        size.nodes = min(ENOUGH, size.nodes + times * grown.nodes)
-        size.depth = max(size.depth, depth + grown.depth)
+        size.add(times * grown.nodes, depth + grown.depth)
         for arg, (count, deepest) in zip(args, grown.params, strict=True):
             self._walk(arg, scope, depth + deepest, min(ENOUGH, times * count), size, params)
 

@@ -101,9 +101,11 @@ def look_up(selection: Selection, path: tuple[str, ...], variable: Kinds | None)
     """Return what is declared of a path; `variable` has the types of its root where that is one."""
     if variable is not None:
         return _follow(selection, tuple(Branch(None, kind) for kind in variable), path, 1)
-    found = selection.places.get(path)
+    # who acts and when is the same for every rule; only arguments and resources hang on its actions
+    known = selection.places if path[0] in ("args", "resource") else selection.world.places
+    found = known.get(path)
     if found is None:
-        found = selection.places[path] = _from_root(selection, path)
+        found = known[path] = _from_root(selection, path)
     return cast(Place, found)
 
 

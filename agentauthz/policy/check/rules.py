@@ -62,7 +62,9 @@ class RuleChecker:
                 return None
             expanded = [self._expand(clause) for clause in rule.clauses]
             new = {id(old): clause for old, clause in zip(rule.clauses, expanded, strict=True)}
-            checked = self._checked(evolve(rule, clauses=tuple(expanded)), {w: new[id(c)] for w, c in clauses.items()})
+            same = all(a is b for a, b in zip(rule.clauses, expanded, strict=True))
+            grown = rule if same else evolve(rule, clauses=tuple(expanded))
+            checked = self._checked(grown, {word: new[id(clause)] for word, clause in clauses.items()})
         return checked if self.report.errors == errors else None
 
     # ---- bounds
@@ -92,7 +94,8 @@ class RuleChecker:
         expand = self._expander.expand
         match clause:
             case When(condition) | Unless(condition) | By(condition):
-                return evolve(clause, condition=expand(condition))
+                expanded = expand(condition)
+                return clause if expanded is condition else evolve(clause, condition=expanded)
             case With(_, bindings):
                 return evolve(clause, bindings=tuple((name, expand(value)) for name, value in bindings))
             case ToCount(bound):
@@ -109,7 +112,7 @@ class RuleChecker:
         checked = _put_together(rule, clauses, obligations)
         typer = Typer(self.world.select(rule.patterns), rule.effect, self.report)
         check_types(checked, typer)
-        check_meaning(checked, typer.roots, self.report)
+        check_meaning(checked, typer)
         self.tracked |= typer.tracked
         if typer.declared:
             checked = annotated(checked, typer.declared)

@@ -50,14 +50,16 @@ _SUMS: Final = {
     ("*", "duration", "number"): "duration",
     ("*", "number", "duration"): "duration",
 }
+_NAMES: Final = "number string bool time duration principal resource list record anything".split()
+_ALONE: Final = {name: frozenset({name}) for name in _NAMES}
 _OF_CATEGORY: Final = {"number": Scalar("decimal"), "time": TIME, "duration": DURATION}
 
 
 def category(kind: Type) -> str:
     """Return what messages call a type: int and decimal are one, and so are string and enumeration."""
     match kind:
-        case Scalar(name):
-            return "number" if name in ("int", "decimal") else name
+        case Scalar():
+            return "number" if kind.name in ("int", "decimal") else kind.name
         case Enumeration():
             return "string"
         case Sequence():
@@ -70,6 +72,8 @@ def category(kind: Type) -> str:
 
 def categories(kinds: Kinds) -> frozenset[str]:
     """Return the categories of the types that a value may have."""
+    if len(kinds) == 1:
+        return _ALONE[category(kinds[0])]
     return frozenset(map(category, kinds))
 
 

@@ -47,7 +47,8 @@ class World:
         self.type_decls = type_decls
         self.closed = closed
         self.resources = {name: fields for name, fields in types.items() if name not in ROOT_TYPES}
-        self._selections: dict[tuple[str, ...], Selection] = {}
+        self.places: dict[tuple[str, ...], object] = {}  # paths looked up before
+        self._selections: dict[tuple[bool, tuple[str, ...]], Selection] = {}
         self._matched: dict[str, tuple[Action, ...]] = {}
 
     @cached_property
@@ -57,27 +58,25 @@ class World:
     def select(self, patterns: Iterable[Pattern]) -> Selection:
         """Return what is known of the calls that a rule is about."""
         patterns = tuple(patterns)
-        key = tuple(map(str, patterns)) if self.actions else ()
-        found = self._selections.get(key)
-        if found is None:
-            found = self._selections[key] = self._select(patterns)
-        return found
-
-    def _select(self, patterns: tuple[Pattern, ...]) -> Selection:
         actions = {action.name: action for pattern in patterns for action in self.matched(pattern)}
         known = self.closed or all(pattern.kind == "exact" and pattern.name in self.actions for pattern in patterns)
-        return Selection(self, tuple(actions.values()), known and bool(actions))
+        key = known and bool(actions), tuple(actions)
+        found = self._selections.get(key)
+        if found is None:
+            found = self._selections[key] = Selection(self, tuple(actions.values()), key[0])
+        return found
 
     def matched(self, pattern: Pattern) -> tuple[Action, ...]:
         """Return the known actions that a pattern covers."""
+        if pattern.kind == "exact":
+            action = self.actions.get(pattern.name)
+            return () if action is None else (action,)
         text = str(pattern)
         if text not in self._matched:
             self._matched[text] = tuple(self.actions[name] for name in self._matching(pattern))
         return self._matched[text]
 
     def _matching(self, pattern: Pattern) -> list[str]:
-        if pattern.kind == "exact":
-            return [pattern.name] if pattern.name in self.actions else []
         if pattern.kind == "all":
             return [name for name in self._names if not name.startswith(OWN_NAMESPACES)]
         below = pattern.name + "."
