@@ -1,12 +1,12 @@
 # All that is needed is Python 3.11 or newer and make: each target sets up what it uses, in folders of this checkout.
 
-PYTHON ?= $(shell scripts/find_python.sh)
+PYTHON ?= $(shell .ci/find_python.sh)
 # not every peer of the benchmarks exists for the newest Python
-BENCH_PYTHON ?= $(shell scripts/find_python.sh 3.12 2>/dev/null || scripts/find_python.sh 3.11 2>/dev/null || scripts/find_python.sh)
+BENCH_PYTHON ?= $(shell .ci/find_python.sh 3.12 2>/dev/null || .ci/find_python.sh 3.11 2>/dev/null || .ci/find_python.sh)
 VENV := .venv
 BIN := $(VENV)/bin/python
 BENCH := .venv-bench
-INPUTS := pyproject.toml constraints.txt scripts/make_venv.sh
+INPUTS := pyproject.toml constraints.txt .ci/make_venv.sh
 EXAMPLES := $(patsubst %/run.py,%,$(wildcard examples/*/run.py))
 
 .NOTPARALLEL: # targets share an environment
@@ -25,19 +25,19 @@ help:
 # ---- environments: a stamp says what an environment holds; test includes core, dev includes test
 
 $(VENV)/.core: $(INPUTS)
-	@scripts/make_venv.sh "$(PYTHON)" $(VENV) "" constraints.txt
+	@.ci/make_venv.sh "$(PYTHON)" $(VENV) "" constraints.txt
 	@touch $@
 
 $(VENV)/.test: $(INPUTS)
-	@scripts/make_venv.sh "$(PYTHON)" $(VENV) test constraints.txt
+	@.ci/make_venv.sh "$(PYTHON)" $(VENV) test constraints.txt
 	@touch $(VENV)/.core $@
 
 $(VENV)/.dev: $(INPUTS)
-	@scripts/make_venv.sh "$(PYTHON)" $(VENV) dev constraints.txt
+	@.ci/make_venv.sh "$(PYTHON)" $(VENV) dev constraints.txt
 	@touch $(VENV)/.core $(VENV)/.test $@
 
 $(BENCH)/.bench: $(INPUTS) benchmarks/constraints.txt
-	@scripts/make_venv.sh "$(BENCH_PYTHON)" $(BENCH) bench benchmarks/constraints.txt
+	@.ci/make_venv.sh "$(BENCH_PYTHON)" $(BENCH) bench benchmarks/constraints.txt
 	@touch $@
 
 # ---- what people run
@@ -57,14 +57,14 @@ lint: $(VENV)/.dev
 
 # an example is a program of its own, whose run.py imports the files beside it: each is checked from its folder
 types: $(VENV)/.dev
-	$(BIN) -m mypy agentauthz tests benchmarks scripts $(wildcard examples/*.py)
+	$(BIN) -m mypy agentauthz tests benchmarks .ci/wheel_smoke.py $(wildcard examples/*.py)
 	@for example in $(EXAMPLES); do \
 		echo "mypy $$example"; \
 		(cd $$example && $(CURDIR)/$(BIN) -m mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache .) || exit 1; \
 	done
 
 wheel-test: $(VENV)/.dev
-	scripts/wheel_test.sh $(BIN)
+	.ci/wheel_test.sh $(BIN)
 
 laws: $(VENV)/.test
 	HYPOTHESIS_PROFILE=long $(BIN) -m pytest -q -n auto tests/laws
@@ -78,8 +78,8 @@ accept: $(VENV)/.test
 	@echo "review what changed: git diff"
 
 test-all-pythons:
-	scripts/test_all_pythons.sh
+	.ci/test_all_pythons.sh
 
 clean:
 	rm -rf $(VENV) $(BENCH) .venvs build dist .benchmarks .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
-	find agentauthz tests examples benchmarks scripts -name __pycache__ -type d -prune -exec rm -rf {} +
+	find agentauthz tests examples benchmarks .ci -name __pycache__ -type d -prune -exec rm -rf {} +

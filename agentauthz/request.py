@@ -121,6 +121,8 @@ class Request:
         for name, mapping in (("args", args), ("context", context)):
             if mapping is not UNKNOWN and not isinstance(mapping, Mapping):
                 raise InvalidArgument(name, "must be a mapping of names to values")
+            if mapping is not UNKNOWN and not all(isinstance(key, str) for key in mapping):
+                raise InvalidArgument(name, "must have names that are strings")
         for name, text in (("route", route), ("purpose", purpose)):
             if text is not None and text is not UNKNOWN:
                 _check_text(name, text)

@@ -484,6 +484,8 @@ def inline(action: str, args: Mapping[str, object] | Unknown, resource: object, 
     for name, mapping in (("args", args), ("context", context)):
         if not isinstance(mapping, Mapping) and not (name == "args" and mapping is UNKNOWN):
             raise InvalidArgument(name, "must be a mapping of names to values")
+        if mapping is not UNKNOWN and not all(isinstance(key, str) for key in mapping):
+            raise InvalidArgument(name, "must have names that are strings")
     return Call(str.__str__(action), args, resource, context)
 
 

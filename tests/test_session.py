@@ -9,7 +9,7 @@ import datetime as dt
 import pickle
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -205,7 +205,6 @@ def test_an_expired_session_is_denied() -> None:
         {"subject": "maria"},
         {"actor": "bot"},
         {"purpose": ""},
-        {"purpose": UNKNOWN},
         {"expires": "soon"},
         {"expires": "0s"},
         {"expires": dt.datetime(2030, 1, 1)},  # noqa: DTZ001
@@ -307,10 +306,8 @@ def test_wrong_inline_arguments_never_allow(wrong: dict[str, Any]) -> None:
     """A wrong type raises, or is denied."""
     session = Recorded().session()
     call = {"action": "a.b", **wrong}
-    try:
+    with suppress(InvalidArgument):
         assert not session.decide(call.pop("action"), **call).allowed
-    except InvalidArgument:
-        pass
 
 
 # ---- remembering
@@ -384,7 +381,7 @@ def test_an_action_that_was_not_watched_is_unknown() -> None:
     """After a replace, `began` of a newly named action is unknown until seen, or watched for long enough."""
     from agentauthz import PolicySet
 
-    named = 'permit any on *  when true\nforbid f on pay.out when began("crm.read", 1h)'
+    named = 'permit all on * when true\nforbid f on pay.out when began("crm.read", 1h)'
     kept = Recorded()
     with kept.session() as session:
         session.decide("crm.read")

@@ -12,6 +12,6 @@ export PIP_CONSTRAINT="$root/constraints.txt" PIP_DISABLE_PIP_VERSION_CHECK=1
 "$1" -m pip wheel --quiet --no-deps --wheel-dir "$work/dist" .
 "$1" -m venv "$work/venv"
 "$work/venv/bin/python" -m pip install --quiet "$work"/dist/agentauthz-*.whl
-cp scripts/wheel_smoke.py "$work/"
+cp .ci/wheel_smoke.py "$work/"
 cd "$work"
 "$work/venv/bin/python" -I -W error wheel_smoke.py "$root"

@@ -5,13 +5,13 @@ cd "$(dirname "$0")/.."
 
 failed="" missing="" passed=""
 for version in 3.11 3.12 3.13; do
-    if ! python=$(scripts/find_python.sh "$version" 2>/dev/null); then
+    if ! python=$(.ci/find_python.sh "$version" 2>/dev/null); then
         missing="$missing $version"
         continue
     fi
     echo "== $version: $("$python" --version) at $python"
     folder=.venvs/$version
-    if scripts/make_venv.sh "$python" "$folder" test constraints.txt && "$folder/bin/python" -m pytest -q -n 2; then
+    if .ci/make_venv.sh "$python" "$folder" test constraints.txt && "$folder/bin/python" -m pytest -q -n 2; then
         passed="$passed $version"
     else
         failed="$failed $version"
