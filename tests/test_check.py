@@ -434,3 +434,34 @@ def test_the_resource_of_a_tool_says_which_type_is_meant() -> None:
     assert not tool_problems(text, ToolSignature("x", {}))
     found = tool_problems(text, ToolSignature("x", {}, resource_type="Order"))
     assert [(d.code, d.span.text) for d in found] == [("unknown-attribute", "title")]
+
+
+# ---- names that were meant
+
+
+def test_the_nearest_name_is_found_among_many() -> None:
+    """Among thousands of names a misspelled one finds its neighbour."""
+    lets = "\n".join(f"let name{number} = subject.a{number}" for number in range(2000))
+    found = [d for d in checked(f"{lets}\nforbid a on x when nmae1234").diagnostics if d.severity == "error"]
+    assert [d.message for d in found] == ["nothing here is called `nmae1234`"]
+    found = [d for d in checked(f"{lets}\nforbid a on x when name1234x").diagnostics if d.severity == "error"]
+    assert [d.help for d in found] == ["did you mean `name1234`?"]
+
+
+def test_broken_policies_never_raise() -> None:
+    """Whatever is cut out of a policy, the checker reports and goes on."""
+    text = (
+        DECLARED
+        + 'let ok(p) = p is user and "x" in p.roles\nmark m on x\n'
+        + (
+            "review a on payments.* when ok(subject) and any h in chain: (h.to is agent and h.to.trust > 3)\n"
+            '  by approver != subject and (approver.team ?? "none") == "x" within 5m\n'
+            'limit b on x when "m" in session.marks to sum(args.n) <= 2 * 3 per subject every 1d\n'
+            'permit c on x when permitted(subject) and weekday(now, "UTC") != "sun" with log(level: 1)\n'
+        )
+    )
+    words = text.split(" ")
+    for left_out in range(len(words)):
+        statements, _ = parse(Source("p.authz", " ".join(words[:left_out] + words[left_out + 1 :])))
+        for found in check(statements).diagnostics:
+            assert found.render()

@@ -19,7 +19,6 @@ from agentauthz.policy.check.static import (
     comparable,
     items,
 )
-from agentauthz.policy.check.suggest import suggestion
 from agentauthz.policy.source import Span
 from agentauthz.policy.syntax import Compare, Expr, ListOf, Literal_, Path
 from agentauthz.policy.types import PRINCIPAL
@@ -71,7 +70,7 @@ def _known_word(typer: Typer, left: Expr, left_kinds: Kinds, right: Expr, right_
 
 
 def _report_word(typer: Typer, side: Expr, literal: Literal_, value: str, words: frozenset[str], kinds: Kinds) -> None:
-    hint = suggestion(value, words)
+    hint = typer.report.suggestion(value, words)
     if kinds == (KIND_NAMES,):
         typer.report.error("unknown-kind", f"there is no kind of principal `{value}`", literal.span, hint)
     elif words == typer.selection.world.marks and isinstance(side, Path) and not side.steps:
@@ -85,7 +84,7 @@ def unknown_mark(typer: Typer, mark: str, span: Span) -> None:
     else_ = (
         f'let a rule set it: `mark {mark} on …`, or declare it as the host\'s: `type session {{ marks: ["{mark}"] }}`'
     )
-    hint = suggestion(mark, typer.selection.world.marks, else_=else_ if mark.isidentifier() else None)
+    hint = typer.report.suggestion(mark, typer.selection.world.marks, else_=else_ if mark.isidentifier() else None)
     typer.report.error("unknown-mark", f"no rule sets the mark `{mark}`, and the host doesn't either", span, hint)
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, TypeVar
 
 from agentauthz.policy.check.report import Reporter
-from agentauthz.policy.check.suggest import suggestion
 from agentauthz.policy.check.world import ROOT_TYPES, Action, World, host_marks
 from agentauthz.policy.source import Span
 from agentauthz.policy.syntax import (
@@ -112,7 +111,7 @@ def _action(decl: ActionDecl, declared: frozenset[str], resources: frozenset[str
             "unknown-type",
             f"there is no resource type `{decl.on}`",
             decl.on_span,
-            suggestion(decl.on, resources, else_=f"declare it: `type {decl.on} {{ … }}`"),
+            report.suggestion(decl.on, resources, else_=f"declare it: `type {decl.on} {{ … }}`"),
         )
     params = None if decl.params is None else _fields(decl.params, decl.name, "argument", declared, report)
     return Action(decl.name, params, decl.on if decl.on in resources else None, decl)
@@ -158,5 +157,5 @@ def _unknown(written: NamedType, declared: frozenset[str], report: Reporter) -> 
             "unknown-type", f"`{name}` describes a resource or a root, so no value can have it as its type", span, hint
         )
     else:
-        report.error("unknown-type", f"there is no type `{name}`", span, suggestion(name, SCALARS))
+        report.error("unknown-type", f"there is no type `{name}`", span, report.suggestion(name, SCALARS))
     return ANYTHING

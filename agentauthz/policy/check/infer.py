@@ -27,7 +27,6 @@ from agentauthz.policy.check.static import (
     result_of,
     unite,
 )
-from agentauthz.policy.check.suggest import suggestion
 from agentauthz.policy.check.world import ROOT_TYPES, Selection
 from agentauthz.policy.syntax import (
     And,
@@ -273,7 +272,10 @@ class Typer:
             else f"declare it: `type {expr.type_name} {{ … }}`"
         )
         self.report.error(
-            code, f"there is no {what} `{expr.type_name}`", span, suggestion(expr.type_name, names, else_=else_)
+            code,
+            f"there is no {what} `{expr.type_name}`",
+            span,
+            self.report.suggestion(expr.type_name, names, else_=else_),
         )
 
     # ---- arithmetic and functions

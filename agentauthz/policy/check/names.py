@@ -9,12 +9,13 @@ from attrs import define, field, frozen
 
 from agentauthz.policy.builtins import FUNCTIONS, KEYWORDS, RESERVED
 from agentauthz.policy.check.report import Reporter, named_span, word_span
-from agentauthz.policy.check.suggest import nearest, suggestion
+from agentauthz.policy.check.suggest import nearest
 from agentauthz.policy.source import Span
 from agentauthz.policy.syntax import ROOTS, Call, Expr, Let, Literal_, Path, Quantifier, children
 from agentauthz.principals import KINDS
 
 ENOUGH: Final = 10**9  # sizes are counted up to here: lets can double with every line
+_MEANT: Final = 200  # errors, after which nobody looks for what was meant
 _NO_NAMES: Final[frozenset[str]] = frozenset()
 
 
@@ -133,12 +134,12 @@ class Names:
             return
         known = ROOTS | scope | self.lets.keys()
         self._meant(name, known)
-        found = suggestion(name, known, else_="if it is meant as text, put it in double quotes")
+        found = self.report.suggestion(name, known, else_="if it is meant as text, put it in double quotes")
         self.report.error("unknown-name", f"nothing here is called `{name}`", span, found)
 
     def _meant(self, name: str, known: Iterable[str]) -> None:
         """Count a misspelled let as used: that nobody uses it is the same mistake."""
-        found = nearest(name, known)
+        found = nearest(name, known) if self.lets and self.report.errors < _MEANT else None
         if found is not None:
             self.used.add(found)
 
@@ -202,7 +203,7 @@ class Names:
         if function is None:
             known = [*FUNCTIONS, *(name for name, let in self.lets.items() if let.params is not None)]
             self._meant(expr.name, known)
-            hint = suggestion(expr.name, known, else_="a policy can't call the application")
+            hint = self.report.suggestion(expr.name, known, else_="a policy can't call the application")
             self.report.error("unknown-function", f"there is no function `{expr.name}`", word_span(expr.span), hint)
             return
         if len(expr.args) != len(function.params):

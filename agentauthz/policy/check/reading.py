@@ -8,7 +8,6 @@ from agentauthz.policy.check.facts import Facts
 from agentauthz.policy.check.places import PRINCIPALS, Place, Reading, look_up
 from agentauthz.policy.check.report import step_span, text_of
 from agentauthz.policy.check.static import Kinds, called
-from agentauthz.policy.check.suggest import suggestion
 from agentauthz.policy.syntax import ROOTS, Path
 from agentauthz.policy.types import Scalar
 
@@ -76,10 +75,10 @@ def _report_unknown(typer: Typer, path: Path, place: Place, reading: Reading) ->
     where = _owner(typer, path, place, reading, whole)
     if place.closed or place.owner == "principal":
         having = sorted({b.tag for b in place.branches if b.tag is not None and b.lacks is None})
-        hint = f"`{'` and `'.join(having)}` would have it" if having else suggestion(name, place.known)
+        hint = f"`{'` and `'.join(having)}` would have it" if having else typer.report.suggestion(name, place.known)
         typer.report.error(code, f"{where} has no {what} `{name}`", span, hint)
     elif place.owner == "resource":
-        hint = suggestion(name, place.known)
+        hint = typer.report.suggestion(name, place.known)
         typer.report.warning(code, f"no declared type has the attribute `{name}`", span, hint)
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final, Literal, TypeAlias, final
 
+from agentauthz.policy.check.suggest import suggestion
 from agentauthz.policy.source import Diagnostic, Span
 from agentauthz.policy.syntax import Call, CheckedRule, Expr, Path, Rule
 
@@ -15,6 +16,7 @@ Related: TypeAlias = Sequence[tuple[str, Span]]
 _BLANK: Final = r"(?:\s|#[^\n]*)*+"
 _STEP: Final = re.compile(rf'{_BLANK}(?:\.{_BLANK}([A-Za-z][A-Za-z0-9_]*)|\[{_BLANK}("(?:[^"\\\n\r]|\\.)*"){_BLANK}\])')
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_SUGGESTED: Final = 200  # errors, after which nobody looks for names that may have been meant
 _LONGEST: Final = 60  # characters of an expression that a message repeats
 
 
@@ -66,6 +68,10 @@ class Reporter:
             return ()
         at = rule.name_span if isinstance(rule, Rule) else word_span(rule.span)
         return ((f"the rule `{rule.name}` gets there", at),)
+
+    def suggestion(self, name: str, known: Iterable[str], *, else_: str | None = None) -> str | None:
+        """Return the help for an unknown name, among the first problems: looking for it takes time."""
+        return else_ if self.errors > _SUGGESTED else suggestion(name, known, else_=else_)
 
     def in_order(self) -> tuple[Diagnostic, ...]:
         """Return what was found, by source name and place."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable
 from typing import Final
 
-_MANY: Final = 2_000  # names: from here on only those with the same first letter are looked at
+_MANY: Final = 300  # names: where there are more, only those that sort near are looked at
 _SYNONYMS: Final = {
     "integer": "int", "number": "decimal", "float": "decimal", "double": "decimal", "str": "string", "text": "string",
     "boolean": "bool", "datetime": "time", "timestamp": "time", "timedelta": "duration",
@@ -22,7 +23,8 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     if _SYNONYMS.get(name.lower()) in candidates:
         return _SYNONYMS[name.lower()]
     if len(candidates) > _MANY:
-        candidates = [candidate for candidate in candidates if candidate[:1].lower() == name[:1].lower()][:_MANY]
+        at = bisect_left(candidates, name)
+        candidates = candidates[max(0, at - _MANY // 2) : at + _MANY // 2]
     limit = max(1, len(name) // 3)
     best: str | None = None
     for candidate in candidates:

@@ -12,7 +12,6 @@ from agentauthz.policy.check.infer import Typer
 from agentauthz.policy.check.meaning import check_types
 from agentauthz.policy.check.report import Reporter
 from agentauthz.policy.check.static import category
-from agentauthz.policy.check.suggest import suggestion
 from agentauthz.policy.check.world import Action, World
 from agentauthz.policy.source import Diagnostic, Span
 from agentauthz.policy.syntax import Call, CheckedRule, Expr, Literal_, Pattern, children
@@ -80,7 +79,7 @@ def _check_patterns(rule: CheckedRule, world: World, signatures: Mapping[str, To
         if not names and pattern.kind == "prefix":
             message = f"no tool's action lies below `{pattern.name}`"
             heads = {name.rpartition(".")[0] for name in signatures} - {""}
-            report.error("unknown-action", message, pattern.span, suggestion(pattern.name, heads))
+            report.error("unknown-action", message, pattern.span, report.suggestion(pattern.name, heads))
         elif names:
             more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
             shown = ", ".join(f"`{name}`" for name in names[:_SHOWN])
@@ -88,7 +87,7 @@ def _check_patterns(rule: CheckedRule, world: World, signatures: Mapping[str, To
 
 
 def _unknown(pattern: Pattern, signatures: Mapping[str, ToolSignature], report: Reporter) -> None:
-    hint = suggestion(pattern.name, signatures)
+    hint = report.suggestion(pattern.name, signatures)
     report.error("unknown-action", f"no tool has the action `{pattern.name}`", pattern.span, hint)
 
 
@@ -98,7 +97,7 @@ def _check_tracked(rule: CheckedRule, signatures: Mapping[str, ToolSignature], r
             name = call.args[0]
             if isinstance(name, Literal_) and isinstance(name.value, str) and name.value not in signatures:
                 message = f"no tool has the action `{name.value}`"
-                report.error("unknown-action", message, name.span, suggestion(name.value, signatures))
+                report.error("unknown-action", message, name.span, report.suggestion(name.value, signatures))
 
 
 def _calls(expr: Expr) -> Iterable[Call]:
@@ -118,7 +117,10 @@ def _check_declared(name: str, action: Action, signatures: Mapping[str, ToolSign
     if tool is None:
         if not name.startswith(OWN_NAMESPACES):
             report.error(
-                "unknown-action", f"no tool has the action `{name}`", decl.name_span, suggestion(name, signatures)
+                "unknown-action",
+                f"no tool has the action `{name}`",
+                decl.name_span,
+                report.suggestion(name, signatures),
             )
         return
     if decl.on is not None and decl.on_span is not None and tool.resource_type not in (None, decl.on):
@@ -132,7 +134,7 @@ def _check_declared(name: str, action: Action, signatures: Mapping[str, ToolSign
             _compare(item.name, written, tool.params[item.name], item.name_span, item.type.span, report)
         elif not tool.open:
             message = f"the tool of `{name}` has no argument `{item.name}`"
-            report.error("unknown-argument", message, item.name_span, suggestion(item.name, tool.params))
+            report.error("unknown-argument", message, item.name_span, report.suggestion(item.name, tool.params))
     missing = sorted(tool.params.keys() - action.params.fields.keys())
     if missing:
         listed = ", ".join(f"`{param}`" for param in missing)
