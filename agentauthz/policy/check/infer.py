@@ -9,11 +9,11 @@ from typing import Final, cast, final
 
 from attrs import evolve, frozen
 
-from agentauthz.policy.builtins import FUNCTIONS, valid_zone
+from agentauthz.policy.builtins import FUNCTIONS
 from agentauthz.policy.check import compared
-from agentauthz.policy.check.constants import NO_CONSTANT, constant
 from agentauthz.policy.check.facts import NONE, Certainties, Facts
 from agentauthz.policy.check.places import look_up
+from agentauthz.policy.check.probes import probe
 from agentauthz.policy.check.reading import read_path
 from agentauthz.policy.check.report import Reporter, text_of, word_span
 from agentauthz.policy.check.static import (
@@ -60,7 +60,7 @@ from agentauthz.policy.types import (
     Type,
 )
 from agentauthz.policy.types import Sequence as ListOfType
-from agentauthz.principals import KINDS, Principal
+from agentauthz.principals import KINDS
 
 MAX_QUANTIFIERS: Final = 3  # one in another
 
@@ -335,7 +335,7 @@ class Typer:
                 message = f"`{call.name}` takes a literal here, which is known when the policy is loaded"
                 self.report.error("not-a-literal", message, arg.span, "write the value itself")
                 return
-        problem = _PROBES[call.name](call) if call.name in _PROBES else None
+        problem = probe(call)
         if call.name in ("began", "done"):
             self._track(call)
         elif problem is not None:
@@ -351,56 +351,6 @@ class Typer:
         self.tracked.add(name)
 
 
-def _probe_zone(call: Call) -> tuple[int, str, str] | None:
-    name = cast(str, cast(Literal_, call.args[1]).value)
-    if valid_zone(name):
-        return None
-    return 1, f'there is no time zone "{name}"', 'use a name of the IANA database, such as "Europe/Berlin"'
-
-
-def _probe_time(call: Call) -> tuple[int, str, str] | None:
-    value = constant(call)
-    return (0, "this is no moment in time", 'write it as "2026-11-23T00:00:00Z"') if value is NO_CONSTANT else None
-
-
-def _probe_principal(call: Call) -> tuple[int, str, str] | None:
-    if not call.named and isinstance(call.args[0], Literal_) and call.args[0].value != "":
-        return None
-    known = [constant(value) for value in (*call.args, *(value for _, value in call.named))]
-    fitting = all(name in FUNCTIONS[call.name].named for name, _ in call.named)
-    if not fitting or NO_CONSTANT in known or type(constant(call)) is Principal:
-        return None
-    return 0, f"`{call.name}` takes an id that isn't empty, and an issuer that isn't", "name the principal"
-
-
-def _probe_network(call: Call) -> tuple[int, str, str] | None:
-    known = constant(call.args[1])
-    if known is NO_CONSTANT or FUNCTIONS["ip_in"](("0.0.0.0", known)) in (True, False):  # noqa: S104 - an address to try
-        return None
-    return (
-        1,
-        f"{text_of(call.args[1])} is no network",
-        'write it with its prefix and no host bits, such as "10.0.0.0/8"',
-    )
-
-
-def _probe_root(call: Call) -> tuple[int, str, str] | None:
-    known = constant(call.args[1])
-    if known is NO_CONSTANT or FUNCTIONS["path_within"](("/", known)) in (True, False):
-        return None
-    return 1, f"{text_of(call.args[1])} is no absolute path", 'write it from the root, such as "/srv/files"'
-
-
-_PROBES: Final[Mapping[str, Callable[[Call], tuple[int, str, str] | None]]] = {
-    "time_of_day": _probe_zone,
-    "weekday": _probe_zone,
-    "time": _probe_time,
-    "user": _probe_principal,
-    "agent": _probe_principal,
-    "service": _probe_principal,
-    "ip_in": _probe_network,
-    "path_within": _probe_root,
-}
 _INFER: Final[Mapping[type, Callable[..., Kinds]]] = {
     Literal_: Typer._literal,
     ListOf: Typer._list,
