@@ -1,0 +1,372 @@
+"""Make records: everything is written out at once, secrets left out, and what is too big replaced by its digest.
+
+Nothing in a record is a live reference, so what the host changes later doesn't change it.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, cast, final
+
+from agentauthz.canonical import Json, bounded, canonical, class_name, encode, stamp, utf8
+from agentauthz.decision import Decision, Reason
+from agentauthz.keys import InstanceKey
+from agentauthz.principals import Chain, Delegation, Principal
+from agentauthz.records.record import (
+    MAX_LINE,
+    VERSION,
+    Action,
+    Actor,
+    Ctx,
+    DecisionRecord,
+    EffectRecord,
+    Hop,
+    Input,
+    Meta,
+    Obliged,
+    PolicyRef,
+    ResourceRef,
+    Status,
+    dump,
+)
+from agentauthz.records.secrets import Secrets, member
+from agentauthz.request import Request, Resource, SessionFacts
+from agentauthz.values import UNKNOWN, Sentinel, Value
+
+MAX_NAME: Final = 256  # characters of a name or an id
+MAX_PROSE: Final = 1000  # of a reason's text
+MAX_VALUE: Final = 2048  # of one value, with at most 400 elements
+MAX_LISTED: Final = 16  # rules, reasons, obligations, actions of a hop that one record names
+MAX_INPUTS: Final = 256
+
+# What gives way first where a line would be too long; the identities go last
+_DROPPED: Final = (
+    "explain", "obligations", "inputs", "action/args", "resource/attributes", "missing", "undetermined", "marks",
+    "reasons", "rules", "chain", "actors",
+)  # fmt: skip
+
+
+def decision_record(
+    *,
+    id: str,
+    ts: dt.datetime,
+    request: Request,
+    args: Mapping[str, object],
+    decision: Decision,
+    seen: Sequence[tuple[str, Value]] = (),
+    explain: object = None,
+    sensitive: frozenset[str] = frozenset(),
+    key: InstanceKey,
+    mode: str = "enforce",
+    call_id: str | None = None,
+    parent: str | None = None,
+    mono_ns: int | None = None,
+    policy_set: str | None = None,
+    policy_version: str | None = None,
+) -> DecisionRecord:
+    """Return the account of `decision`, complete and with no tie to its inputs.
+
+    `args` are the bound arguments; a keyed digest binds them all, and only those at the paths in `seen` are
+    shown. The arguments named in `sensitive` are never shown: not as inputs, not in `explain`, nor where a
+    text repeats them. `ts` has a time zone.
+    """
+    draft = _Draft(key, Secrets(sensitive, args))
+    named, prose = draft.name, draft.prose
+    tree: dict[str, Json] = {
+        "v": VERSION,
+        "type": "decision",
+        "id": id,
+        "ts": stamp(ts.astimezone(dt.UTC)),
+        "mono_ns": mono_ns,
+        "outcome": decision.outcome.value,
+        "basis": decision.basis.value,
+        "mode": mode,
+        "enforced": decision.enforced,
+        "policy": _full({"digest": decision.policy_digest, "set": policy_set, "version": policy_version}),
+        "action": draft.action(decision.action, args, seen),
+        "resource": draft.resource(request.resource, seen),
+        "actors": [draft.actor(who, i) for i, who in enumerate(_parties(request.chain))],
+        "depth": request.chain.depth,
+        "chain": [draft.hop(hop, f"/chain/{i}") for i, hop in enumerate(request.chain.delegations)],
+        "session": named(request.session.id, "/session") if type(request.session) is SessionFacts else None,
+        "purpose": named(request.purpose, "/purpose") if isinstance(request.purpose, str) else None,
+        "route": named(request.route, "/route") if isinstance(request.route, str) else None,
+        "rules": draft.names(decision.rules, "/rules"),
+        "undetermined": draft.names(decision.undetermined, "/undetermined"),
+        "missing": draft.names(decision.missing, "/missing"),
+        "marks": draft.names(decision.marks, "/marks"),
+        "reasons": [
+            _full({
+                "code": reason.code,
+                "text": prose(reason.text, f"/reasons/{i}/text"),
+                "rule": reason.rule and named(reason.rule, f"/reasons/{i}/rule"),
+                "at": reason.at and named(reason.at, f"/reasons/{i}/at"),
+                "because": reason.because and prose(reason.because, f"/reasons/{i}/because"),
+            })
+            for i, reason in enumerate(draft.first(decision.reasons, "/reasons"))
+        ],
+        "obligations": [
+            {
+                "id": named(duty.id, f"/obligations/{i}/id"),
+                "type": named(duty.type, f"/obligations/{i}/type"),
+                "properties": draft.properties(duty.properties, f"/obligations/{i}/properties"),
+            }
+            for i, duty in enumerate(draft.first(decision.obligations, "/obligations"))
+        ],
+        "inputs": draft.inputs(seen),
+        "explain": draft.explain(explain),
+        "ctx": draft.ctx(call_id, parent),
+    }  # fmt: skip
+    return _decision(tree, draft.line(tree), ts)
+
+
+def effect_record(
+    *,
+    id: str,
+    ts: dt.datetime,
+    of: str,
+    status: Status,
+    action: str | None = None,
+    error: BaseException | None = None,
+    dur_us: int | None = None,
+    result_digest: str | None = None,
+    call_id: str | None = None,
+    parent: str | None = None,
+    mono_ns: int | None = None,
+    key: InstanceKey,
+) -> EffectRecord:
+    """Return the account of what came of decision `of`; of an error only its class's name is told."""
+    draft = _Draft(key, Secrets(frozenset(), {}))
+    effect = _full({
+        "of": of,
+        "status": status,
+        "action": action and draft.name(action, "/effect/action"),
+        "error_type": None if error is None else class_name(error),
+        "result_digest": result_digest,
+        "dur_us": dur_us,
+    })  # fmt: skip
+    tree: dict[str, Json] = {
+        "v": VERSION, "type": "effect", "id": id, "ts": stamp(ts.astimezone(dt.UTC)), "mono_ns": mono_ns,
+        "effect": effect, "ctx": draft.ctx(call_id, parent),
+    }  # fmt: skip
+    line = draft.line(tree)
+    ctx = Ctx(**cast("dict[str, Any]", tree.get("ctx", {})))
+    return EffectRecord(id=id, ts=ts.astimezone(dt.UTC), mono_ns=mono_ns, ctx=ctx, line=line, **cast("Any", effect))
+
+
+def _full(members: dict[str, Json]) -> dict[str, Json]:
+    """Return what is there: nulls, and lists and objects without content, are left out."""
+    return {name: value for name, value in members.items() if value is not None and value != [] and value != {}}
+
+
+def _parties(chain: Chain) -> list[Principal]:
+    return [chain.subject, *(hop.to for hop in chain.delegations)]
+
+
+@final
+class _Draft:
+    """Collect what a record must tell about itself while its parts are written."""
+
+    __slots__ = ("key", "more", "oversized", "redacted", "secrets")
+
+    def __init__(self, key: InstanceKey, secrets: Secrets) -> None:
+        self.key = key
+        self.secrets = secrets
+        self.redacted = list(secrets.pointers)
+        self.oversized: dict[str, str] = {}
+        self.more: dict[str, int] = {}
+
+    # ---- pieces
+
+    def name(self, text: str, pointer: str) -> str:
+        """Write a name or an id, which a secret argument can't hide."""
+        return text if len(text) <= MAX_NAME and text.isascii() else self._clipped(text, MAX_NAME, pointer)
+
+    def prose(self, text: str, pointer: str) -> str:
+        if self.secrets.within(text):
+            self.redacted.append(pointer)
+            return self.key.digest("value", canonical(text))
+        return text if len(text) <= MAX_PROSE and text.isascii() else self._clipped(text, MAX_PROSE, pointer)
+
+    def _clipped(self, text: str, limit: int, pointer: str) -> str:
+        if len(text) <= limit:
+            return utf8(text)
+        self.oversized[pointer] = self.key.digest("value", canonical(text))
+        return utf8(text[:limit])
+
+    def value(self, value: object, pointer: str) -> Json:
+        """Write a value, or commit to it where it is too big or repeats a secret."""
+        tree, fits = bounded(value, 400, MAX_VALUE)
+        if fits and not self.secrets.within(tree):
+            return tree
+        digest = self.key.digest("value", canonical(value))
+        if fits:
+            self.redacted.append(pointer)
+        else:
+            self.oversized[pointer] = digest
+        return {"$c": digest}
+
+    def first(self, items: Sequence[Any], pointer: str, limit: int = MAX_LISTED) -> Sequence[Any]:
+        """Return the first elements, and count the rest."""
+        if len(items) > limit:
+            self.more[pointer] = len(items) - limit
+        return items[:limit]
+
+    def names(self, names: Sequence[str], pointer: str) -> list[Json]:
+        return [self.name(text, f"{pointer}/{i}") for i, text in enumerate(self.first(names, pointer))]
+
+    # ---- parts
+
+    def action(self, name: str, args: Mapping[str, object], seen: Iterable[tuple[str, Value]]) -> dict[str, Json]:
+        digest = self.key.digest("args", canonical(dict(args)))
+        written = _full({"name": self.name(name, "/action/name"), "args_digest": digest})
+        return self._with_members(written, "args", self.secrets.visible(seen), "args", "/action/args")
+
+    def resource(self, resource: object, seen: Iterable[tuple[str, Value]]) -> dict[str, Json] | None:
+        if type(resource) is not Resource:
+            return {"state": "unknown"} if resource is UNKNOWN else None
+        found = self.value(resource.id, "/resource/id") if self.secrets.within(resource.id) else None
+        name = found["$c"] if isinstance(found, dict) else self.name(resource.id, "/resource/id")
+        written = _full({"type": self.name(resource.type, "/resource/type"), "id": name})
+        return self._with_members(written, "attributes", seen, "resource", "/resource/attributes")
+
+    def _with_members(
+        self, written: dict[str, Json], under: str, seen: Iterable[tuple[str, Value]], root: str, pointer: str
+    ) -> dict[str, Json]:
+        """Add the members of `root` that the rules read, those that have a value."""
+        members = {
+            name: self.value(value, f"{pointer}/{_escaped(name)}")
+            for path, value in seen
+            if (name := member(path, root)) is not None and type(value) is not Sentinel
+            if not (root == "resource" and name in ("type", "id"))
+        }
+        return {**written, under: members} if members else written
+
+    def actor(self, who: Principal, place: int) -> dict[str, Json]:
+        pointer = f"/actors/{place}"
+        issuer = None if who.issuer is None else self.name(who.issuer, f"{pointer}/iss")
+        return _full({"sub": self.name(who.id, f"{pointer}/sub"), "kind": who.kind, "iss": issuer})
+
+    def hop(self, hop: Delegation, pointer: str) -> dict[str, Json]:
+        return _full({
+            "to": self.name(str(hop.to), f"{pointer}/to"),
+            "actions": self.names(hop.actions, f"{pointer}/actions"),
+            "purpose": hop.purpose and self.name(hop.purpose, f"{pointer}/purpose"),
+            "expires": None if hop.expires is None else stamp(hop.expires.astimezone(dt.UTC)),
+            "handoff": hop.handoff or None,
+            "via": hop.via,
+        })  # fmt: skip
+
+    def properties(self, properties: Mapping[str, object], pointer: str) -> dict[str, Json]:
+        tree = self.value(dict(properties), pointer)
+        return tree if isinstance(tree, dict) else {}
+
+    def inputs(self, seen: Sequence[tuple[str, Value]]) -> list[Json]:
+        shown = self.first(self.secrets.visible(seen), "/inputs", MAX_INPUTS)
+        return [self._input(path, value, f"/inputs/{i}") for i, (path, value) in enumerate(shown)]
+
+    def _input(self, path: str, value: Value, pointer: str) -> Json:
+        written: dict[str, Json] = {"name": self.name(path, f"{pointer}/name")}
+        if type(value) is Sentinel:
+            return {**written, "state": value.value}
+        return {**written, "state": "value", "value": self.value(value, f"{pointer}/value")}
+
+    def explain(self, explain: object) -> Json:
+        if explain is None:
+            return None
+        tree, fits = bounded(explain, 4000, 4 * MAX_VALUE)
+        if not fits:
+            self.oversized["/explain"] = self.key.digest("value", canonical(explain))
+            return None
+        return self.secrets.clean(tree, "/explain", self._committed)
+
+    def _committed(self, tree: Json, pointer: str) -> Json:
+        self.redacted.append(pointer)
+        return {"$c": self.key.digest("value", encode(tree))}
+
+    def ctx(self, call_id: str | None, parent: str | None) -> dict[str, Json]:
+        return _full({
+            "call_id": call_id and self.name(call_id, "/ctx/call_id"),
+            "parent": parent and self.name(parent, "/ctx/parent"),
+        })  # fmt: skip
+
+    # ---- the whole
+
+    def line(self, tree: dict[str, Json]) -> bytes:
+        """Finish the tree, in place, and return its line; parts give way until it fits."""
+        self._finish(tree)
+        line = dump(tree)
+        for path in _DROPPED:
+            if len(line) <= MAX_LINE:
+                break
+            self._drop(tree, path)
+            self._finish(tree)
+            line = dump(tree)
+        return line
+
+    def _finish(self, tree: dict[str, Json]) -> None:
+        pointers: list[Json] = [*self.first(self.redacted, "/meta/redacted")]
+        tree["meta"] = _full({"redacted": pointers, "oversized": {**self.oversized}, "more": {**self.more}})
+        for name in [name for name, value in tree.items() if value is None or value == [] or value == {}]:
+            del tree[name]
+
+    def _drop(self, tree: dict[str, Json], path: str) -> None:
+        *outer, name = path.split("/")
+        holder = tree.get(outer[0], {}) if outer else tree
+        if not isinstance(holder, dict) or name not in holder:
+            return
+        below = f"/{path}/"
+        # what was said about parts of it goes with it
+        self.oversized = {
+            pointer: digest for pointer, digest in self.oversized.items() if not pointer.startswith(below)
+        }
+        self.more = {pointer: count for pointer, count in self.more.items() if not pointer.startswith(below)}
+        self.oversized[f"/{path}"] = self.key.digest("value", encode(holder.pop(name)))
+
+
+def _escaped(name: str) -> str:
+    """Return a name as a step of a JSON pointer (RFC 6901 §3)."""
+    return utf8(name[:64]).replace("~", "~0").replace("/", "~1")
+
+
+def _decision(tree: dict[str, Json], line: bytes, ts: dt.datetime) -> DecisionRecord:
+    """Return the record of a finished tree; its classes take over the tree's values and make them immutable."""
+    whole = cast("dict[str, Any]", tree)
+
+    def several(name: str, kind: Any) -> tuple[Any, ...]:
+        return tuple(kind(**each) for each in whole.get(name, ()))
+
+    return DecisionRecord(
+        id=whole["id"],
+        ts=ts.astimezone(dt.UTC),
+        outcome=whole["outcome"],
+        basis=whole["basis"],
+        action=Action(**whole["action"]),
+        policy=PolicyRef(**whole["policy"]),
+        mode=whole["mode"],
+        enforced=whole["enforced"],
+        mono_ns=whole.get("mono_ns"),
+        reasons=several("reasons", Reason),
+        rules=tuple(whole.get("rules", ())),
+        undetermined=tuple(whole.get("undetermined", ())),
+        missing=tuple(whole.get("missing", ())),
+        marks=tuple(whole.get("marks", ())),
+        actors=several("actors", Actor),
+        depth=whole["depth"],
+        chain=tuple(Hop(**{**hop, "actions": tuple(hop.get("actions", ()))}) for hop in whole.get("chain", ())),
+        resource=ResourceRef(**whole["resource"]) if "resource" in whole else None,
+        session=whole.get("session"),
+        purpose=whole.get("purpose"),
+        route=whole.get("route"),
+        inputs=several("inputs", Input),
+        explain=whole.get("explain"),
+        obligations=several("obligations", Obliged),
+        ctx=Ctx(**whole.get("ctx", {})),
+        meta=_meta(whole.get("meta", {})),
+        line=line,
+    )
+
+
+def _meta(meta: dict[str, Any]) -> Meta:
+    return Meta(tuple(meta.get("redacted", ())), meta.get("oversized", {}), meta.get("more", {}))

@@ -1,0 +1,267 @@
+"""Define the account of one decision, and that of its effect: immutable, and one line of JSON each."""
+
+from __future__ import annotations
+
+import datetime as dt
+import functools
+import json
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast, final
+
+from attrs import field, frozen
+
+from agentauthz.canonical import class_name
+from agentauthz.decision import Reason
+from agentauthz.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from cattrs import Converter
+
+VERSION: Final = "1.0"
+MAX_LINE: Final = 32 * 1024  # bytes, with the line feed
+
+State: TypeAlias = Literal["value", "absent", "unknown", "invalid"]
+Status: TypeAlias = Literal["done", "failed", "stopped", "not_run", "unknown"]
+STATUSES: Final[tuple[Status, ...]] = ("done", "failed", "stopped", "not_run", "unknown")
+
+_NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
+
+
+def _still(value: object) -> object:
+    """Return a JSON tree that nobody can change."""
+    if isinstance(value, dict):
+        return MappingProxyType({name: _still(item) for name, item in value.items()})
+    return tuple(map(_still, value)) if isinstance(value, list) else value
+
+
+def _still_mapping(value: Mapping[str, object]) -> Mapping[str, object]:
+    return cast("Mapping[str, object]", _still(dict(value)))
+
+
+@final
+@frozen
+class PolicyRef:
+    """Name the policies that decided; `digest` is theirs, empty where there were none."""
+
+    digest: str
+    set: str | None = None
+    version: str | None = None
+
+
+@final
+@frozen
+class Actor:
+    """Be one party of the chain; `iss` None: the host vouches for it."""
+
+    sub: str
+    kind: str
+    iss: str | None = None
+
+
+@final
+@frozen
+class Hop:
+    """Be one delegation: `to` is the receiver as a policy names it."""
+
+    to: str
+    actions: tuple[str, ...] = ()
+    purpose: str | None = None
+    expires: str | None = None
+    handoff: bool | None = None
+    via: str | None = None
+
+
+@final
+@frozen
+class Action:
+    """Be what was asked: `args_digest` is keyed and binds every argument, `args` has those that rules read."""
+
+    name: str
+    args_digest: str
+    args: Mapping[str, object] = field(default=_NOTHING, converter=_still_mapping)
+
+
+@final
+@frozen
+class ResourceRef:
+    """Be what it was asked for, with the attributes that rules read; `state` tells why there is no type and id."""
+
+    type: str | None = None
+    id: str | None = None
+    attributes: Mapping[str, object] = field(default=_NOTHING, converter=_still_mapping)
+    state: State | None = None
+
+
+@final
+@frozen
+class Input:
+    """Be what was seen at one path that the rules mention; `value` is tagged JSON."""
+
+    name: str
+    state: State = "value"
+    value: object = field(default=None, converter=_still)
+
+
+@final
+@frozen
+class Obliged:
+    """Be one obligation (AuthZEN Obligations profile's shape)."""
+
+    id: str
+    type: str
+    properties: Mapping[str, object] = field(default=_NOTHING, converter=_still_mapping)
+
+
+@final
+@frozen
+class Ctx:
+    """Place the record among others: the call, and the record that caused this one."""
+
+    call_id: str | None = None
+    parent: str | None = None
+
+
+@final
+@frozen
+class Meta:
+    """Tell what the record doesn't hold: JSON pointers to what was redacted; keyed digests of what was too big;
+    how many more elements a list had.
+    """
+
+    redacted: tuple[str, ...] = ()
+    oversized: Mapping[str, object] = field(default=_NOTHING, converter=_still_mapping)
+    more: Mapping[str, object] = field(default=_NOTHING, converter=_still_mapping)
+
+
+@final
+@frozen(kw_only=True, eq=False, repr=False)
+class DecisionRecord:
+    """Be the account of one decision, with everything that it rested on. Values are tagged JSON, and immutable.
+
+    `actors` goes from the subject to the actor; `chain` has the delegations between them. `missing` holds
+    for a default deny.
+    """
+
+    id: str
+    ts: dt.datetime
+    outcome: Literal["allow", "deny", "review"]
+    basis: str
+    action: Action
+    policy: PolicyRef
+    mode: str = "enforce"
+    enforced: bool = True
+    mono_ns: int | None = None
+    reasons: tuple[Reason, ...] = ()
+    rules: tuple[str, ...] = ()
+    undetermined: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    marks: tuple[str, ...] = ()
+    actors: tuple[Actor, ...] = ()
+    depth: int = 0
+    chain: tuple[Hop, ...] = ()
+    resource: ResourceRef | None = None
+    session: str | None = None
+    purpose: str | None = None
+    route: str | None = None
+    inputs: tuple[Input, ...] = ()
+    explain: object = field(default=None, converter=_still)
+    obligations: tuple[Obliged, ...] = ()
+    ctx: Ctx = field(default=Ctx())
+    meta: Meta = field(default=Meta())
+    _line: bytes
+
+    def line(self) -> bytes:
+        """Return the record as one line of UTF-8 JSON, at most 32 KiB, with its line feed: always the same bytes."""
+        return self._line
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the record as a new JSON tree, with what the line holds and this version doesn't know."""
+        return cast("dict[str, Any]", json.loads(self._line))
+
+    def __repr__(self) -> str:
+        return f"DecisionRecord({self.id!r}, {self.outcome!r}, {self.action.name!r})"  # values stay out of tracebacks
+
+
+@final
+@frozen(kw_only=True, eq=False, repr=False)
+class EffectRecord:
+    """Be the account of what came of a decision's call.
+
+    `of` is the decision's id. `status`: it returned (done), raised (failed, with `error_type`), was cancelled
+    or stopped (stopped), never began (not_run), or nobody knows. `dur_us` is in microseconds.
+    """
+
+    id: str
+    ts: dt.datetime
+    of: str
+    status: Status
+    action: str | None = None
+    error_type: str | None = None
+    result_digest: str | None = None
+    dur_us: int | None = None
+    mono_ns: int | None = None
+    ctx: Ctx = field(default=Ctx())
+    _line: bytes
+
+    def line(self) -> bytes:
+        """Return the record as one line of UTF-8 JSON with its line feed: always the same bytes."""
+        return self._line
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the record as a new JSON tree, with what the line holds and this version doesn't know."""
+        return cast("dict[str, Any]", json.loads(self._line))
+
+    def __repr__(self) -> str:
+        return f"EffectRecord({self.id!r}, of={self.of!r}, {self.status!r})"
+
+
+Record: TypeAlias = DecisionRecord | EffectRecord
+
+# ---- to a line, and back
+
+# A terminal that shows the line must not obey it: DEL, C1 controls, line separators, marks of direction
+_UNSAFE: Final = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+_encoder: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def dump(tree: Mapping[str, object]) -> bytes:
+    """Return a JSON tree as one line; what a terminal could take for a command is escaped."""
+    text = _encoder.encode(tree)
+    if not text.isascii() or "\x7f" in text:
+        text = _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return text.encode() + b"\n"
+
+
+def read_record(line: bytes) -> Record:
+    """Return the record that a line holds; what this version doesn't know is kept in the line, and ignored.
+
+    Raises:
+        InvalidArgument: the line is no record of a decision or effect, or of another major version.
+    """
+    try:
+        tree = json.loads(line)
+    except (ValueError, RecursionError) as cause:
+        raise InvalidArgument("line", "is not JSON") from cause
+    if not isinstance(tree, dict) or not str(tree.get("v")).startswith("1."):
+        raise InvalidArgument("line", "is not a record of version 1")
+    kind: type[Record] | None = {"decision": DecisionRecord, "effect": EffectRecord}.get(str(tree.get("type")))
+    if kind is None:
+        raise InvalidArgument("line", "is neither a decision nor an effect")
+    effect = tree.get("effect")
+    flat = {**tree, **effect} if isinstance(effect, dict) else tree
+    try:
+        return _reader().structure({**flat, "line": line}, kind)
+    except Exception as cause:  # cattrs's own errors hold the values: they must not reach a message
+        raise InvalidArgument("line", f"is a damaged record ({class_name(cause)})") from None
+
+
+@functools.cache
+def _reader() -> Converter:
+    from cattrs import Converter  # who never reads a record never pays for it
+
+    reader = Converter(use_alias=True)
+    reader.register_structure_hook(dt.datetime, lambda text, _: dt.datetime.fromisoformat(text))
+    reader.register_structure_hook(bytes, lambda line, _: line)
+    return reader
