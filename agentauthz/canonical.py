@@ -28,12 +28,12 @@ import enum
 import json
 import pathlib
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Final, TypeAlias, cast, final
 
 from agentauthz.principals import Principal
-from agentauthz.values import ABSENT, INVALID, MAX_NESTING, MAX_TOTAL, Record, Sentinel, Unordered, freeze
+from agentauthz.values import ABSENT, INVALID, MAX_NESTING, MAX_TOTAL, Sentinel, Unordered, freeze
 
 Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
 
@@ -108,24 +108,59 @@ class _Walk:
         return True
 
 
-_Writer: TypeAlias = Callable[[object, _Walk, int], Json]
+_Writer: TypeAlias = Callable[[object, _Walk], Json]
 
 
 def _tree(value: object, walk: _Walk, depth: int) -> Json:
     kind = type(value)
-    writer = _BY_TYPE.get(kind) or _by_base(kind)
-    if writer is None:
-        return _placeholder(value)
+    base = kind if kind in _SCALARS or kind in _COLLECTIONS else _known_base(kind)
     try:
-        return writer(value, walk, depth)
-    except Exception:  # the stack's end, a time zone that raises, a dict that changes while it is read
+        if (writer := _SCALARS.get(base)) is not None:
+            return writer(value, walk)
+        if base in _COLLECTIONS:
+            return _collection(value, base, walk, depth)
+        if base is enum.Enum and depth < MAX_NESTING:  # its value, from where it is stored: a property may lie
+            return _tree(_enum_fields(value)["_value_"], walk, depth + 1)
+    except Exception:  # the stack's end, a time zone that raises
+        walk.cut = True
+    return _placeholder(value)
+
+
+def _known_base(kind: type) -> type:
+    # SECURITY: only the type is asked; isinstance would ask the object for its `__class__`
+    return next((base for base in _BASES if issubclass(kind, base)), object)
+
+
+def _collection(value: object, base: type, walk: _Walk, depth: int) -> Json:
+    # two frames for each level of nesting and no more: the stack is the caller's
+    if depth >= MAX_NESTING or id(value) in walk.open:
         walk.cut = True
         return _placeholder(value)
+    if not walk.spend(base.__len__(value), 0):  # type: ignore[attr-defined]
+        return _placeholder(value)
+    written: list[Json] = []
+    walk.open.add(id(value))
+    if base is dict:
+        names: list[Json] = []
+        for name, item in tuple(dict.items(cast("dict[object, object]", value))):
+            names.append(name if type(name) is str and name.isascii() else _tree(name, walk, depth + 1))
+            written.append(_tree(item, walk, depth + 1))
+    else:
+        for item in tuple(base.__iter__(value)):  # type: ignore[attr-defined]
+            written.append(_tree(item, walk, depth + 1))
+    walk.open.discard(id(value))
+    if base is dict:
+        return _named(names, written)
+    return {"$set": sorted(written, key=encode)} if base in _SETS else written
 
 
-def _by_base(kind: type) -> _Writer | None:
-    # SECURITY: only the type is asked; isinstance would ask the object for its `__class__`
-    return next((writer for base, writer in _BY_BASE if issubclass(kind, base)), None)
+def _named(names: list[Json], values: list[Json]) -> Json:
+    pairs = list(zip(names, values, strict=True))
+    named = {"$" + name if name.startswith("$") else name: item for name, item in pairs if isinstance(name, str)}
+    if len(named) == len(pairs):
+        return named
+    # a name that is no text, or two with one text (a subclass of str may claim to differ from itself)
+    return {"$m": sorted(([name, item] for name, item in pairs), key=encode)}
 
 
 def _placeholder(value: object) -> Json:
@@ -142,7 +177,7 @@ def _encodable(text: str) -> bool:
     return True
 
 
-def _string(value: object, walk: _Walk, _: int) -> Json:
+def _string(value: object, walk: _Walk) -> Json:
     text = str.__str__(cast(str, value))
     if not walk.spend(0, len(text)):
         return _placeholder(value)
@@ -151,7 +186,7 @@ def _string(value: object, walk: _Walk, _: int) -> Json:
     return {"$w": text.replace("\\", "\\\\").encode("utf-8", "backslashreplace").decode()}
 
 
-def _integer(value: object, walk: _Walk, _: int) -> Json:
+def _integer(value: object, walk: _Walk) -> Json:
     number = int.__int__(cast(int, value))
     if -_SAFE <= number <= _SAFE:
         return number
@@ -161,7 +196,7 @@ def _integer(value: object, walk: _Walk, _: int) -> Json:
     return {"$i": hex(number)} if walk.spend(0, bits // 4) else _placeholder(value)
 
 
-def _float(value: object, _: _Walk, __: int) -> Json:
+def _float(value: object, _: _Walk) -> Json:
     number = float.__float__(cast(float, value))
     if number != number:
         return {"$f": "nan"}
@@ -170,7 +205,7 @@ def _float(value: object, _: _Walk, __: int) -> Json:
     return number
 
 
-def _decimal(value: object, walk: _Walk, _: int) -> Json:
+def _decimal(value: object, walk: _Walk) -> Json:
     number = cast(Decimal, value)
     if not walk.spend(0, Decimal.__sizeof__(number)):
         return _placeholder(value)
@@ -198,7 +233,7 @@ def _point(digits: str, exponent: int) -> str:
     return f"{digits}e{exponent}"
 
 
-def _moment(value: object, _: _Walk, __: int) -> Json:
+def _moment(value: object, _: _Walk) -> Json:
     moment = cast(dt.datetime, value)
     if dt.datetime.tzinfo.__get__(moment) is None:
         return {"$local": dt.datetime.isoformat(moment, timespec="microseconds")}
@@ -211,13 +246,13 @@ def stamp(moment: dt.datetime) -> str:
     return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
-def _clock(value: object, _: _Walk, __: int) -> Json:
+def _clock(value: object, _: _Walk) -> Json:
     clock = cast(dt.time, value)
     zoned = dt.time.tzinfo.__get__(clock) is not None
     return _placeholder(value) if zoned else {"$clock": dt.time.isoformat(clock, timespec="microseconds")}
 
 
-def _duration(value: object, _: _Walk, __: int) -> Json:
+def _duration(value: object, _: _Walk) -> Json:
     span = dt.timedelta.__add__(cast(dt.timedelta, value), dt.timedelta(0))
     micros = (span.days * 86_400 + span.seconds) * 1_000_000 + span.microseconds
     whole, rest = divmod(abs(micros), 1_000_000)
@@ -225,133 +260,59 @@ def _duration(value: object, _: _Walk, __: int) -> Json:
     return {"$dur": f"{text}.{rest:06}".rstrip("0") if rest else text}
 
 
-def _bytes(value: object, walk: _Walk, _: int) -> Json:
+def _bytes(value: object, walk: _Walk) -> Json:
     data = cast("bytes | bytearray", value)
     if not walk.spend(0, memoryview(data).nbytes):
         return _placeholder(value)
     return {"$b": base64.b64encode(data).decode()}
 
 
-def _principal(value: object, _: _Walk, __: int) -> Json:
+def _principal(value: object, _: _Walk) -> Json:
     principal = cast(Principal, value)
     parts: list[Json] = [_plain(principal.kind), _plain(principal.id)]
     return {"$p": parts if principal.issuer is None else [*parts, _plain(principal.issuer)]}
 
 
 def _plain(text: str) -> Json:
-    return _string(text, _Walk(0, MAX_TEXT), 0)
+    return _string(text, _Walk(0, MAX_TEXT))
 
 
-def _sentinel(value: object, _: _Walk, __: int) -> Json:
+def _sentinel(value: object, _: _Walk) -> Json:
     return None if value is ABSENT else {"$x": "invalid" if value is INVALID else "unknown"}
 
 
-def _member(value: object, walk: _Walk, depth: int) -> Json:
-    """Write an enumeration's member as its value, read from where it is stored: a property may lie."""
-    return _inside(value, walk, depth, lambda: _tree(_enum_fields(value)["_value_"], walk, depth + 1))
+def _text_form(value: object, walk: _Walk) -> Json:
+    return _string(str(value), walk)
 
 
-def _inside(value: object, walk: _Walk, depth: int, write: Callable[[], Json]) -> Json:
-    if depth >= MAX_NESTING or id(value) in walk.open:
-        walk.cut = True
-        return _placeholder(value)
-    walk.open.add(id(value))
-    try:
-        return write()
-    finally:
-        walk.open.discard(id(value))
-
-
-def _elements(items: Iterable[object], size: int, value: object, walk: _Walk, depth: int) -> list[Json] | None:
-    if not walk.spend(size, 0):
-        return None
-    written = _inside(value, walk, depth, lambda: [_tree(item, walk, depth + 1) for item in items])
-    return written if type(written) is list else None
-
-
-def _list(value: object, walk: _Walk, depth: int) -> Json:
-    found = cast("list[object]", value)
-    written = _elements(list.__iter__(found), list.__len__(found), value, walk, depth)
-    return _placeholder(value) if written is None else written
-
-
-def _tuple(value: object, walk: _Walk, depth: int) -> Json:
-    found = cast("tuple[object, ...]", value)
-    written = _elements(tuple.__iter__(found), tuple.__len__(found), value, walk, depth)
-    return _placeholder(value) if written is None else written
-
-
-def _set(value: object, walk: _Walk, depth: int) -> Json:
-    if issubclass(type(value), set):
-        return _sorted_set(value, tuple(set.__iter__(cast("set[object]", value))), walk, depth)
-    return _sorted_set(value, tuple(frozenset.__iter__(cast("frozenset[object]", value))), walk, depth)
-
-
-def _unordered(value: object, walk: _Walk, depth: int) -> Json:
-    return _sorted_set(value, cast(Unordered, value), walk, depth)
-
-
-def _sorted_set(value: object, items: tuple[object, ...], walk: _Walk, depth: int) -> Json:
-    written = _elements(items, len(items), value, walk, depth)
-    return _placeholder(value) if written is None else {"$set": sorted(written, key=encode)}
-
-
-def _mapping(value: object, walk: _Walk, depth: int) -> Json:
-    found = cast("dict[object, object]", value)
-    if not walk.spend(dict.__len__(found), 0):
-        return _placeholder(value)
-    return _inside(value, walk, depth, lambda: _entries(list(dict.items(found)), walk, depth))
-
-
-def _entries(items: list[tuple[object, object]], walk: _Walk, depth: int) -> Json:
-    named: dict[str, Json] = {}
-    for name, item in items:
-        if not issubclass(type(name), str) or type(text := _string(name, walk, depth)) is not str:
-            return _pairs(items, walk, depth)
-        named["$" + text if text.startswith("$") else text] = _tree(item, walk, depth + 1)
-    # two names with one text (a subclass of str may claim to differ from itself) must both be seen
-    return named if len(named) == len(items) else _pairs(items, walk, depth)
-
-
-def _pairs(items: list[tuple[object, object]], walk: _Walk, depth: int) -> Json:
-    pairs: list[Json] = [[_tree(name, walk, depth + 1), _tree(item, walk, depth + 1)] for name, item in items]
-    return {"$m": sorted(pairs, key=encode)}
-
-
-_BY_TYPE: Final[dict[type, _Writer]] = {
+_SCALARS: Final[dict[type, _Writer]] = {
     str: _string,
-    bool: lambda value, _, __: cast(bool, value),
-    type(None): lambda _, __, ___: None,
+    bool: lambda value, _: cast(bool, value),
+    type(None): lambda _, __: None,
     int: _integer,
     float: _float,
     Decimal: _decimal,
     dt.datetime: _moment,
-    dt.date: lambda value, _, __: {"$date": dt.date.isoformat(cast(dt.date, value))},
+    dt.date: lambda value, _: {"$date": dt.date.isoformat(cast(dt.date, value))},
     dt.time: _clock,
     dt.timedelta: _duration,
-    list: _list,
-    tuple: _tuple,
-    dict: _mapping,
-    set: _set,
-    frozenset: _set,
-    Unordered: _unordered,
-    Record: _mapping,
     bytes: _bytes,
     bytearray: _bytes,
     Principal: _principal,
     Sentinel: _sentinel,
-    # as policies see them
-    uuid.UUID: lambda value, walk, depth: _string(str(value), walk, depth),
-    **{
-        path: lambda value, walk, depth: _string(str(value), walk, depth)
-        for path in (pathlib.PurePosixPath, pathlib.PureWindowsPath, pathlib.PosixPath, pathlib.WindowsPath)
-    },
+    # as policies see them; only these very classes, whose text nobody has overridden
+    uuid.UUID: _text_form,
+    pathlib.PurePosixPath: _text_form,
+    pathlib.PureWindowsPath: _text_form,
+    pathlib.PosixPath: _text_form,
+    pathlib.WindowsPath: _text_form,
 }
-_BY_BASE: Final[tuple[tuple[type, _Writer], ...]] = (
-    (enum.Enum, _member),
-    *((base, _BY_TYPE[base]) for base in (str, int, float, Decimal, dt.datetime, dt.date, dt.time, dt.timedelta)),
-    *((base, _BY_TYPE[base]) for base in (list, tuple, dict, set, frozenset, bytes, bytearray)),
-)
+_SETS: Final = (set, frozenset, Unordered)
+_COLLECTIONS: Final = frozenset({list, tuple, dict, *_SETS})
+_BASES: Final = (
+    enum.Enum, str, int, float, Decimal, dt.datetime, dt.date, dt.time, dt.timedelta, bytes, bytearray,
+    list, tuple, dict, set, frozenset,
+)  # fmt: skip
 
 
 # ---- from a tree to bytes
@@ -361,10 +322,15 @@ def _text_of(tree: Json) -> str:
     if isinstance(tree, str):
         return _quote(tree)
     if isinstance(tree, dict):
-        names = sorted(tree, key=_utf16)
-        return "{" + ",".join([f"{_quote(name)}:{_text_of(tree[name])}" for name in names]) + "}"
+        parts = []
+        for name in sorted(tree, key=None if "".join(tree).isascii() else _utf16):
+            parts.append(f"{_quote(name)}:{_text_of(tree[name])}")
+        return "{" + ",".join(parts) + "}"
     if isinstance(tree, list):
-        return "[" + ",".join([_text_of(item) for item in tree]) + "]"
+        parts = []
+        for item in tree:  # one frame for each level of nesting, on every version of Python
+            parts.append(_text_of(item))
+        return "[" + ",".join(parts) + "]"
     if tree is None:
         return "null"
     if isinstance(tree, bool):

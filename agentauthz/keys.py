@@ -88,12 +88,13 @@ def _read_private(path: str) -> bytes:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0))
     except (OSError, ValueError) as cause:
         raise _refused(path, f"can't be read: {_why(cause)}") from cause
-    with os.fdopen(handle, "rb") as file:
-        _check_private(path, os.fstat(file.fileno()))
-        try:
-            return file.read(MAX_BYTES + 1)
-        except OSError as cause:
-            raise _refused(path, f"can't be read: {_why(cause)}") from cause
+    try:
+        _check_private(path, os.fstat(handle))
+        return os.read(handle, MAX_BYTES + 1)
+    except OSError as cause:
+        raise _refused(path, f"can't be read: {_why(cause)}") from cause
+    finally:
+        os.close(handle)
 
 
 def _check_private(path: str, status: os.stat_result) -> None:

@@ -1,0 +1,16 @@
+"""Account for each decision and its effect: records, and the sinks that they go to."""
+
+from agentauthz.records.files import FileSink
+from agentauthz.records.record import DecisionRecord, EffectRecord, Record, read_record
+from agentauthz.records.sinks import LoggingSink, MemorySink, Sink
+
+__all__ = [
+    "DecisionRecord",
+    "EffectRecord",
+    "FileSink",
+    "LoggingSink",
+    "MemorySink",
+    "Record",
+    "Sink",
+    "read_record",
+]

@@ -1,0 +1,138 @@
+"""Define where records go: the `Sink` protocol, a list in memory, and the standard library's logging."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from typing import Final, Protocol, final
+
+from agentauthz.decision import Decision, Outcome
+from agentauthz.errors import InvalidArgument, SinkError
+from agentauthz.records.record import DecisionRecord, EffectRecord, Record
+
+LOGGER: Final = "agentauthz.decisions"
+
+
+class Sink(Protocol):
+    """Keep records. A sink may also say `blocking = True`: then async callers append in a thread.
+
+    Appending may happen from several threads at once. A sink must not call the authorizer that it serves.
+    """
+
+    def append(self, line: bytes, record: Record) -> None:
+        """Keep the record, whose bytes are `line`, before returning; raise whatever says that it isn't kept."""
+
+    def close(self) -> None:
+        """Let go of what the sink holds; doing it again does nothing."""
+
+
+@final
+class MemorySink:
+    """Keep records in memory: all of them, or the newest `limit`.
+
+    Raises:
+        InvalidArgument: a limit below 1.
+    """
+
+    __slots__ = ("_closed", "_lock", "_records")
+
+    def __init__(self, limit: int | None = None) -> None:
+        if limit is not None and (type(limit) is not int or limit < 1):
+            raise InvalidArgument("limit", "must be a number of records, at least 1, or None")
+        self._records: deque[Record] = deque(maxlen=limit)
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def append(self, line: bytes, record: Record) -> None:
+        """Keep the record.
+
+        Raises:
+            SinkError: the sink is closed.
+        """
+        with self._lock:
+            if self._closed:
+                raise SinkError("the sink in memory is closed")
+            self._records.append(record)
+
+    def close(self) -> None:
+        """Take no more records; those kept can still be read."""
+        self._closed = True
+
+    def clear(self) -> None:
+        """Forget the records kept so far."""
+        with self._lock:
+            self._records.clear()
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """Return what is kept, oldest first."""
+        with self._lock:
+            return tuple(self._records)
+
+    @property
+    def decisions(self) -> tuple[DecisionRecord, ...]:
+        """Return the decisions among the records."""
+        return tuple(record for record in self.records if isinstance(record, DecisionRecord))
+
+    @property
+    def effects(self) -> tuple[EffectRecord, ...]:
+        """Return the effects among the records."""
+        return tuple(record for record in self.records if isinstance(record, EffectRecord))
+
+
+@final
+class LoggingSink:
+    """Log to `agentauthz.decisions`: denials and reviews at WARNING, allows at INFO, effects at DEBUG.
+
+    The message is one line without values; the whole record is the log record's `decision_record` or
+    `effect_record`, a dict, for handlers that write structure.
+    """
+
+    __slots__ = ("_logger",)
+
+    def __init__(self, logger: logging.Logger | None = None) -> None:
+        self._logger = logging.getLogger(LOGGER) if logger is None else logger
+
+    def append(self, line: bytes, record: Record) -> None:
+        """Log the record, if its level is enabled."""
+        level = _level(record)
+        if not self._logger.isEnabledFor(level):
+            return
+        kind = "decision_record" if isinstance(record, DecisionRecord) else "effect_record"
+        self._logger.log(level, "%s", _message(record), extra={kind: record.as_dict()})
+
+    def close(self) -> None:
+        """Do nothing: handlers belong to the host."""
+
+    def wants(self, decision: Decision) -> bool:
+        """Say whether a record of `decision` would be logged."""
+        return self._logger.isEnabledFor(logging.INFO if decision.outcome is Outcome.ALLOW else logging.WARNING)
+
+    def wants_effects(self) -> bool:
+        """Say whether records of effects would be logged."""
+        return self._logger.isEnabledFor(logging.DEBUG)
+
+    def warn_if_silent(self) -> None:
+        """Log one warning where allowed calls would go unlogged."""
+        if not self._logger.isEnabledFor(logging.INFO):
+            self._logger.warning(
+                "no sink was given and `%s` is not enabled for INFO: calls that are allowed leave no record",
+                self._logger.name,
+            )
+
+
+def _level(record: Record) -> int:
+    if isinstance(record, EffectRecord):
+        return logging.DEBUG
+    return logging.INFO if record.outcome == "allow" else logging.WARNING
+
+
+def _message(record: Record) -> str:
+    if isinstance(record, EffectRecord):
+        return f"effect of {record.of}: {record.status}"
+    rules = f", rules {', '.join(record.rules)}" if record.rules else ""
+    observed = "" if record.enforced else ", not enforced"
+    text = f"{record.outcome} {record.action.name}: basis {record.basis}{rules}{observed}, record {record.id}"
+    # names come from the host or a model: a log line must stay one line, and mean nothing to a terminal
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
