@@ -163,7 +163,8 @@ class Delegation:
 
     def covers(self, action: str) -> bool:
         """Say whether this hop passed on the authority for `action`; the library's own actions always are."""
-        return action.startswith(OWN_NAMESPACES) or any(matches(pattern, action) for pattern in self.actions)
+        # a star covers all but the library's own actions, which are covered anyway
+        return "*" in self.actions or action.startswith(OWN_NAMESPACES) or any(matches(p, action) for p in self.actions)
 
     def narrower(
         self, *, actions: Iterable[str] | None, purpose: str | None, expires: dt.datetime | None

@@ -8,7 +8,7 @@ from typing import Final, Protocol, cast
 from agentauthz.decision import Basis, Decision, Obligation, Outcome, Reason
 from agentauthz.policy.builtins import Answer, all_of
 from agentauthz.policy.evaluate import Verdict, answer
-from agentauthz.policy.inputs import Call, Inputs
+from agentauthz.policy.inputs import Inputs
 from agentauthz.policy.syntax import CheckedRule, Effect
 from agentauthz.principals import Delegation
 from agentauthz.request import Request, SessionFacts
@@ -37,7 +37,7 @@ class Rules(Protocol):
 
 def inputs_of(rules: Rules, request: Request) -> Inputs:
     """Return what the rules see of `request`; attributes are frozen when a rule first reads them."""
-    return Inputs(Call(request), request.chain, lambda asked: _permitted(rules, asked))
+    return Inputs(request, request.chain, lambda asked: _permitted(rules, asked))
 
 
 def decide(rules: Rules, request: Request, inputs: Inputs) -> Decision:
@@ -46,7 +46,23 @@ def decide(rules: Rules, request: Request, inputs: Inputs) -> Decision:
     if stopped is not None:
         basis, reason = stopped
         return Decision(Outcome.DENY, basis, request.action, reasons=(reason,), policy_digest=rules.digest)
-    return _combine(rules, request.action, [(seen, rules.verdict(seen)) for seen in judged(rules, inputs)])
+    calls = [(seen, rules.verdict(seen)) for seen in judged(rules, inputs)]
+    granted = _granted(rules, request.action, calls[0][1]) if len(calls) == 1 else None
+    return _combine(rules, request.action, calls) if granted is None else granted
+
+
+def _granted(rules: Rules, action: str, found: Verdict) -> Decision | None:
+    """Return what `_combine` gives where permits without obligations are all there is: most decisions are this one."""
+    permits = found.true.get("permit")
+    if permits is None or len(found.true) > 1 or found.undetermined:
+        return None
+    for rule in permits:
+        if rule.obligations:
+            return None
+    if len(permits) > 1:
+        permits = tuple(sorted(permits, key=_name))
+    names, reasons = tuple([rule.name for rule in permits]), tuple([rule.permitted for rule in permits])
+    return Decision(Outcome.ALLOW, Basis.RULE, action, names, (), (), reasons, (), (), rules.digest)
 
 
 # ---- steps 1 and 2: authority
@@ -64,12 +80,16 @@ def _expired(request: Request) -> tuple[Basis, Reason] | None:
 
 def _not_covered(request: Request) -> tuple[Basis, Reason] | None:
     for place, hop in enumerate(request.chain.delegations, 1):
-        name = f"delegation {place}, to {hop.to},"
         if not hop.covers(request.action):
-            return Basis.AUTHORITY, Reason("action_not_covered", f"{name} doesn't cover this action")
+            return _outside("action", place, hop)
         if hop.purpose is not None and (type(request.purpose) is not str or request.purpose != hop.purpose):
-            return Basis.AUTHORITY, Reason("purpose_not_covered", f"{name} doesn't cover this purpose")
+            return _outside("purpose", place, hop)
     return None
+
+
+def _outside(what: str, place: int, hop: Delegation) -> tuple[Basis, Reason]:
+    text = f"delegation {place}, to {hop.to}, doesn't cover this {what}"
+    return Basis.AUTHORITY, Reason(f"{what}_not_covered", text)
 
 
 def _unknown_argument(rules: Rules, request: Request) -> tuple[Basis, Reason] | None:
@@ -88,7 +108,7 @@ def _unknown_argument(rules: Rules, request: Request) -> tuple[Basis, Reason] | 
 def judged(rules: Rules, inputs: Inputs) -> list[Inputs]:
     """Return the call of the actor, and those of the agents that passed their authority on to it."""
     chain = inputs.delegations
-    if not chain.delegations:
+    if len(chain.delegations) < 2 and chain.subject.kind != "agent":
         return [inputs]
     start = _last_barrier(rules, inputs)
     # the subject itself is judged only where it is an agent: a person's own right is what policies ask for
@@ -193,12 +213,11 @@ def _allowed(
         for name, rule in binding
         for place, obligation in enumerate(rule.obligations)
     )
-    reasons = [_reason("permitted", rule) for _, rule in sorted(permits.items())]
+    reasons = [rule.permitted for _, rule in sorted(permits.items())]
     return decision(Outcome.ALLOW, Basis.RULE, reasons, rules=tuple(sorted(permits)), obligations=obligations)
 
 
 _TEXTS: Final = {
-    "permitted": "permitted by `{}`",
     "forbidden": "forbidden by `{}`",
     "forbidden_undetermined": "`{}` forbids this unless it can be ruled out, and an input is missing",
     "no_budget": "`{}` limits this, and there is no budget for it",
@@ -210,6 +229,10 @@ _TEXTS: Final = {
 
 def _reason(code: str, rule: CheckedRule) -> Reason:
     return Reason(code, rule.because or _TEXTS[code].format(rule.name), rule.name, rule.at, rule.because)
+
+
+def _name(rule: CheckedRule) -> str:
+    return rule.name
 
 
 def _missing_of(calls: Sequence[tuple[Inputs, Verdict]], rules: dict[str, CheckedRule]) -> tuple[str, ...]:

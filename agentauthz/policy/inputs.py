@@ -10,7 +10,7 @@ from agentauthz.policy.builtins import Answer
 from agentauthz.policy.syntax import Path
 from agentauthz.policy.types import conforms
 from agentauthz.principals import Chain, Delegation, Principal
-from agentauthz.request import Entity, Request, SessionFacts
+from agentauthz.request import Entity, Request, Resource, SessionFacts, Unknown
 from agentauthz.values import (
     ABSENT,
     INVALID,
@@ -26,51 +26,17 @@ from agentauthz.values import (
 
 
 @final
-class Call:
-    """Be the roots that all who are judged for a call share; each is made, and kept, when first asked for."""
-
-    __slots__ = (
-        "action",
-        "approver",
-        "args",
-        "context",
-        "name",
-        "now",
-        "purpose",
-        "request",
-        "resource",
-        "route",
-        "session",
-    )
-
-    action: Value
-    approver: Value
-    args: Value
-    resource: Value
-
-    def __init__(self, request: Request) -> None:
-        self.request = request
-        self.name = request.action
-        self.approver = UNKNOWN
-
-    def __getattr__(self, root: str) -> Value:
-        # called only for a slot that isn't filled yet
-        value = _ROOTS[root](self.request)
-        setattr(self, root, value)
-        return value
-
-
-@final
 class Inputs:
     """Be what one judged call sees: the roots of the language, each a policy value or a sentinel.
 
+    Each root is made, and kept, when it is first asked for; all who are judged for one call share them.
     `hops` is the chain as a list of records. `permitted_by` judges another principal's own call, and is
     None inside `permitted(…)`, where `permitted` is false.
     """
 
     __slots__ = (
-        "_permitted", "action", "actor", "approver", "args", "call", "chain", "context", "delegations",
-        "hops", "name", "now", "permitted_by", "purpose", "resource", "route", "session", "subject",
+        "_origin", "_permitted", "action", "actor", "approver", "args", "chain", "context", "delegations",
+        "hops", "name", "now", "permitted_by", "purpose", "request", "resource", "route", "session", "subject",
     )  # fmt: skip
 
     action: Value
@@ -85,14 +51,27 @@ class Inputs:
     route: Value
     session: Value
 
-    def __init__(self, call: Call, chain: Chain, permitted_by: Callable[[Inputs], Answer] | None = None) -> None:
-        self.call = call
-        self.name = call.name
+    def __init__(
+        self,
+        request: Request,
+        chain: Chain,
+        permitted_by: Callable[[Inputs], Answer] | None = None,
+        origin: Inputs | None = None,
+    ) -> None:
+        """Hold `request`'s roots, or share those of `origin`, which may be of another action."""
+        self.request = request
+        self.delegations = chain
         self.subject = chain.subject
         self.actor = chain.actor
-        self.delegations = chain
         self.permitted_by = permitted_by
-        self._permitted: dict[str, Answer] = {}
+        self._origin = origin
+        self._permitted: dict[str, Answer] | None = None
+        if origin is None:
+            self.name = request.action
+            # nearly every rule reads them, and finding an empty slot first costs as much again
+            self.args = _args(request)
+        else:
+            self.name = origin.name
 
     def __getattr__(self, root: str) -> Value:
         # called only for a slot that isn't filled yet
@@ -101,40 +80,43 @@ class Inputs:
             value = Record(None, {"depth": self.delegations.depth})
         elif root == "hops":
             value = tuple(map(_hop_value, self.delegations.delegations))
+        elif self._origin is not None:
+            value = getattr(self._origin, root)
         else:
-            value = getattr(self.call, root)
+            value = _ROOTS[root](self.request)
         setattr(self, root, value)
         return value
 
     def through(self, chain: Chain) -> Inputs:
         """Return the same call as if `chain`'s actor made it in its place; what was read stays shared."""
-        return Inputs(self.call, chain, self.permitted_by)
+        return Inputs(self.request, chain, self.permitted_by, self)
 
     def asking(self, action: str, args: Mapping[str, object]) -> Inputs:
         """Return another action of the same session, purpose and context, on no resource."""
-        call = Call(self.call.request)
-        call.name, call.action, call.args, call.resource = (
+        made = Inputs(self.request, self.delegations, self.permitted_by, self)
+        made.name, made.action, made.args, made.resource = (
             action, Record(None, {"name": action}), record_of(args), ABSENT,
         )  # fmt: skip
-        for root in ("route", "purpose", "session", "context", "now"):
-            setattr(call, root, getattr(self.call, root))
-        return Inputs(call, self.delegations, self.permitted_by)
+        return made
 
     def permitted(self, who: str) -> Answer:
         """Answer `permitted(subject)` or `permitted(actor)`; asked once per judged call."""
-        if who not in self._permitted:
-            self._permitted[who] = self._ask_permitted(who)
-        return self._permitted[who]
+        known = self._permitted
+        if known is None:
+            known = self._permitted = {}
+        if who not in known:
+            known[who] = self._ask_permitted(who)
+        return known[who]
 
     def _ask_permitted(self, who: str) -> Answer:
         if self.permitted_by is None:
             return False
-        alone = Inputs(self.call, Chain(self.subject if who == "subject" else self.actor))
-        return self.permitted_by(alone)
+        alone = Chain(self.subject if who == "subject" else self.actor)
+        return self.permitted_by(Inputs(self.request, alone, None, self))
 
     def seen_within(self, state: str, action: str, duration: dt.timedelta) -> Answer:
         """Answer `began(action, duration)` and `done(action, duration)`; both ends count, this call doesn't."""
-        facts = self.call.request.session
+        facts = self.request.session
         if type(facts) is not SessionFacts:
             return None
         seen = facts.began if state == "began" else facts.done
@@ -178,10 +160,19 @@ def _unknown() -> Record:
     return Record(lambda _: UNKNOWN)
 
 
+def _args(request: Request) -> Value:
+    return _unknown() if request.args is UNKNOWN else record_of(request.args)
+
+
+def _resource(resource: Resource | Unknown | None) -> Value:
+    # a `Resource` needs no search for what it is
+    return resource.__agentauthz_value__() if type(resource) is Resource else freeze(resource)
+
+
 _ROOTS: Final[Mapping[str, Callable[[Request], Value]]] = {
     "action": lambda request: Record(None, {"name": request.action}),
-    "args": lambda request: _unknown() if request.args is UNKNOWN else record_of(request.args),
-    "resource": lambda request: freeze(request.resource),
+    "approver": lambda _: UNKNOWN,
+    "resource": lambda request: _resource(request.resource),
     "route": lambda request: freeze(request.route),
     "purpose": lambda request: freeze(request.purpose),
     "session": lambda request: _session_value(request.session),

@@ -8,10 +8,12 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 from decimal import Decimal
+from functools import cached_property
 from typing import Final, Literal, TypeAlias, final
 
 from attrs import field, frozen
 
+from agentauthz.decision import Reason
 from agentauthz.policy.source import Span
 from agentauthz.policy.types import Declared
 
@@ -473,7 +475,12 @@ class CheckedRule:
     window: dt.timedelta | None = None
     digest: str = ""
 
-    @property
+    @cached_property
     def at(self) -> str:
         """Return the rule's place as `file:line:column`."""
         return str(self.span)
+
+    @cached_property
+    def permitted(self) -> Reason:
+        """Return the reason that the rule gives for an allow; every decision that it permits shares it."""
+        return Reason("permitted", self.because or f"permitted by `{self.name}`", self.name, self.at, self.because)
