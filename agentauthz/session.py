@@ -11,12 +11,12 @@ from contextvars import ContextVar
 from types import MappingProxyType, TracebackType
 from typing import Final, Literal, Protocol, TypeAlias, TypeVar, cast, final, overload
 
-from attrs import evolve, frozen
+from attrs import define, evolve, frozen
 
 from agentauthz.decision import Decision, Outcome, Reason
 from agentauthz.errors import Denied, InvalidArgument, NoSession, ReviewRequired, SessionError, Stopped, WideningError
 from agentauthz.principals import Chain, Delegation, Principal, zoned
-from agentauthz.request import Resource, Unknown
+from agentauthz.request import Resource, SessionFacts, Unknown
 from agentauthz.state.memory import SessionMemory, State
 from agentauthz.values import UNKNOWN
 
@@ -29,7 +29,7 @@ _UNITS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_
 
 
 @final
-@frozen(eq=False, repr=False)
+@define(eq=False, repr=False)  # these three are made at every call: what is frozen costs three times as much
 class Call:
     """Be one call before its decision: bound arguments (own copies), and what was looked up for it.
 
@@ -47,7 +47,7 @@ class Call:
 
 
 @final
-@frozen(eq=False)
+@define(eq=False)
 class Verdict:
     """Be a decision with the resource that it was made on, and what made it fail, if anything did."""
 
@@ -57,13 +57,13 @@ class Verdict:
 
 
 @final
-@frozen(eq=False)
+@define(eq=False)
 class Effect:
-    """Be how an allowed call ended: it returned, raised (an error of the class `error_type`), or was stopped."""
+    """Be how an allowed call ended: it returned, raised `error`, or was stopped; after `ns` nanoseconds."""
 
     decision: Decision
     status: Status
-    error_type: str | None
+    error: BaseException | None
     ns: int
 
 
@@ -177,6 +177,7 @@ class Session:
         self._entered: Literal["no", "yes", "left"] = "no"
         self._before: Current | None = None
         self._here: Final = Current(self)
+        self._facts: tuple[State, Mapping[str, dt.datetime], SessionFacts] | None = None
 
     # ---- life
 
@@ -263,6 +264,17 @@ class Session:
     def __repr__(self) -> str:
         state = "closed" if self.closed else "open"
         return f"<Session {self.id} of {self.subject}, actor {self.actor}, {state}>"
+
+    def facts(self, state: State, tracked: Mapping[str, dt.datetime]) -> SessionFacts:
+        """Return the session as one decision sees it; the same object for as long as nothing changes."""
+        known = self._facts  # read once: threads may decide at the same time
+        if known is None or known[0] is not state or known[1] is not tracked:
+            facts = SessionFacts(
+                self.id, self.memory.started, self.expires, self.attributes,
+                state.marks, state.began, state.done, tracked,
+            )  # fmt: skip
+            known = self._facts = (state, tracked, facts)
+        return known[2]
 
     # ---- inline calls
 
@@ -481,26 +493,32 @@ def inline(action: str, args: Mapping[str, object] | Unknown, resource: object, 
     """
     if not isinstance(action, str) or not action:
         raise InvalidArgument("action", "must be a string that is not empty")
-    for name, mapping in (("args", args), ("context", context)):
-        if not isinstance(mapping, Mapping) and not (name == "args" and mapping is UNKNOWN):
-            raise InvalidArgument(name, "must be a mapping of names to values")
-        if mapping is not UNKNOWN and not all(isinstance(key, str) for key in mapping):
-            raise InvalidArgument(name, "must have names that are strings")
+    if args is not UNKNOWN and args is not _NOTHING:
+        _require_names("args", args)
+    if context is not _NOTHING:
+        _require_names("context", context)
     return Call(str.__str__(action), args, resource, context)
+
+
+def _require_names(name: str, mapping: object) -> None:
+    if type(mapping) is not dict and not isinstance(mapping, Mapping):
+        raise InvalidArgument(name, "must be a mapping of names to values")
+    for key in mapping:
+        if not isinstance(key, str):
+            raise InvalidArgument(name, "must have names that are strings")
 
 
 def effect_of(decision: Decision, error: BaseException | None, started: int) -> Effect:
     """Return the effect of a call that began at `started` (nanoseconds) and left with `error`.
 
-    Cancelled and closed work was stopped. Of an error only its class is told: its text may hold secrets.
+    Cancelled and closed work was stopped.
     """
     ns = time.perf_counter_ns() - started
     if error is None:
         return Effect(decision, "done", None, ns)
     # by name: asyncio isn't loaded for its sake
     stopped = isinstance(error, Stopped | GeneratorExit) or type(error).__name__ == "CancelledError"
-    name = f"{type(error).__module__}.{type(error).__qualname__}"
-    return Effect(decision, "stopped" if stopped else "failed", name, ns)
+    return Effect(decision, "stopped" if stopped else "failed", error, ns)
 
 
 def allowed(verdict: Verdict) -> Decision:

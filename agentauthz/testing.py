@@ -13,7 +13,7 @@ from agentauthz.authorizer import Authorizer
 from agentauthz.errors import InvalidArgument
 from agentauthz.policy.policyset import PolicySet
 from agentauthz.principals import Principal
-from agentauthz.records import MemorySink
+from agentauthz.records import MemorySink, Sink
 from agentauthz.session import Session
 
 USER = Principal.user("test-user")
@@ -43,7 +43,7 @@ def session(
     *,
     subject: Principal = USER,
     actor: Principal = AGENT,
-    sinks: Iterable[Any] = (),
+    sinks: Iterable[Sink] = (),
     **options: Any,
 ) -> Iterator[Session]:
     """Enter a session that is decided by the policy in `policy`; `options` are those of `Authorizer.session`.
@@ -52,9 +52,11 @@ def session(
         PolicyError: the text is no policy.
         InvalidArgument: an argument of the wrong type.
     """
-    with Authorizer(PolicySet.parse(policy, "<test>"), sinks=sinks) as authorizer:
-        with authorizer.session(subject, actor, **options) as entered:
-            yield entered
+    with (
+        Authorizer(PolicySet.parse(policy, "<test>"), sinks=[*sinks, MemorySink()]) as authorizer,
+        authorizer.session(subject, actor, **options) as entered,
+    ):
+        yield entered
 
 
 @contextmanager

@@ -39,7 +39,7 @@ _NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
 class Authorizer:
     """Decide calls by a policy set, remember what sessions did, and record every decision.
 
-    `policies` is a `PolicySet`, or the path of a file or folder; `digest` pins it. `sinks` None means
+    `policies` is a `PolicySet`, or the path of a file or folder; `digest` pins it. Without `sinks`, records go to
     the stdlib logger ``agentauthz.decisions``. `key` makes argument digests; without one, each process
     has its own. `mode` "observe" lets calls run that only lack a permit, a budget or an approval, or
     whose look-ups failed, until `observe_until`. `clock` returns a datetime with a zone.
@@ -54,7 +54,7 @@ class Authorizer:
         self,
         policies: Policies,
         *,
-        sinks: Iterable[Sink] | None = None,
+        sinks: Iterable[Sink] = (),
         key: InstanceKey | None = None,
         mode: Mode = "enforce",
         observe_until: dt.datetime | None = None,
@@ -255,11 +255,11 @@ class Authorizer:
 
     def finish_call(self, session: Session, effect: Effect) -> None:
         """Remember and record how a call ended; a sink that fails now is logged, since the call has run."""
-        self._recording.write_effect(session, effect, self._finished(session, effect))
+        self._recording.write_effect(effect, self._finished(session, effect))
 
     async def afinish_call(self, session: Session, effect: Effect) -> None:
         """Do what `finish_call` does without blocking the loop on a sink."""
-        await self._recording.awrite_effect(session, effect, self._finished(session, effect))
+        await self._recording.awrite_effect(effect, self._finished(session, effect))
 
     def _finished(self, session: Session, effect: Effect) -> dt.datetime:
         now = self.now()
@@ -290,13 +290,9 @@ class Authorizer:
         now, tracked = self.now(), self._tracked
 
         def request(state: State) -> Request:
-            facts = SessionFacts(
-                session.id, session.memory.started, session.expires, session.attributes,
-                state.marks, state.began, state.done, tracked,
-            )  # fmt: skip
             return Request.trusted(
                 call.action, session.chain, call.args, resource, session.route or call.route, session.purpose,
-                facts, context, now,
+                session.facts(state, tracked), context, now,
             )  # fmt: skip
 
         return Case(self._policies, session.memory, call, request, now, self._observing(now), session.closed)

@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, final
 
-from attrs import evolve, frozen
+from attrs import define, evolve
 
 from agentauthz.decision import Basis, Decision, Outcome, Reason
 from agentauthz.request import Request
@@ -22,7 +22,7 @@ _OBSERVED: Final = frozenset({Basis.DEFAULT, Basis.LIMIT, Basis.ERROR})  # denia
 
 
 @final
-@frozen(eq=False)
+@define(eq=False)  # made at every call, like `Judged`: what is frozen costs three times as much
 class Case:
     """Be one call on its way to a decision; `request` makes what the policies are asked, from a state.
 
@@ -40,7 +40,7 @@ class Case:
 
 
 @final
-@frozen(eq=False)
+@define(eq=False)
 class Judged:
     """Be a decision with what it was made on; `inputs` None: no policy was asked."""
 
@@ -91,14 +91,14 @@ def failed(case: Case, code: str, text: str) -> Decision:
 
 def enforced(case: Case, decision: Decision) -> Decision:
     """Return the decision as it is enforced: obligations need a handler, observe mode lets some calls run."""
-    if decision.outcome is Outcome.ALLOW and decision.obligations:
+    if decision.outcome is Outcome.ALLOW:
+        if not decision.obligations:
+            return decision
         names = ", ".join(sorted({f"`{obligation.type}`" for obligation in decision.obligations}))
         reason = Reason("obligation_unsupported", f"nothing here can carry out the obligation {names}")
         decision = evolve(decision, outcome=Outcome.DENY, basis=Basis.ERROR, reasons=(reason,))
     lets_run = decision.outcome is Outcome.REVIEW or decision.basis in _OBSERVED
-    if case.observing and decision.outcome is not Outcome.ALLOW and lets_run:
-        return evolve(decision, enforced=False)
-    return decision
+    return evolve(decision, enforced=False) if case.observing and lets_run else decision
 
 
 def _committed(case: Case, decision: Decision, state: State) -> bool:

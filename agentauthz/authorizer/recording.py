@@ -10,10 +10,9 @@ from attrs import evolve
 
 from agentauthz.authorizer.deciding import Case, Judged
 from agentauthz.decision import Basis, Outcome, Reason
-from agentauthz.errors import SinkError
 from agentauthz.keys import InstanceKey
-from agentauthz.records import DecisionRecord, EffectRecord, Recorder, RecordIds, decision_record
-from agentauthz.session import Effect, Session, Verdict
+from agentauthz.records import DecisionRecord, EffectRecord, Recorder, RecordIds, decision_record, effect_record
+from agentauthz.session import Effect, Verdict
 from agentauthz.values import UNKNOWN
 
 
@@ -31,7 +30,7 @@ class Recording:
 
     def identified(self, case: Case, judged: Judged) -> Judged:
         """Return the same with the id of its record."""
-        return evolve(judged, decision=evolve(judged.decision, record_id=self._ids.next(case.now)))
+        return evolve(judged, decision=evolve(judged.decision, record_id=self._ids()))
 
     def write(self, case: Case, judged: Judged) -> Verdict:
         """Record a decision; the verdict is a denial where that fails."""
@@ -51,20 +50,20 @@ class Recording:
             return _unrecorded(judged, error)
         return _verdict(judged)
 
-    def write_effect(self, session: Session, effect: Effect, now: dt.datetime) -> None:
+    def write_effect(self, effect: Effect, now: dt.datetime) -> None:
         """Record how a call ended."""
-        if (record := self._effect(session, effect, now)) is not None:
+        if (record := self._effect(effect, now)) is not None:
             try:
                 self.recorder.write(record)
-            except SinkError:
+            except Exception:  # the call has run: its result must not be lost for it
                 _log_lost(record)
 
-    async def awrite_effect(self, session: Session, effect: Effect, now: dt.datetime) -> None:
+    async def awrite_effect(self, effect: Effect, now: dt.datetime) -> None:
         """Do what `write_effect` does without blocking the loop on a sink."""
-        if (record := self._effect(session, effect, now)) is not None:
+        if (record := self._effect(effect, now)) is not None:
             try:
                 await self.recorder.awrite(record)
-            except SinkError:
+            except Exception:  # the call has run: its result must not be lost for it
                 _log_lost(record)
 
     def _record(self, case: Case, judged: Judged) -> DecisionRecord | None:
@@ -87,18 +86,18 @@ class Recording:
             parent=None,
         )
 
-    def _effect(self, session: Session, effect: Effect, now: dt.datetime) -> EffectRecord | None:
-        if not self.recorder.wants(effect.decision):
+    def _effect(self, effect: Effect, now: dt.datetime) -> EffectRecord | None:
+        if not self.recorder.wants_effects():
             return None
-        return EffectRecord(
-            id=self._ids.next(now),
+        return effect_record(
+            id=self._ids(),
             ts=now,
             of=cast(str, effect.decision.record_id),
             status=effect.status,
-            error_type=effect.error_type,
-            dur_us=effect.ns // 1000,
-            session=session.id,
             action=effect.decision.action,
+            error=effect.error,
+            dur_us=effect.ns // 1000,
+            key=self._key,
         )
 
 

@@ -27,7 +27,7 @@ from agentauthz.values import INVALID, UNKNOWN, Sentinel, Unordered, Value, numb
 Answer: TypeAlias = bool | None  # None: undetermined
 
 ORDERED: Final = {int: "number", Decimal: "number", dt.datetime: "time", dt.timedelta: "duration"}
-_EQUAL: Final = {**ORDERED, str: "string", bool: "bool", Principal: "principal", Entity: "resource", tuple: "list"}
+EQUAL: Final = {**ORDERED, str: "string", bool: "bool", Principal: "principal", Entity: "resource", tuple: "list"}
 _EXACT: Final = Context(prec=400, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[Inexact, InvalidOperation])
 
 
@@ -36,8 +36,8 @@ _EXACT: Final = Context(prec=400, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[Inexact, 
 
 def equal(left: Value, right: Value) -> Answer:
     """Answer `left == right`: undetermined between different types, and for records and sets."""
-    kind = _EQUAL.get(type(left))
-    if kind is None or kind != _EQUAL.get(type(right)):
+    kind = EQUAL.get(type(left))
+    if kind is None or kind != EQUAL.get(type(right)):
         return None
     if kind == "list":
         return _equal_lists(cast("tuple[Value, ...]", left), cast("tuple[Value, ...]", right))

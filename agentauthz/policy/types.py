@@ -97,7 +97,7 @@ SCALARS: Final[Mapping[str, Scalar]] = {t.name: t for t in (BOOL, INT, DECIMAL, 
 # name of the action (for args) that it belongs to; None is for every tag that isn't named.
 Declared: TypeAlias = Mapping[str | None, Type]
 
-_CLASSES: Final[Mapping[str, tuple[type, ...]]] = {
+CLASSES: Final[Mapping[str, tuple[type, ...]]] = {
     "bool": (bool,),
     "int": (int,),
     "decimal": (int, Decimal),
@@ -116,7 +116,7 @@ def conforms(value: Value, declared: Type) -> bool:
         case Lacking():
             return False
         case Scalar(name):
-            return type(value) in _CLASSES[name]
+            return type(value) in CLASSES[name]
         case Enumeration(values):
             return type(value) is str and value in values
         case Sequence(item):

@@ -1,7 +1,10 @@
 """Account for each decision and its effect: records, and the sinks that they go to."""
 
+from agentauthz.records.build import decision_record, effect_record
 from agentauthz.records.files import FileSink
+from agentauthz.records.ids import RecordIds
 from agentauthz.records.record import DecisionRecord, EffectRecord, Record, read_record
+from agentauthz.records.recorder import Recorder
 from agentauthz.records.sinks import LoggingSink, MemorySink, Sink
 
 __all__ = [
@@ -11,6 +14,10 @@ __all__ = [
     "LoggingSink",
     "MemorySink",
     "Record",
+    "RecordIds",
+    "Recorder",
     "Sink",
+    "decision_record",
+    "effect_record",
     "read_record",
 ]

@@ -9,40 +9,39 @@ import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, cast, final
 
-from agentauthz.canonical import Json, bounded, canonical, class_name, encode, stamp, utf8
+from agentauthz.canonical import Json, bounded, canonical, encode, stamp, utf8
 from agentauthz.decision import Decision, Reason
 from agentauthz.keys import InstanceKey
 from agentauthz.principals import Chain, Delegation, Principal
 from agentauthz.records.record import (
     MAX_LINE,
+    MAX_NAME,
     VERSION,
     Action,
     Actor,
     Ctx,
     DecisionRecord,
-    EffectRecord,
     Hop,
     Input,
     Meta,
     Obliged,
     PolicyRef,
     ResourceRef,
-    Status,
     dump,
 )
-from agentauthz.records.secrets import Secrets, member
+from agentauthz.records.secrets import Secrets, escaped, member
 from agentauthz.request import Request, Resource, SessionFacts
 from agentauthz.values import UNKNOWN, Sentinel, Value
 
-MAX_NAME: Final = 256  # characters of a name or an id
 MAX_PROSE: Final = 1000  # of a reason's text
 MAX_VALUE: Final = 2048  # of one value, with at most 400 elements
 MAX_LISTED: Final = 16  # rules, reasons, obligations, actions of a hop that one record names
-MAX_INPUTS: Final = 256
+MAX_INPUTS: Final = 256  # and clauses of one rule
+MAX_CLAUSE: Final = 6  # lists and objects around the values of an explanation
 
 # What gives way first where a line would be too long; the identities go last
 _DROPPED: Final = (
-    "explain", "obligations", "inputs", "action/args", "resource/attributes", "missing", "undetermined", "marks",
+    "explain", "action/args", "resource/attributes", "inputs", "missing", "undetermined", "obligations", "marks",
     "reasons", "rules", "chain", "actors",
 )  # fmt: skip
 
@@ -115,44 +114,10 @@ def decision_record(
             for i, duty in enumerate(draft.first(decision.obligations, "/obligations"))
         ],
         "inputs": draft.inputs(seen),
-        "explain": draft.explain(explain),
+        "explain": None if explain is None else draft.explain(explain),
         "ctx": draft.ctx(call_id, parent),
     }  # fmt: skip
     return _decision(tree, draft.line(tree), ts)
-
-
-def effect_record(
-    *,
-    id: str,
-    ts: dt.datetime,
-    of: str,
-    status: Status,
-    action: str | None = None,
-    error: BaseException | None = None,
-    dur_us: int | None = None,
-    result_digest: str | None = None,
-    call_id: str | None = None,
-    parent: str | None = None,
-    mono_ns: int | None = None,
-    key: InstanceKey,
-) -> EffectRecord:
-    """Return the account of what came of decision `of`; of an error only its class's name is told."""
-    draft = _Draft(key, Secrets(frozenset(), {}))
-    effect = _full({
-        "of": of,
-        "status": status,
-        "action": action and draft.name(action, "/effect/action"),
-        "error_type": None if error is None else class_name(error),
-        "result_digest": result_digest,
-        "dur_us": dur_us,
-    })  # fmt: skip
-    tree: dict[str, Json] = {
-        "v": VERSION, "type": "effect", "id": id, "ts": stamp(ts.astimezone(dt.UTC)), "mono_ns": mono_ns,
-        "effect": effect, "ctx": draft.ctx(call_id, parent),
-    }  # fmt: skip
-    line = draft.line(tree)
-    ctx = Ctx(**cast("dict[str, Any]", tree.get("ctx", {})))
-    return EffectRecord(id=id, ts=ts.astimezone(dt.UTC), mono_ns=mono_ns, ctx=ctx, line=line, **cast("Any", effect))
 
 
 def _full(members: dict[str, Json]) -> dict[str, Json]:
@@ -236,7 +201,7 @@ class _Draft:
     ) -> dict[str, Json]:
         """Add the members of `root` that the rules read, those that have a value."""
         members = {
-            name: self.value(value, f"{pointer}/{_escaped(name)}")
+            utf8(name): self.value(value, f"{pointer}/{escaped(name)}")
             for path, value in seen
             if (name := member(path, root)) is not None and type(value) is not Sentinel
             if not (root == "resource" and name in ("type", "id"))
@@ -272,18 +237,18 @@ class _Draft:
             return {**written, "state": value.value}
         return {**written, "state": "value", "value": self.value(value, f"{pointer}/value")}
 
-    def explain(self, explain: object) -> Json:
-        if explain is None:
-            return None
-        tree, fits = bounded(explain, 4000, 4 * MAX_VALUE)
-        if not fits:
-            self.oversized["/explain"] = self.key.digest("value", canonical(explain))
-            return None
-        return self.secrets.clean(tree, "/explain", self._committed)
-
-    def _committed(self, tree: Json, pointer: str) -> Json:
-        self.redacted.append(pointer)
-        return {"$c": self.key.digest("value", encode(tree))}
+    def explain(self, part: object, pointer: str = "/explain", depth: int = 0) -> Json:
+        """Write clauses: lists and objects as they are, each value in them as any other value."""
+        if depth < MAX_CLAUSE and type(part) is list:
+            items = self.first(part, pointer, MAX_INPUTS)
+            return [self.explain(item, f"{pointer}/{i}", depth + 1) for i, item in enumerate(items)]
+        if depth < MAX_CLAUSE and type(part) is dict:
+            saw = part.get("saw")
+            if type(saw) is dict:
+                part = {**part, "saw": self.secrets.shown(saw, str(part.get("expr")))}
+            members = {utf8(str(name)): item for name, item in part.items()}
+            return {name: self.explain(item, f"{pointer}/{escaped(name)}", depth + 1) for name, item in members.items()}
+        return self.value(part, pointer)
 
     def ctx(self, call_id: str | None, parent: str | None) -> dict[str, Json]:
         return _full({
@@ -323,11 +288,6 @@ class _Draft:
         }
         self.more = {pointer: count for pointer, count in self.more.items() if not pointer.startswith(below)}
         self.oversized[f"/{path}"] = self.key.digest("value", encode(holder.pop(name)))
-
-
-def _escaped(name: str) -> str:
-    """Return a name as a step of a JSON pointer (RFC 6901 §3)."""
-    return utf8(name[:64]).replace("~", "~0").replace("/", "~1")
 
 
 def _decision(tree: dict[str, Json], line: bytes, ts: dt.datetime) -> DecisionRecord:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import threading
-import time
 from collections.abc import Callable
 from typing import Final, final
 
@@ -18,31 +18,29 @@ _NODE_BYTES: Final = 7  # 56 bits, of which ten digits hold 50
 class RecordIds:
     """Make ids of 26 characters: ten for the milliseconds, six that count within one, ten that name the process.
 
-    Ids of one process sort in the order in which they were made, also when the clock is set back. `clock`
-    returns nanoseconds since 1970, `random` so many random bytes.
+    Ids of one process sort in the order in which they were made, also when the clock is set back. `random`
+    returns so many random bytes.
     """
 
-    __slots__ = ("_clock", "_random", "_series")
+    __slots__ = ("_random", "_series")
 
-    def __init__(self, clock: Callable[[], int] = time.time_ns, random: Callable[[int], bytes] = os.urandom) -> None:
-        self._clock = clock
+    def __init__(self, random: Callable[[int], bytes] = os.urandom) -> None:
         self._random = random
         self._series = _Series(random)
 
-    def __call__(self) -> str:
-        """Return the next id."""
+    def next(self, now: dt.datetime) -> str:
+        """Return the next id, made at `now` (with a time zone)."""
         series = self._series
         if series.process != os.getpid():
             # the child of a fork; its parent's lock may be held by a thread that isn't here
             series = self._series = _Series(self._random)
-        now = self._clock() // 1_000_000
+        millis = int(now.timestamp() * 1000)
         with series.lock:
-            if now > series.millis:
-                series.millis, series.count, series.stem = now, 0, _digits(now, 10)
-            elif series.count >> _COUNT_BITS:
-                series.millis, series.count = series.millis + 1, 0
-                series.stem = _digits(series.millis, 10)
             count = series.count
+            if millis > series.millis:
+                count = series.start(millis)
+            elif count >> _COUNT_BITS:
+                count = series.start(series.millis + 1)
             series.count = count + 1
             stem = series.stem
         return stem + _PAIRS[count >> 20] + _PAIRS[count >> 10 & 1023] + _PAIRS[count & 1023] + series.node
@@ -58,9 +56,15 @@ class _Series:
         self.process = os.getpid()
         self.lock = threading.Lock()
         self.node = _digits(int.from_bytes(random(_NODE_BYTES)), 10)
-        self.millis = -1
+        self.millis = 0
         self.count = 0
-        self.stem = ""
+        self.stem = _digits(0, 10)
+
+    def start(self, millis: int) -> int:
+        """Begin a millisecond, and return its first number."""
+        self.millis = millis
+        self.stem = _digits(millis, 10)
+        return 0
 
 
 def _digits(number: int, length: int) -> str:

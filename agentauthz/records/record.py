@@ -11,8 +11,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast, final
 
 from attrs import field, frozen
+from attrs.converters import optional
+from attrs.validators import in_
 
-from agentauthz.canonical import class_name
+from agentauthz.canonical import class_name, stamp, utf8
 from agentauthz.decision import Reason
 from agentauthz.errors import InvalidArgument
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 VERSION: Final = "1.0"
 MAX_LINE: Final = 32 * 1024  # bytes, with the line feed
+MAX_NAME: Final = 256  # characters of a name or an id
 
 State: TypeAlias = Literal["value", "absent", "unknown", "invalid"]
 Status: TypeAlias = Literal["done", "failed", "stopped", "not_run", "unknown"]
@@ -184,26 +187,52 @@ class DecisionRecord:
         return f"DecisionRecord({self.id!r}, {self.outcome!r}, {self.action.name!r})"  # values stay out of tracebacks
 
 
+_EFFECT: Final = ("of", "status", "action", "error_type", "result_digest", "dur_us")
+
+
+def _name(text: str) -> str:
+    return utf8(text[:MAX_NAME])
+
+
 @final
 @frozen(kw_only=True, eq=False, repr=False)
 class EffectRecord:
     """Be the account of what came of a decision's call.
 
     `of` is the decision's id. `status`: it returned (done), raised (failed, with `error_type`), was cancelled
-    or stopped (stopped), never began (not_run), or nobody knows. `dur_us` is in microseconds.
+    or stopped (stopped), never began (not_run), or nobody knows. `dur_us` is in microseconds. Of longer
+    names the first 256 characters are kept.
     """
 
     id: str
-    ts: dt.datetime
-    of: str
-    status: Status
-    action: str | None = None
-    error_type: str | None = None
-    result_digest: str | None = None
+    ts: dt.datetime = field(converter=lambda ts: ts.astimezone(dt.UTC))
+    of: str = field(converter=_name)
+    status: Status = field(validator=in_(STATUSES))
+    action: str | None = field(default=None, converter=optional(_name))
+    session: str | None = field(default=None, converter=optional(_name))
+    error_type: str | None = field(default=None, converter=optional(_name))
+    result_digest: str | None = field(default=None, converter=optional(_name))
     dur_us: int | None = None
     mono_ns: int | None = None
     ctx: Ctx = field(default=Ctx())
-    _line: bytes
+    _line: bytes = b""
+
+    def __attrs_post_init__(self) -> None:
+        if not self._line:
+            object.__setattr__(self, "_line", dump(self._tree()))
+
+    def _tree(self) -> dict[str, object]:
+        effect = {name: getattr(self, name) for name in _EFFECT if getattr(self, name) is not None}
+        ctx = {name: text for name, text in (("call_id", self.ctx.call_id), ("parent", self.ctx.parent)) if text}
+        beside = {"mono_ns": self.mono_ns, "session": self.session, "ctx": ctx or None}
+        return {
+            "v": VERSION,
+            "type": "effect",
+            "id": self.id,
+            "ts": stamp(self.ts),
+            **{name: value for name, value in beside.items() if value is not None},
+            "effect": effect,
+        }
 
     def line(self) -> bytes:
         """Return the record as one line of UTF-8 JSON with its line feed: always the same bytes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Sequence
 from contextvars import ContextVar
 from typing import Final, final
@@ -36,21 +37,43 @@ class Recorder:
         InvalidArgument: something in `sinks` can't append.
     """
 
-    __slots__ = ("_always", "_blocking", "_logging", "_quick", "sinks")
+    __slots__ = ("_always", "_blocking", "_closed", "_lock", "_logging", "_quick", "sinks")
 
     def __init__(self, sinks: Iterable[Sink] = ()) -> None:
-        self.sinks: tuple[Sink, ...] = tuple(sinks)
-        for sink in self.sinks:
-            if not callable(getattr(sink, "append", None)):
-                raise InvalidArgument("sinks", f"must hold sinks, and a `{class_name(sink)}` has no `append`")
-        if not self.sinks:
+        if not isinstance(sinks, Iterable):
+            raise InvalidArgument("sinks", "must be a list of sinks")
+        given = tuple(sinks)
+        for sink in given:
+            _require_append(sink)
+        if not given:
             default = LoggingSink()
             default.warn_if_silent()
-            self.sinks = (default,)
+            given = (default,)
+        self._closed = False
+        self._lock = threading.Lock()
+        self._use(given)
+
+    def _use(self, sinks: tuple[Sink, ...]) -> None:
+        self.sinks = sinks
         self._logging = tuple(sink for sink in self.sinks if isinstance(sink, LoggingSink))
         self._always = len(self._logging) < len(self.sinks)
         self._blocking = tuple(sink for sink in self.sinks if getattr(sink, "blocking", False) is True)
         self._quick = tuple(sink for sink in self.sinks if getattr(sink, "blocking", False) is not True)
+
+    def add(self, sink: Sink) -> None:
+        """Write to one more sink from the next record on.
+
+        Raises:
+            InvalidArgument: it can't append.
+        """
+        _require_append(sink)
+        with self._lock:
+            self._use((*self.sinks, sink))
+
+    def remove(self, sink: Sink) -> None:
+        """Write to a sink no more; it isn't closed. One that isn't there is ignored."""
+        with self._lock:
+            self._use(tuple(one for one in self.sinks if one is not sink))
 
     def wants(self, decision: Decision) -> bool:
         """Say whether any sink would do something with a record of `decision`; if not, it needn't be made."""
@@ -76,6 +99,7 @@ class Recorder:
             SinkError: a sink failed; it is chained to the first cause. What isn't an Exception (KeyboardInterrupt)
                 is raised as it is, after the other sinks had their turn.
         """
+        self._ensure_open()
         self._settle(self._append(self.sinks, record))
 
     async def awrite(self, record: Record) -> None:
@@ -86,6 +110,7 @@ class Recorder:
         """
         import asyncio  # programs without a loop don't pay for it
 
+        self._ensure_open()
         failures = self._append(self._quick, record)
         cancelled: asyncio.CancelledError | None = None
         if self._blocking:
@@ -104,11 +129,14 @@ class Recorder:
         self._settle(failures)
 
     def close(self) -> None:
-        """Close every sink.
+        """Close every sink; writing raises from then on, closing again does nothing.
 
         Raises:
             SinkError: a sink failed to; it is chained to the first cause.
         """
+        if self._closed:
+            return
+        self._closed = True
         failures: list[tuple[Sink, BaseException]] = []
         for sink in self.sinks:
             try:
@@ -116,6 +144,10 @@ class Recorder:
             except BaseException as cause:
                 failures.append((sink, cause))
         self._settle(failures)
+
+    def _ensure_open(self) -> None:
+        if self._closed:
+            raise SinkError("the sinks are closed")
 
     def _append(self, sinks: Sequence[Sink], record: Record) -> list[tuple[Sink, BaseException]]:
         failures: list[tuple[Sink, BaseException]] = []
@@ -141,3 +173,8 @@ class Recorder:
             # SECURITY: only the sinks' names; a foreign error's text may hold the record
             names = ", ".join(f"`{class_name(sink)}`" for sink, _ in failures)
             raise SinkError(f"{len(failures)} of {len(self.sinks)} sinks failed: {names}") from failures[0][1]
+
+
+def _require_append(sink: object) -> None:
+    if not callable(getattr(sink, "append", None)):
+        raise InvalidArgument("sinks", f"must hold sinks, and a `{class_name(sink)}` has no `append`")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, final
 
 from agentauthz.canonical import Json, bounded, encode, utf8
 from agentauthz.values import Value
 
 _SHORTEST: Final = 4  # characters: a shorter secret would be found in any text, so it must be the whole of it
-_ROOTS: Final = re.compile(r"(?:subject|actor|chain|action|resource|route|purpose|session|context|now)(?:[.\[]|$)")
+_ROOTS: Final = re.compile(r"(?:subject|args|actor|chain|action|resource|route|purpose|session|context|now)(?:[.\[]|$)")
 _MEMBER: Final = re.compile(r'(?:\.([A-Za-z_]\w*)|\["(.*)"\])\Z', re.DOTALL)
 
 
@@ -20,6 +20,11 @@ def member(path: str, root: str) -> str | None:
         return None
     found = _MEMBER.match(path, len(root))
     return None if found is None or '"]' in (found[2] or "") else found[1] or found[2]
+
+
+def escaped(name: str) -> str:
+    """Return a name as a step of a JSON pointer (RFC 6901 §3), at most 64 characters of it."""
+    return utf8(name[:64]).replace("~", "~0").replace("/", "~1")
 
 
 @final
@@ -33,7 +38,7 @@ class Secrets:
 
     def __init__(self, sensitive: frozenset[str], args: Mapping[str, object]) -> None:
         names = sorted(sensitive & args.keys()) if sensitive else []
-        self.pointers = [f"/action/args/{utf8(n[:64]).replace('~', '~0').replace('/', '~1')}" for n in names]
+        self.pointers = [f"/action/args/{escaped(name)}" for name in names]
         self._paths = tuple(f"args.{n}" for n in names) + tuple(f'args["{n}"]' for n in names)
         self._texts: set[str] = set()
         self._numbers: set[int | float] = set()
@@ -47,6 +52,7 @@ class Secrets:
         elif isinstance(tree, dict):
             for tag, item in tree.items():
                 if tag != "$u":
+                    self._learn(tag)
                     self._learn(item)
         elif isinstance(tree, list):
             for item in tree:
@@ -77,20 +83,11 @@ class Secrets:
             return any(map(self.within, tree))
         return isinstance(tree, int | float) and not isinstance(tree, bool) and tree in self._numbers
 
-    def clean(self, tree: Json, pointer: str, commit: Callable[[Json, str], Json]) -> Json:
-        """Return an explanation's clauses without what was seen at secret paths; `commit` replaces what repeats one."""
-        if isinstance(tree, list):
-            return [self.clean(item, f"{pointer}/{i}", commit) for i, item in enumerate(tree)]
-        if not isinstance(tree, dict):
-            return commit(tree, pointer) if self.within(tree) else tree
-        saw = tree.get("saw")
-        if isinstance(saw, dict):
-            tree = {**tree, "saw": self._shown(saw, str(tree.get("expr")))}
-        return {
-            name: self.clean(item, f"{pointer}/{name}", commit) for name, item in tree.items() if not self.hides(name)
-        }
-
-    def _shown(self, saw: dict[str, Json], expr: str) -> dict[str, Json]:
-        """Return what a clause saw; where it reads a secret, its variables may hold parts of it."""
+    def shown(self, saw: Mapping[str, object], expr: str) -> dict[str, object]:
+        """Return what a clause saw, without secrets; where it reads one, its variables may hold parts of it."""
         reads = any(secret in expr for secret in self._paths)
-        return {path: value for path, value in saw.items() if not reads or _ROOTS.match(path) or path[:4] == "args"}
+        return {
+            path: value
+            for path, value in saw.items()
+            if not self.hides(path) and (not reads or _ROOTS.match(path) is not None)
+        }
