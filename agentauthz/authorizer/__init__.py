@@ -255,11 +255,11 @@ class Authorizer:
 
     def finish_call(self, session: Session, effect: Effect) -> None:
         """Remember and record how a call ended; a sink that fails now is logged, since the call has run."""
-        self._recording.write_effect(effect, self._finished(session, effect))
+        self._recording.write_effect(session, effect, self._finished(session, effect))
 
     async def afinish_call(self, session: Session, effect: Effect) -> None:
         """Do what `finish_call` does without blocking the loop on a sink."""
-        await self._recording.awrite_effect(effect, self._finished(session, effect))
+        await self._recording.awrite_effect(session, effect, self._finished(session, effect))
 
     def _finished(self, session: Session, effect: Effect) -> dt.datetime:
         now = self.now()

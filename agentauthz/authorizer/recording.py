@@ -9,10 +9,11 @@ from typing import Final, cast, final
 from attrs import evolve
 
 from agentauthz.authorizer.deciding import Case, Judged
+from agentauthz.canonical import class_name
 from agentauthz.decision import Basis, Outcome, Reason
 from agentauthz.keys import InstanceKey
-from agentauthz.records import DecisionRecord, EffectRecord, Recorder, RecordIds, decision_record, effect_record
-from agentauthz.session import Effect, Verdict
+from agentauthz.records import DecisionRecord, EffectRecord, Recorder, RecordIds, decision_record
+from agentauthz.session import Effect, Session, Verdict
 from agentauthz.values import UNKNOWN
 
 
@@ -30,7 +31,7 @@ class Recording:
 
     def identified(self, case: Case, judged: Judged) -> Judged:
         """Return the same with the id of its record."""
-        return evolve(judged, decision=evolve(judged.decision, record_id=self._ids()))
+        return evolve(judged, decision=evolve(judged.decision, record_id=self._ids.next(case.now)))
 
     def write(self, case: Case, judged: Judged) -> Verdict:
         """Record a decision; the verdict is a denial where that fails."""
@@ -50,17 +51,17 @@ class Recording:
             return _unrecorded(judged, error)
         return _verdict(judged)
 
-    def write_effect(self, effect: Effect, now: dt.datetime) -> None:
+    def write_effect(self, session: Session, effect: Effect, now: dt.datetime) -> None:
         """Record how a call ended."""
-        if (record := self._effect(effect, now)) is not None:
+        if (record := self._effect(session, effect, now)) is not None:
             try:
                 self.recorder.write(record)
             except Exception:  # the call has run: its result must not be lost for it
                 _log_lost(record)
 
-    async def awrite_effect(self, effect: Effect, now: dt.datetime) -> None:
+    async def awrite_effect(self, session: Session, effect: Effect, now: dt.datetime) -> None:
         """Do what `write_effect` does without blocking the loop on a sink."""
-        if (record := self._effect(effect, now)) is not None:
+        if (record := self._effect(session, effect, now)) is not None:
             try:
                 await self.recorder.awrite(record)
             except Exception:  # the call has run: its result must not be lost for it
@@ -86,18 +87,18 @@ class Recording:
             parent=None,
         )
 
-    def _effect(self, effect: Effect, now: dt.datetime) -> EffectRecord | None:
+    def _effect(self, session: Session, effect: Effect, now: dt.datetime) -> EffectRecord | None:
         if not self.recorder.wants_effects():
             return None
-        return effect_record(
-            id=self._ids(),
+        return EffectRecord(
+            id=self._ids.next(now),
             ts=now,
             of=cast(str, effect.decision.record_id),
             status=effect.status,
             action=effect.decision.action,
-            error=effect.error,
+            session=session.id,
+            error_type=None if effect.error is None else class_name(effect.error),
             dur_us=effect.ns // 1000,
-            key=self._key,
         )
 
 

@@ -1,6 +1,6 @@
 """Account for each decision and its effect: records, and the sinks that they go to."""
 
-from agentauthz.records.build import decision_record, effect_record
+from agentauthz.records.build import decision_record
 from agentauthz.records.files import FileSink
 from agentauthz.records.ids import RecordIds
 from agentauthz.records.record import DecisionRecord, EffectRecord, Record, read_record
@@ -18,6 +18,5 @@ __all__ = [
     "Recorder",
     "Sink",
     "decision_record",
-    "effect_record",
     "read_record",
 ]
