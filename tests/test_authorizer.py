@@ -144,7 +144,7 @@ def test_replacing_while_calls_run_is_atomic() -> None:
         {"sinks": 3},
         {"clock": lambda: dt.datetime(2026, 1, 1), "mode": "observe", "observe_until": NOON},  # noqa: DTZ001
     ],
-    ids=str,
+    ids=lambda options: ",".join(options),
 )
 def test_wrong_options_are_refused_at_once(options: dict[str, Any]) -> None:
     """Not at the first decision."""

@@ -865,7 +865,7 @@ def test_the_effect_says_how_the_call_ended() -> None:
         pay(Decimal(1))
         with pytest.raises(ValueError, match="CANARY"):
             fail()
-    assert [(e.status, e.error_type) for e in kept.effects] == [("done", None), ("failed", "builtins.ValueError")]
+    assert [(e.status, e.error_type) for e in kept.effects] == [("done", None), ("failed", "ValueError")]
     assert [e.of for e in kept.effects] == [d.id for d in kept.decisions]
     assert b"CANARY" not in b"".join(e.line() for e in kept.effects)
 
@@ -883,4 +883,4 @@ def test_a_tool_that_calls_a_tool_is_decided_twice() -> None:
     kept = Recorded("permit p on t.outer, t.pay when true")
     with kept.session():
         assert outer() == ("outer", "1 to anna")
-    assert [d.action["name"] for d in kept.decisions] == ["t.outer", "t.pay"]
+    assert [d.action.name for d in kept.decisions] == ["t.outer", "t.pay"]

@@ -464,7 +464,7 @@ def test_handing_off_must_be_allowed_and_then_judges_the_worker_alone() -> None:
     kept = Recorded(allowing)
     worker = kept.session(actor=weak).delegate(strong, handoff=True)
     assert worker.decide("a.b").allowed
-    assert [d.action["name"] for d in kept.decisions] == ["delegation.handoff", "a.b"]
+    assert [d.action.name for d in kept.decisions] == ["delegation.handoff", "a.b"]
 
 
 def test_a_hand_off_in_a_chain_given_by_hand_is_asked_again() -> None:
