@@ -243,12 +243,17 @@ class _Draft:
             items = self.first(part, pointer, MAX_INPUTS)
             return [self.explain(item, f"{pointer}/{i}", depth + 1) for i, item in enumerate(items)]
         if depth < MAX_CLAUSE and type(part) is dict:
-            saw = part.get("saw")
-            if type(saw) is dict:
-                part = {**part, "saw": self.secrets.shown(saw, str(part.get("expr")))}
-            members = {utf8(str(name)): item for name, item in part.items()}
-            return {name: self.explain(item, f"{pointer}/{escaped(name)}", depth + 1) for name, item in members.items()}
+            return {
+                utf8(str(name)): self._saw(item, str(part.get("expr")), f"{pointer}/saw")
+                if name == "saw" and type(item) is dict
+                else self.explain(item, f"{pointer}/{escaped(str(name))}", depth + 1)
+                for name, item in part.items()
+            }
         return self.value(part, pointer)
+
+    def _saw(self, saw: Mapping[str, object], expr: str, pointer: str) -> dict[str, Json]:
+        shown = self.secrets.shown(saw, expr)
+        return {utf8(path): self.value(value, f"{pointer}/{escaped(path)}") for path, value in shown.items()}
 
     def ctx(self, call_id: str | None, parent: str | None) -> dict[str, Json]:
         return _full({

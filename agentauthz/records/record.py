@@ -190,6 +190,10 @@ class DecisionRecord:
 _EFFECT: Final = ("of", "status", "action", "error_type", "result_digest", "dur_us")
 
 
+def _utc(moment: dt.datetime) -> dt.datetime:
+    return moment.astimezone(dt.UTC)
+
+
 def _name(text: str) -> str:
     return utf8(text[:MAX_NAME])
 
@@ -205,7 +209,7 @@ class EffectRecord:
     """
 
     id: str
-    ts: dt.datetime = field(converter=lambda ts: ts.astimezone(dt.UTC))
+    ts: dt.datetime = field(converter=_utc)
     of: str = field(converter=_name)
     status: Status = field(validator=in_(STATUSES))
     action: str | None = field(default=None, converter=optional(_name))
