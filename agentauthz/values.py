@@ -153,7 +153,7 @@ def copy_plain(value: object) -> object:
     Raises:
         InvalidArgument: the nesting is deeper than 200.
     """
-    return value if type(value) in _ATOMIC else _copy(value, {}, 0)
+    return value if type(value) in ATOMIC else _copy(value, {}, 0)
 
 
 def _copy(value: object, memo: dict[int, object], depth: int) -> object:
@@ -307,5 +307,5 @@ _BY_BASE: Final[tuple[tuple[type, Callable[..., Value]], ...]] = (
     (uuid.UUID, str),
     (pathlib.PurePath, str),
 )
-_ATOMIC: Final = frozenset({str, bool, int, float, Decimal, type(None), dt.datetime, dt.date, dt.timedelta, bytes})
+ATOMIC: Final = frozenset({str, bool, int, float, Decimal, type(None), dt.datetime, dt.date, dt.timedelta, bytes})
 _PLAIN: Final = frozenset({list, dict, set, tuple})

@@ -17,9 +17,9 @@ from agentauthz.decision import Reason
 from agentauthz.errors import InvalidArgument, NoSession
 from agentauthz.guard.binding import Binder, binder
 from agentauthz.guard.overrides import watch_class_body
-from agentauthz.guard.resolving import Resolver, mapping_resolver, resource_resolver
+from agentauthz.guard.resolving import mapping_resolver, resource_resolver
 from agentauthz.guard.signature import Injected, Sensitive, hints, marked, policy_types
-from agentauthz.request import Resource
+from agentauthz.request import Resource, Unknown
 from agentauthz.session import Call, Current, Effect, Session, Verdict, _current, allowed, effect_of
 from agentauthz.values import UNKNOWN, copy_plain
 
@@ -137,9 +137,13 @@ class Guarded:
                 raise InvalidArgument(name, f"names `{unknown[0]}`, but the function has no such parameter")
         self._sensitive: Final = sensitive
         self._injected: Final = injected | self._receiver()
-        self._resource: Final = resource_resolver(resource, parameters)
-        self._args: Final = mapping_resolver("args", args, parameters)
-        self._context: Final = mapping_resolver("context", context, parameters)
+        looked_up = (
+            resource_resolver(resource, parameters),
+            mapping_resolver("args", args, parameters),
+            mapping_resolver("context", context, parameters),
+        )
+        self._resolvers: Final = tuple(found for found in looked_up if found is not None)
+        self._adds_args: Final = looked_up[1] is not None
         self._refuse_async_lookups()
 
     def _receiver(self) -> frozenset[str]:
@@ -151,12 +155,9 @@ class Guarded:
 
     def _refuse_async_lookups(self) -> None:
         is_async = inspect.iscoroutinefunction(self.function) or inspect.isasyncgenfunction(self.function)
-        for resolver in self._resolvers():
+        for resolver in self._resolvers:
             if resolver.is_async and not is_async:
                 raise InvalidArgument(resolver.name, "is a coroutine function, so the decorated function must be async")
-
-    def _resolvers(self) -> list[Resolver]:
-        return [found for found in (self._resource, self._args, self._context) if found is not None]
 
     @functools.cached_property
     def hidden(self) -> frozenset[str]:
@@ -175,7 +176,7 @@ class Guarded:
         declared = policy_types(self.binder.signature, hints(self.function))
         params = {name: kind for name, kind in declared.items() if name not in self.hidden}
         return ToolSignature(
-            self.action, params, open=self.binder.named_rest is not None or self._args is not None, resource_type=None
+            self.action, params, open=self.binder.named_rest is not None or self._adds_args, resource_type=None
         )
 
     # ---- wrapping
@@ -215,36 +216,38 @@ class Guarded:
 
         Raises nothing: what can't be bound makes a call with a problem, which is denied.
         """
-        call = Call(self.action, route=self.route, sensitive=self.sensitive)
+        hidden = self.hidden
+        own = values
+        facts: Mapping[str, object] | Unknown = UNKNOWN
+        problem: Reason | None = None
+        cause: BaseException | None = None
         try:
-            own = tuple(
-                value if name in self.hidden else copy_plain(value)
-                for name, value in zip(self.binder.names, values, strict=True)
-            )
-            return own, evolve(call, args=self.binder.facts(own, self.hidden))
+            own = self.binder.copied(values, hidden)
+            facts = self.binder.facts(own, hidden)
         except Exception as error:  # too deep, or a container that changes while it is copied
-            return values, evolve(
-                call, args=UNKNOWN, **_problem("arguments_failed", "the arguments can't be read", error)
-            )
+            own, problem, cause = values, Reason("arguments_failed", "the arguments can't be read"), error
+        return own, Call(
+            self.action, facts, route=self.route, sensitive=self.sensitive, problem=problem, cause=cause
+        )  # fmt: skip
 
     def resolved(self, call: Call, values: tuple[Any, ...]) -> Call:
         """Return the call with what its look-ups gave; one that raises makes it a call with a problem."""
-        if call.problem is not None:
+        if call.problem is not None or not self._resolvers:
             return call
         named = dict(zip(self.binder.names, values, strict=True))
         try:
-            found = {resolver.name: resolver.resolve(named) for resolver in self._resolvers()}
+            found = {resolver.name: resolver.resolve(named) for resolver in self._resolvers}
             return _with_facts(call, found)
         except Exception as error:
             return _unresolved(call, error)
 
     async def aresolved(self, call: Call, values: tuple[Any, ...]) -> Call:
         """Do what `resolved` does, and await look-ups that are coroutine functions."""
-        if call.problem is not None:
+        if call.problem is not None or not self._resolvers:
             return call
         named = dict(zip(self.binder.names, values, strict=True))
         try:
-            found = {resolver.name: await resolver.aresolve(named) for resolver in self._resolvers()}
+            found = {resolver.name: await resolver.aresolve(named) for resolver in self._resolvers}
             return _with_facts(call, found)
         except Exception as error:
             return _unresolved(call, error)
@@ -434,7 +437,7 @@ def _async_generator(guarded: Guarded, bound: Session | None) -> Callable[..., A
 
 
 async def _afinish(session: Session, effect: Effect) -> None:
-    if effect.error_type == "builtins.GeneratorExit":  # what is being closed may not wait
+    if isinstance(effect.error, GeneratorExit):  # what is being closed may not wait
         session.authorizer.finish_call(session, effect)
     else:
         await session.authorizer.afinish_call(session, effect)

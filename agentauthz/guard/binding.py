@@ -12,6 +12,7 @@ from typing import Any, Final, final
 from attrs import field, frozen
 
 from agentauthz.errors import InvalidArgument
+from agentauthz.values import ATOMIC, copy_plain
 
 _POSITIONAL: Final = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -32,13 +33,27 @@ class Binder:
     rest: int | None = field(default=None)  # where `*args` stands in the values
     named_rest: int | None = field(default=None)  # where `**kwargs` stands
 
+    def copied(self, values: tuple[Any, ...], hidden: frozenset[str]) -> tuple[Any, ...]:
+        """Return the values with plain containers copied, but for those of hidden parameters.
+
+        Raises:
+            InvalidArgument: the nesting is deeper than 200.
+        """
+        for value in values:
+            if type(value) not in ATOMIC:
+                pairs = zip(self.names, values, strict=True)
+                return tuple([value if name in hidden else copy_plain(value) for name, value in pairs])
+        return values  # nothing in them could change
+
     def facts(self, values: tuple[Any, ...], hidden: frozenset[str]) -> dict[str, object]:
         """Return the arguments by name: those of `**kwargs` by their own, those of `*args` as one list.
 
         Raises:
             InvalidArgument: `**kwargs` holds the name of another parameter.
         """
-        facts = {name: value for name, value in zip(self.names, values, strict=True) if name not in hidden}
+        facts = dict(zip(self.names, values, strict=True))
+        for name in hidden:
+            facts.pop(name, None)
         if self.rest is not None and self.names[self.rest] not in hidden:
             facts[self.names[self.rest]] = list(values[self.rest])
         if self.named_rest is not None and self.names[self.named_rest] not in hidden:

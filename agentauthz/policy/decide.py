@@ -46,23 +46,14 @@ def decide(rules: Rules, request: Request, inputs: Inputs) -> Decision:
     if stopped is not None:
         basis, reason = stopped
         return Decision(Outcome.DENY, basis, request.action, reasons=(reason,), policy_digest=rules.digest)
-    calls = [(seen, rules.verdict(seen)) for seen in judged(rules, inputs)]
-    granted = _granted(rules, request.action, calls[0][1]) if len(calls) == 1 else None
-    return _combine(rules, request.action, calls) if granted is None else granted
-
-
-def _granted(rules: Rules, action: str, found: Verdict) -> Decision | None:
-    """Return what `_combine` gives where permits without obligations are all there is: most decisions are this one."""
-    permits = found.true.get("permit")
-    if permits is None or len(found.true) > 1 or found.undetermined:
-        return None
-    for rule in permits:
-        if rule.obligations:
-            return None
-    if len(permits) > 1:
-        permits = tuple(sorted(permits, key=_name))
-    names, reasons = tuple([rule.name for rule in permits]), tuple([rule.permitted for rule in permits])
-    return Decision(Outcome.ALLOW, Basis.RULE, action, names, (), (), reasons, (), (), rules.digest)
+    seen = judged(rules, inputs)
+    if len(seen) == 1:
+        found = rules.verdict(inputs)
+        if (grants := found.grants) is not None:  # most decisions: what `_combine` would give, without its search
+            names, reasons = grants
+            return Decision(Outcome.ALLOW, Basis.RULE, request.action, names, (), (), reasons, (), (), rules.digest)
+        return _combine(rules, request.action, [(inputs, found)])
+    return _combine(rules, request.action, [(one, rules.verdict(one)) for one in seen])
 
 
 # ---- steps 1 and 2: authority
@@ -94,11 +85,9 @@ def _outside(what: str, place: int, hop: Delegation) -> tuple[Basis, Reason]:
 
 def _unknown_argument(rules: Rules, request: Request) -> tuple[Basis, Reason] | None:
     declared = rules.arguments(request.action)
-    if declared is None or request.args is UNKNOWN:
+    if declared is None or request.args is UNKNOWN or declared.issuperset(request.args):
         return None
     extra = sorted(set(request.args) - declared)
-    if not extra:
-        return None
     return Basis.ERROR, Reason("unknown_argument", f"`{request.action}` is declared without the argument `{extra[0]}`")
 
 
@@ -229,10 +218,6 @@ _TEXTS: Final = {
 
 def _reason(code: str, rule: CheckedRule) -> Reason:
     return Reason(code, rule.because or _TEXTS[code].format(rule.name), rule.name, rule.at, rule.because)
-
-
-def _name(rule: CheckedRule) -> str:
-    return rule.name
 
 
 def _missing_of(calls: Sequence[tuple[Inputs, Verdict]], rules: dict[str, CheckedRule]) -> tuple[str, ...]:

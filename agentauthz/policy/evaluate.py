@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property
 from typing import Final, TypeAlias, cast, final
 
 from attrs import field, frozen
 
+from agentauthz.decision import Reason
 from agentauthz.policy.builtins import (
     ARITHMETIC,
     COMPARISONS,
@@ -126,6 +128,15 @@ class Verdict:
 
     true: Mapping[Effect, tuple[CheckedRule, ...]]
     undetermined: Mapping[Effect, tuple[CheckedRule, ...]]
+
+    @cached_property
+    def grants(self) -> tuple[tuple[str, ...], tuple[Reason, ...]] | None:
+        """Return the names and reasons of an allow, where permits without obligations are all there is; else None."""
+        permits = self.true.get("permit", ())
+        if not permits or len(self.true) > 1 or self.undetermined or any(rule.obligations for rule in permits):
+            return None
+        ordered = sorted(permits, key=lambda rule: rule.name)
+        return tuple(rule.name for rule in ordered), tuple(rule.permitted for rule in ordered)
 
 
 def verdict(rules: Iterable[CheckedRule], inputs: Inputs) -> Verdict:

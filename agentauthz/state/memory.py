@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import Final, final
 
 from attrs import evolve, field, frozen
-
 
 _EMPTY: Final[Mapping[str, dt.datetime]] = MappingProxyType({})
 
@@ -41,8 +40,10 @@ class SessionMemory:
         """Return what is remembered now."""
         return self._state
 
-    def commit(self, seen: State, marks: Iterable[str], began: str | None, now: dt.datetime) -> bool:
+    def commit(self, seen: State, marks: Collection[str], began: str | None, now: dt.datetime) -> bool:
         """Add marks and a last-seen time in one step; False, and nothing added, if `seen` is out of date."""
+        if began is None and not marks:
+            return self._state is seen
         with self._lock:
             if self._state is not seen:
                 return False
