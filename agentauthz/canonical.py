@@ -211,6 +211,9 @@ def _decimal(value: object, walk: _Walk) -> Json:
         return _placeholder(value)
     if not Decimal.is_finite(number):
         return {"$d": Decimal.__str__(number).lower()}
+    plain = Decimal.__str__(number)
+    if len(plain) <= 38 and "E" not in plain and Decimal.__bool__(number):  # the short way to the same text
+        return {"$d": plain.rstrip("0").rstrip(".") if "." in plain else plain}
     sign, digits, exponent = Decimal.as_tuple(number)
     assert isinstance(exponent, int)
     text = "".join(map(str, digits)).lstrip("0")

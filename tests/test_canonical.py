@@ -93,7 +93,7 @@ UTC2: Final = dt.timezone(dt.timedelta(hours=2))
         (ABSENT, None), (UNKNOWN, {"$x": "unknown"}), (INVALID, {"$x": "invalid"}), (Record(None, {"a": 1}), {"a": 1}),
         (object(), {"$u": "object"}), (len, {"$u": "builtin_function_or_method"}), (1j, {"$u": "complex"}),
     ],
-    ids=repr,
+    ids=lambda part: type(part).__name__,
 )  # fmt: skip
 def test_each_tag(value: object, tree: object) -> None:
     """What JSON holds is itself; what it doesn't is tagged by its kind."""
@@ -313,3 +313,14 @@ def test_any_data_has_a_form(value: object) -> None:
 def test_frozen_and_raw_values_agree(value: object) -> None:
     """A value and the policy value made of it have one form, but for floats, which policies see as decimals."""
     assert jsonable(freeze(value)) == jsonable(value) or freeze(value) is INVALID
+
+
+@given(st.decimals(allow_nan=False, allow_infinity=False), st.integers(0, 60), st.integers(-60, 60))
+def test_equal_decimals_have_one_form(number: Decimal, zeros: int, exponent: int) -> None:
+    """However many zeros a decimal is written with, and with an exponent or without, its form is the same."""
+    sign, digits, place = number.as_tuple()
+    assert isinstance(place, int)
+    same = Decimal((sign, digits + (0,) * zeros, place - zeros))
+    assert canonical(same) == canonical(number)
+    whole = Decimal(10) ** abs(exponent)
+    assert canonical(whole) == canonical(Decimal(int(whole))) == canonical(Decimal((0, (1,), abs(exponent))))

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, cast, final
+from typing import Any, Final, TypeVar, cast, final
 
 from agentauthz.canonical import Json, bounded, canonical, encode, stamp, utf8
-from agentauthz.decision import Decision, Reason
+from agentauthz.decision import Decision, Obligation, Reason
 from agentauthz.keys import InstanceKey
 from agentauthz.principals import Chain, Delegation, Principal
 from agentauthz.records.record import (
@@ -32,6 +32,8 @@ from agentauthz.records.record import (
 from agentauthz.records.secrets import Secrets, escaped, member
 from agentauthz.request import Request, Resource, SessionFacts
 from agentauthz.values import UNKNOWN, Sentinel, Value
+
+T = TypeVar("T")
 
 MAX_PROSE: Final = 1000  # of a reason's text
 MAX_VALUE: Final = 2048  # of one value, with at most 400 elements
@@ -71,7 +73,7 @@ def decision_record(
     text repeats them. `ts` has a time zone.
     """
     draft = _Draft(key, Secrets(sensitive, args))
-    named, prose = draft.name, draft.prose
+    named, duties, inputs = draft.name, decision.obligations, draft.inputs(seen)
     tree: dict[str, Json] = {
         "v": VERSION,
         "type": "decision",
@@ -83,8 +85,8 @@ def decision_record(
         "mode": mode,
         "enforced": decision.enforced,
         "policy": _full({"digest": decision.policy_digest, "set": policy_set, "version": policy_version}),
-        "action": draft.action(decision.action, args, seen),
-        "resource": draft.resource(request.resource, seen),
+        "action": draft.action(decision.action, args, inputs),
+        "resource": draft.resource(request.resource, inputs),
         "actors": [draft.actor(who, i) for i, who in enumerate(_parties(request.chain))],
         "depth": request.chain.depth,
         "chain": [draft.hop(hop, f"/chain/{i}") for i, hop in enumerate(request.chain.delegations)],
@@ -95,25 +97,9 @@ def decision_record(
         "undetermined": draft.names(decision.undetermined, "/undetermined"),
         "missing": draft.names(decision.missing, "/missing"),
         "marks": draft.names(decision.marks, "/marks"),
-        "reasons": [
-            _full({
-                "code": reason.code,
-                "text": prose(reason.text, f"/reasons/{i}/text"),
-                "rule": reason.rule and named(reason.rule, f"/reasons/{i}/rule"),
-                "at": reason.at and named(reason.at, f"/reasons/{i}/at"),
-                "because": reason.because and prose(reason.because, f"/reasons/{i}/because"),
-            })
-            for i, reason in enumerate(draft.first(decision.reasons, "/reasons"))
-        ],
-        "obligations": [
-            {
-                "id": named(duty.id, f"/obligations/{i}/id"),
-                "type": named(duty.type, f"/obligations/{i}/type"),
-                "properties": draft.properties(duty.properties, f"/obligations/{i}/properties"),
-            }
-            for i, duty in enumerate(draft.first(decision.obligations, "/obligations"))
-        ],
-        "inputs": draft.inputs(seen),
+        "reasons": [draft.reason(each, f"/reasons/{i}") for i, each in draft.first(decision.reasons, "/reasons")],
+        "obligations": [draft.duty(each, f"/obligations/{i}") for i, each in draft.first(duties, "/obligations")],
+        "inputs": [*inputs],
         "explain": None if explain is None else draft.explain(explain),
         "ctx": draft.ctx(call_id, parent),
     }  # fmt: skip
@@ -127,6 +113,15 @@ def _full(members: dict[str, Json]) -> dict[str, Json]:
 
 def _parties(chain: Chain) -> list[Principal]:
     return [chain.subject, *(hop.to for hop in chain.delegations)]
+
+
+def _members(inputs: Iterable[dict[str, Json]], root: str) -> dict[str, Json]:
+    """Return the members of `root` among the inputs, those that have a value."""
+    return {
+        name: entry["value"]
+        for entry in inputs
+        if "value" in entry and (name := member(cast(str, entry["name"]), root)) is not None
+    }
 
 
 @final
@@ -172,41 +167,42 @@ class _Draft:
             self.oversized[pointer] = digest
         return {"$c": digest}
 
-    def first(self, items: Sequence[Any], pointer: str, limit: int = MAX_LISTED) -> Sequence[Any]:
-        """Return the first elements, and count the rest."""
+    def first(self, items: Sequence[T], pointer: str, limit: int = MAX_LISTED) -> Iterable[tuple[int, T]]:
+        """Return the first elements with their places, and count the rest."""
         if len(items) > limit:
             self.more[pointer] = len(items) - limit
-        return items[:limit]
+        return enumerate(items[:limit])
 
     def names(self, names: Sequence[str], pointer: str) -> list[Json]:
-        return [self.name(text, f"{pointer}/{i}") for i, text in enumerate(self.first(names, pointer))]
+        return [self.name(text, f"{pointer}/{i}") for i, text in self.first(names, pointer)]
 
     # ---- parts
 
-    def action(self, name: str, args: Mapping[str, object], seen: Iterable[tuple[str, Value]]) -> dict[str, Json]:
-        digest = self.key.digest("args", canonical(dict(args)))
-        written = _full({"name": self.name(name, "/action/name"), "args_digest": digest})
-        return self._with_members(written, "args", self.secrets.visible(seen), "args", "/action/args")
+    def inputs(self, seen: Sequence[tuple[str, Value]]) -> list[dict[str, Json]]:
+        shown = self.secrets.visible(seen)
+        return [self._input(*pair, f"/inputs/{i}") for i, pair in self.first(shown, "/inputs", MAX_INPUTS)]
 
-    def resource(self, resource: object, seen: Iterable[tuple[str, Value]]) -> dict[str, Json] | None:
+    def _input(self, path: str, value: Value, pointer: str) -> dict[str, Json]:
+        name = self.name(path, f"{pointer}/name")
+        if type(value) is Sentinel:
+            return {"name": name, "state": value.value}
+        return {"name": name, "state": "value", "value": self.value(value, f"{pointer}/value")}
+
+    def action(self, name: str, args: Mapping[str, object], inputs: Sequence[dict[str, Json]]) -> dict[str, Json]:
+        digest = self.key.digest("args", canonical(dict(args)))
+        return _full({
+            "name": self.name(name, "/action/name"), "args_digest": digest, "args": _members(inputs, "args"),
+        })  # fmt: skip
+
+    def resource(self, resource: object, inputs: Sequence[dict[str, Json]]) -> dict[str, Json] | None:
         if type(resource) is not Resource:
             return {"state": "unknown"} if resource is UNKNOWN else None
         found = self.value(resource.id, "/resource/id") if self.secrets.within(resource.id) else None
         name = found["$c"] if isinstance(found, dict) else self.name(resource.id, "/resource/id")
-        written = _full({"type": self.name(resource.type, "/resource/type"), "id": name})
-        return self._with_members(written, "attributes", seen, "resource", "/resource/attributes")
-
-    def _with_members(
-        self, written: dict[str, Json], under: str, seen: Iterable[tuple[str, Value]], root: str, pointer: str
-    ) -> dict[str, Json]:
-        """Add the members of `root` that the rules read, those that have a value."""
-        members = {
-            utf8(name): self.value(value, f"{pointer}/{escaped(name)}")
-            for path, value in seen
-            if (name := member(path, root)) is not None and type(value) is not Sentinel
-            if not (root == "resource" and name in ("type", "id"))
-        }
-        return {**written, under: members} if members else written
+        attributes = _members(inputs, "resource")
+        attributes.pop("type", None)
+        attributes.pop("id", None)
+        return _full({"type": self.name(resource.type, "/resource/type"), "id": name, "attributes": attributes})
 
     def actor(self, who: Principal, place: int) -> dict[str, Json]:
         pointer = f"/actors/{place}"
@@ -223,25 +219,27 @@ class _Draft:
             "via": hop.via,
         })  # fmt: skip
 
-    def properties(self, properties: Mapping[str, object], pointer: str) -> dict[str, Json]:
-        tree = self.value(dict(properties), pointer)
-        return tree if isinstance(tree, dict) else {}
+    def reason(self, reason: Reason, pointer: str) -> dict[str, Json]:
+        return _full({
+            "code": reason.code,
+            "text": self.prose(reason.text, f"{pointer}/text"),
+            "rule": reason.rule and self.name(reason.rule, f"{pointer}/rule"),
+            "at": reason.at and self.name(reason.at, f"{pointer}/at"),
+            "because": reason.because and self.prose(reason.because, f"{pointer}/because"),
+        })  # fmt: skip
 
-    def inputs(self, seen: Sequence[tuple[str, Value]]) -> list[Json]:
-        shown = self.first(self.secrets.visible(seen), "/inputs", MAX_INPUTS)
-        return [self._input(path, value, f"/inputs/{i}") for i, (path, value) in enumerate(shown)]
-
-    def _input(self, path: str, value: Value, pointer: str) -> Json:
-        written: dict[str, Json] = {"name": self.name(path, f"{pointer}/name")}
-        if type(value) is Sentinel:
-            return {**written, "state": value.value}
-        return {**written, "state": "value", "value": self.value(value, f"{pointer}/value")}
+    def duty(self, duty: Obligation, pointer: str) -> dict[str, Json]:
+        properties = self.value(dict(duty.properties), f"{pointer}/properties")
+        return _full({
+            "id": self.name(duty.id, f"{pointer}/id"), "type": self.name(duty.type, f"{pointer}/type"),
+            "properties": properties,
+        })  # fmt: skip
 
     def explain(self, part: object, pointer: str = "/explain", depth: int = 0) -> Json:
         """Write clauses: lists and objects as they are, each value in them as any other value."""
         if depth < MAX_CLAUSE and type(part) is list:
             items = self.first(part, pointer, MAX_INPUTS)
-            return [self.explain(item, f"{pointer}/{i}", depth + 1) for i, item in enumerate(items)]
+            return [self.explain(item, f"{pointer}/{i}", depth + 1) for i, item in items]
         if depth < MAX_CLAUSE and type(part) is dict:
             return {
                 utf8(str(name)): self._saw(item, str(part.get("expr")), f"{pointer}/saw")
@@ -276,7 +274,7 @@ class _Draft:
         return line
 
     def _finish(self, tree: dict[str, Json]) -> None:
-        pointers: list[Json] = [*self.first(self.redacted, "/meta/redacted")]
+        pointers: list[Json] = [pointer for _, pointer in self.first(self.redacted, "/meta/redacted")]
         tree["meta"] = _full({"redacted": pointers, "oversized": {**self.oversized}, "more": {**self.more}})
         for name in [name for name, value in tree.items() if value is None or value == [] or value == {}]:
             del tree[name]

@@ -69,6 +69,8 @@ class Secrets:
 
     def visible(self, seen: Iterable[tuple[str, Value]]) -> list[tuple[str, Value]]:
         """Return what was seen at other paths."""
+        if not self._paths:
+            return [(path, value) for path, value in seen if path != "args"]
         return [(path, value) for path, value in seen if not self.hides(path)]
 
     def within(self, tree: Json) -> bool:
