@@ -63,8 +63,8 @@ class Obligation:
 class Decision:
     """Be the answer to one request, and why. It has no truth value: ask `.allowed`.
 
-    `rules` are those that stood in the way (where allowed: the true permits), `undetermined` the rules
-    whose condition could not be decided, `marks` what the session carries once the call runs, `missing` the inputs that were absent, unknown or of the wrong
+    `rules` are those that stood in the way (where allowed: the true permits), `undetermined` the
+    forbids, reviews, limits, marks and permits with obligations whose condition could not be decided, `marks` what the session carries once the call runs, `missing` the inputs that were absent, unknown or of the wrong
     type. `enforced` is False only where observe mode lets a call run against its outcome.
     """
 
@@ -85,6 +85,10 @@ class Decision:
     def allowed(self) -> bool:
         """Say whether the call may run now."""
         return self.outcome is Outcome.ALLOW or not self.enforced
+
+    def _number(self, record_id: str) -> None:
+        """Give the decision the id of its record, in place: for who has just made it, before anyone else sees it."""
+        object.__setattr__(self, "record_id", record_id)
 
     def __bool__(self) -> bool:
         raise InvalidArgument("decision", "has no truth value: ask `decision.allowed`, or let `authorize` raise")

@@ -24,6 +24,9 @@ class InstanceKey:
 
     `epoch` names the key in every digest without telling anything about it, so that digests made before and
     after a change of keys can be told apart. The secret is never shown, copied or pickled.
+
+    Raises:
+        InvalidArgument: the secret is no bytes, or not 32 to 4096 of them.
     """
 
     __slots__ = ("_purposes", "_secret", "epoch")

@@ -1,6 +1,6 @@
 """Help users test their own tools: sessions without ceremony, and records to look at.
 
-The same helpers are pytest fixtures, through the plugin that comes with the package.
+The same helpers are pytest fixtures: `authz_allowing`, `authz_session` and `authz_records`.
 """
 
 from __future__ import annotations

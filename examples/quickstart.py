@@ -3,10 +3,11 @@
 from agentauthz import Authorizer, Denied, PolicySet, Principal, authorize
 
 policies = PolicySet.parse("""
-permit small_refund
-  on payments.refund
+permit support_refunds on payments.refund
   when subject is user and "support" in subject.roles
-   and actor == agent("shop-bot") and args.amount <= 500
+   and actor == agent("shop-bot")
+forbid large_refund on payments.refund
+  when args.amount > 500
   because "Support may refund up to 500"
 """)
 

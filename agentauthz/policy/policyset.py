@@ -97,6 +97,7 @@ class PolicySet:
         Raises:
             PolicyLoadError: the path is missing, unreadable, or holds no policy.
             PolicySyntaxError, PolicyCheckError: as `parse` does; bytes that are no UTF-8 too.
+            InvalidArgument: `path` is no path.
         """
         return cls._from_sources([decode(data, name) for name, data in _read(path)])
 

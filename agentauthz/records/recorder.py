@@ -76,8 +76,8 @@ class Recorder:
             self._use(tuple(one for one in self.sinks if one is not sink))
 
     def wants(self, decision: Decision) -> bool:
-        """Say whether any sink would do something with a record of `decision`; if not, it needn't be made."""
-        return self._always or any(sink.wants(decision) for sink in self._logging)
+        """Say whether a record of `decision` must be written: a sink does something with it, or refuses it as closed."""
+        return self._closed or self._always or any(sink.wants(decision) for sink in self._logging)
 
     def wants_effects(self) -> bool:
         """Say whether any sink would do something with a record of an effect."""
