@@ -7,6 +7,7 @@ import datetime as dt
 import json
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -482,6 +483,7 @@ def test_ids_are_unique_over_forks() -> None:
     with ids._series.lock:
         child = os.fork()
         if child == 0:
+            signal.alarm(20)  # a lock that nobody will release must fail the test, not hang it
             os.write(writer, b" ".join(ids.next(NOW).encode() for _ in range(50)))
             os._exit(0)
     os.close(writer)

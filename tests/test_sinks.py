@@ -7,6 +7,7 @@ import datetime as dt
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -250,6 +251,7 @@ def test_a_forked_child_writes_its_own_file(tmp_path: Path) -> None:
     with sink._files[os.getpid()]._lock:
         child = os.fork()
         if child == 0:
+            signal.alarm(20)  # a lock that nobody will release must fail the test, not hang it
             status = 1
             try:
                 _append(sink, _record(id="child"))
@@ -448,6 +450,8 @@ def test_a_cancelled_write_is_ended_first() -> None:
         await asyncio.sleep(0)
         write.cancel()
         await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not write.done()
         goes_on.set()
         with pytest.raises(asyncio.CancelledError):
             await write
