@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, final
 
-from agentauthz.policy.compile.index import NOTHING, Builder, entry
-from agentauthz.policy.compile.units import Codes, Node, Numbered, Question
+from agentauthz.policy.compile.demands import entry
+from agentauthz.policy.compile.index import NOTHING, Builder
+from agentauthz.policy.compile.units import Codes, Node, Question
 from agentauthz.policy.evaluate import Verdict
 from agentauthz.policy.inputs import Inputs
 from agentauthz.policy.syntax import CheckedRule, Effect, Pattern
@@ -83,7 +84,7 @@ class _Bucket:
 
     def __init__(self, action: str | None) -> None:
         self._action = action
-        self._rules: list[Numbered] = []
+        self._rules: list[tuple[int, CheckedRule]] = []
         self._outcome: Node | None = None
         self._unsure: Node | None = None
 

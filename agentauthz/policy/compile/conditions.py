@@ -52,6 +52,7 @@ _NEGATED: Final = {
 }
 _OPERATORS: Final[dict[str, type[ast.cmpop]]] = {
     "==": ast.Eq,
+    "!=": ast.NotEq,
     "<": ast.Lt,
     "<=": ast.LtE,
     ">": ast.Gt,
@@ -147,14 +148,20 @@ class Conditions:
         if mode in (Mode.TRUE, Mode.FALSE):
             parts = [self.condition(operand, mode) for operand in operands]
             return python.both(parts) if every else python.either(parts)
-        names = [python.fresh() for _ in operands]
-        settled = [
-            python.same(python.bind(name, self.condition(operand, mode)), python.fixed(not every))
-            for name, operand in zip(names, operands, strict=True)
-        ]
-        # none of them settles it, so each is the other answer or undetermined
-        unsettled = python.either([python.same(python.name(name), python.fixed(None)) for name in names])
-        rest = python.choose(unsettled, python.fixed(None), python.fixed(every))
+        negative = mode is Mode.OPPOSITE
+        settled: list[ast.expr] = []
+        unsettled: list[ast.expr] = []
+        for operand in operands:
+            if _certain(operand):
+                settled.append(self.condition(operand, Mode.FALSE if every is not negative else Mode.TRUE))
+                continue
+            name = python.fresh()
+            settled.append(python.same(python.bind(name, self.condition(operand, mode)), python.fixed(not every)))
+            unsettled.append(python.same(python.name(name), python.fixed(None)))
+        # where none of them settles it, each is the other answer or undetermined
+        rest = python.fixed(every)
+        if unsettled:
+            rest = python.choose(python.either(unsettled), python.fixed(None), rest)
         return python.choose(python.either(settled), python.fixed(not every), rest)
 
     def _truth_value(self, expr: Expr, mode: Mode) -> ast.expr:
@@ -189,14 +196,28 @@ class Conditions:
         known = constant(right)
         types = KINDRED.get(type(known)) if operator == "==" or type(known) in ORDERED else None
         if types is None:
-            function = python.use(COMPARISONS[operator])
-            return self._answered(python.call(function, self.value(left), self.value(right)), mode)
+            if operator == "==" and mode is Mode.OPPOSITE:
+                return self._compared(left, "!=", right)
+            return self._answered(self._compared(left, operator, right), mode)
         if isinstance(known, Principal):
             return self._one_of(left, frozenset({known}), mode)
         guard, again = self.paths.guard(self.operand(left), types)
         if isinstance(known, bool):
             return self._tested(guard, python.same(again(), python.fixed(known)), mode)
         return self._tested(guard, python.compare(again(), _OPERATORS[operator](), python.use(known)), mode)
+
+    def _compared(self, left: Expr, operator: str, right: Expr) -> ast.expr:
+        """Compile a comparison of what isn't known before; most that are equal or not are strings."""
+        python = self.python
+        function = python.use(COMPARISONS[operator])
+        if operator not in ("==", "!=") or not isinstance(right, Path):
+            return python.call(function, self.value(left), self.value(right))
+        text = python.use(str)
+        (ours, again), (theirs, once_more) = (self.paths.bound(self.value(side)) for side in (left, right))
+        texts = python.both([python.same(python.type_of(side), text) for side in (ours, theirs)])
+        same = python.compare(again(), _OPERATORS[operator](), once_more())
+        # the right side wasn't read yet where the left one is no string
+        return python.choose(texts, same, python.call(function, again(), self.value(right)))
 
     def _identity(self, path: Path) -> ast.expr:
         return self.python.attribute(self.paths.root(path.root), "identity")
@@ -338,6 +359,17 @@ def _enter(over: object, rounds: int, nodes: int) -> int | None:
         return None
     rounds *= len(cast("tuple[object, ...]", over))
     return None if rounds * nodes > MAX_LOOP else rounds
+
+
+def _certain(expr: Expr) -> bool:
+    """Say whether an operand is about who acts, which is never undetermined."""
+    match expr:
+        case Is(operand):
+            return _is_principal(operand)
+        case Compare("==" | "!=", left, right):
+            return all(_is_principal(side) or type(constant(side)) is Principal for side in (left, right))
+        case _:
+            return False
 
 
 def _is_principal(expr: Expr) -> bool:

@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from typing import Final, NamedTuple, TypeAlias, cast, final
+from collections.abc import Callable, Hashable, Sequence
+from typing import Final, final
 
 from attrs import frozen
 
-from agentauthz.policy.compile.conditions import Conditions
-from agentauthz.policy.compile.demands import Demand, Slot, demands
-from agentauthz.policy.compile.operands import Paths, count_uses
-from agentauthz.policy.compile.python import Python, code_of
-from agentauthz.policy.compile.units import Codes, Node, Numbered, Question, counts, leaf
-from agentauthz.policy.compile.values import LISTS, type_name
+from agentauthz.policy.compile.demands import Demand, Entry, Slot
+from agentauthz.policy.compile.lookups import Table, lookups
+from agentauthz.policy.compile.units import Codes, Node, Numbered, Question, all_defined, counts, leaf
 from agentauthz.policy.inputs import Inputs
-from agentauthz.policy.syntax import CheckedRule, Path
-from agentauthz.principals import Principal
-from agentauthz.values import INVALID, Value
 
 _FEW: Final = 10  # rules that are asked sooner than looked up
 _ENOUGH: Final = 16  # undetermined permits that anybody asks for
-
-
-class Entry(NamedTuple):
-    """Be a rule with its number, and what it demands."""
-
-    number: int
-    rule: CheckedRule
-    demands: tuple[Demand, ...]
 
 
 @final
@@ -42,12 +28,28 @@ class _Nothing:
 NOTHING: Final = _Nothing()
 
 
-Read: TypeAlias = Callable[[Inputs], Value]
+@final
+class _Pending:
+    """Be a node that is built when it is first asked, and then takes its own place: of many keys most never are."""
 
+    __slots__ = ("_build", "_entries", "_key", "_table")
 
-def entry(number: int, rule: CheckedRule) -> Entry:
-    """Return a rule with what it demands."""
-    return Entry(number, rule, tuple(demands(rule.condition)))
+    def __init__(
+        self, build: Callable[[Sequence[Entry]], Node], entries: list[Entry], table: Table, key: Hashable
+    ) -> None:
+        self._build = build
+        self._entries = entries
+        self._table = table
+        self._key = key
+
+    def add(self, entry: Entry) -> None:
+        """Add a rule."""
+        self._entries.append(entry)
+
+    def ask(self, inputs: Inputs) -> Codes:
+        """Return the codes of the rules for one call's inputs."""
+        node = self._table[self._key] = self._build(self._entries)
+        return node.ask(inputs)
 
 
 @final
@@ -60,144 +62,65 @@ class Builder:
 
     def build(self, entries: Sequence[Entry]) -> Node:
         """Return what asks the rules, by what they demand where they are many."""
-        if len(entries) > _FEW:
-            chosen = _choose(entries)
-            kept = {slot: found for slot, found in chosen.items() if slot is not None and len(found) > 2}
-            if kept:
-                rest = [found for slot, part in chosen.items() if slot not in kept for found in part]
-                rest.sort(key=lambda found: found.number)
-                return Index([Lookup(self, slot, found) for slot, found in kept.items()], self._leaf(rest))
-        return self._leaf(entries)
+        looked_up, rest = _choose(entries) if len(entries) > _FEW else ({}, entries)
+        if not looked_up:
+            return self._leaf(entries)
+        tables = {slot: self._table(slot, found) for slot, found in looked_up.items()}
+        paths = {slot: _demanded(found[0], slot).path for slot, found in looked_up.items()}
+        everything = [_numbered(found) for found in entries]
+
+        def otherwise(inputs: Inputs) -> Codes:
+            return all_defined(everything, self.question, inputs)
+
+        try:
+            return lookups(tables, paths, self._leaf(rest), self.action, otherwise)
+        except RecursionError:  # called from too deep for Python's compiler: each rule is asked
+            return self._leaf(entries)
 
     def _leaf(self, entries: Sequence[Entry]) -> Node:
         if not entries:
             return NOTHING
-        rules: list[Numbered] = [(found.number, found.rule) for found in entries]
-        return leaf(rules, self.question, self.action, _ENOUGH if self.question is Question.UNSURE else None)
+        enough = _ENOUGH if self.question is Question.UNSURE else None
+        return leaf([_numbered(entry) for entry in entries], self.question, self.action, enough)
+
+    def _table(self, slot: Slot, entries: Sequence[Entry]) -> Table:
+        """Return what asks the rules by the key that they demand in a slot; None is where the slot has no key."""
+        table: Table = {}
+        pending: dict[Hashable, _Pending] = {}
+        for entry in entries:
+            demanded = _demanded(entry, slot)
+            rest = entry.given(demanded)
+            for key in demanded.keys:
+                if key in pending:
+                    pending[key].add(rest)
+                else:
+                    table[key] = pending[key] = _Pending(self.build, [rest], table, key)
+        unsure = self.question is Question.UNSURE
+        # they may be undetermined where the slot has no key: who counts then is asked whatever the slot holds
+        asked = [entry.without(slot) for entry in entries if unsure or counts(entry.rule)]
+        table[None] = _Pending(self.build, asked, table, None) if asked else NOTHING
+        return table
 
 
-def _choose(entries: Sequence[Entry]) -> dict[Slot | None, list[Entry]]:
-    """Return the rules by the slot that selects best among them; None: they demand nothing."""
+def _demanded(entry: Entry, slot: Slot) -> Demand:
+    return next(demand for demand in entry.demands if demand.slot == slot)
+
+
+def _numbered(entry: Entry) -> Numbered:
+    return Numbered(entry.number, entry.rule, entry.condition)
+
+
+def _choose(entries: Sequence[Entry]) -> tuple[dict[Slot, list[Entry]], Sequence[Entry]]:
+    """Return the rules by the slot that selects best among them, and those that nothing selects."""
     keys: dict[Slot, set[Hashable]] = defaultdict(set)
-    for found in entries:
-        for demand in found.demands:
+    for entry in entries:
+        for demand in entry.demands:
             keys[demand.slot].update(demand.keys)
     distinct = {slot: len(values) for slot, values in keys.items()}
     chosen: dict[Slot | None, list[Entry]] = defaultdict(list)
-    for found in entries:
-        slots = [demand.slot for demand in found.demands]
-        chosen[max(slots, key=distinct.__getitem__) if slots else None].append(found)
-    return chosen
-
-
-@final
-class Index:
-    """Ask the rules that demand nothing, and those that a look-up finds."""
-
-    __slots__ = ("_lookups", "_rest", "ask")
-
-    def __init__(self, lookups: Sequence[Lookup], rest: Node) -> None:
-        self._lookups = lookups
-        self._rest = rest
-        self.ask: Callable[[Inputs], Codes] = lookups[0].ask if rest is NOTHING and len(lookups) == 1 else self._ask
-
-    def _ask(self, inputs: Inputs) -> Codes:
-        codes = self._rest.ask(inputs)
-        for lookup in self._lookups:
-            codes += lookup.ask(inputs)
-        return codes
-
-
-@final
-class Lookup:
-    """Find rules by the value that the inputs have in one slot."""
-
-    __slots__ = ("_builder", "_entries", "_found", "_otherwise", "_read", "_slot", "ask")
-
-    def __init__(self, builder: Builder, slot: Slot, entries: Sequence[Entry]) -> None:
-        self._builder = builder
-        self._slot = slot
-        self._entries = entries
-        # a list of entries becomes a node when it is first found: of many keys most are never asked for
-        self._found: dict[Hashable, Node | list[Entry]] = {}
-        self._otherwise: Node | None = None
-        for found in entries:
-            for demand in found.demands:
-                if demand.slot == slot:
-                    self._insert(found, demand)
-        first = next(demand for demand in entries[0].demands if demand.slot == slot)
-        self._read = _reader(slot, first.path, builder.action)
-        self.ask: Callable[[Inputs], Codes] = self._ask_each if slot.operator == "holds" else self._ask_one
-
-    def _insert(self, found: Entry, demand: Demand) -> None:
-        rest = found._replace(demands=tuple(d for d in found.demands if d is not demand))
-        for key in demand.keys:
-            self._found.setdefault(key, []).append(rest)  # type: ignore[union-attr]
-
-    def _ask_one(self, inputs: Inputs) -> Codes:
-        key = self._read(inputs)
-        if key is INVALID:
-            return self._unsettled(inputs)
-        node = self._found.get(key)
-        if node is None:
-            return ()
-        if type(node) is list:
-            node = self._found[key] = self._builder.build(node)
-        return cast(Node, node).ask(inputs)
-
-    def _ask_each(self, inputs: Inputs) -> Codes:
-        elements = self._read(inputs)
-        if elements is INVALID:
-            return self._unsettled(inputs)
-        codes: Codes = ()
-        settled = True
-        for key in _strings(cast("tuple[Value, ...]", elements)):
-            if key is None:
-                settled = False
-                continue
-            node = self._found.get(key)
-            if node is not None:
-                if type(node) is list:
-                    node = self._found[key] = self._builder.build(node)
-                codes += cast(Node, node).ask(inputs)
-        return codes if settled else codes + self._unsettled(inputs)
-
-    def _unsettled(self, inputs: Inputs) -> Codes:
-        """Ask the rules that may be undetermined now, and for whom that matters."""
-        if self._otherwise is None:
-            unsure = self._builder.question is Question.UNSURE
-            kept = [found for found in self._entries if unsure or counts(found.rule)]
-            kept = [found._replace(demands=tuple(d for d in found.demands if d.slot != self._slot)) for found in kept]
-            self._otherwise = self._builder.build(kept)
-        return self._otherwise.ask(inputs)
-
-
-def _strings(elements: tuple[Value, ...]) -> Iterator[str | None]:
-    """Return the different strings among the elements, and None where there is something else."""
-    seen: set[str | None] = set()
-    for element in elements:
-        key = element if type(element) is str else None
-        if key not in seen:
-            seen.add(key)
-            yield key
-
-
-# ---- reading a slot
-
-
-def _reader(slot: Slot, path: Path, action: str | None) -> Read:
-    """Return a function that gives the key to look up, INVALID where there is none of the slot's type."""
-    python = Python()
-    python.at(path.span)
-    conditions = Conditions(Paths(python, action, count_uses(())))
-    paths = conditions.paths
-    operand = paths.operand(path)
-    if slot.operator == "is":
-        code = python.call(python.use(type_name), paths.value(operand))
-    else:
-        guard, again = paths.guard(operand, LISTS if slot.operator == "holds" else slot.types)
-        value = python.attribute(again(), "identity") if Principal in slot.types else again()
-        code = python.choose(guard, value, python.use(INVALID))
-    function = python.function("read", ["inputs"], [*paths.prologue, python.give(code)])
-    exec(code_of([function], path.span.source.name), python.globals)  # noqa: S102
-    return cast(Read, python.globals["read"])
+    for entry in entries:
+        slots = [demand.slot for demand in entry.demands]
+        chosen[max(slots, key=distinct.__getitem__) if slots else None].append(entry)
+    # looking up costs as much as asking two rules
+    kept = {slot: found for slot, found in chosen.items() if slot is not None and len(found) > 2}
+    return kept, sorted(entry for slot, part in chosen.items() if slot not in kept for entry in part)

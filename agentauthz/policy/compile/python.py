@@ -129,9 +129,9 @@ class Python:
         """Return `name += value`."""
         return ast.AugAssign(ast.Name(name, _STORE, **self._place), ast.Add(), value, **self._place)
 
-    def when(self, test: ast.expr, then: Sequence[ast.stmt]) -> ast.stmt:
-        """Return `if test: then`."""
-        return ast.If(test, list(then), [], **self._place)
+    def when(self, test: ast.expr, then: Sequence[ast.stmt], otherwise: Sequence[ast.stmt] = ()) -> ast.stmt:
+        """Return `if test: then`, and `else: otherwise` where there is any."""
+        return ast.If(test, list(then), list(otherwise), **self._place)
 
     def each(self, name: str, over: ast.expr, body: Sequence[ast.stmt]) -> ast.stmt:
         """Return `for name in over: body`."""

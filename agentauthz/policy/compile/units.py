@@ -8,22 +8,29 @@ from __future__ import annotations
 
 import ast
 import enum
-from collections.abc import Callable, Iterator, Sequence
-from typing import Final, Protocol, TypeAlias, cast, final
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final, NamedTuple, Protocol, TypeAlias, cast, final
 
 from agentauthz.policy.compile.conditions import Conditions, Mode
 from agentauthz.policy.compile.operands import Paths, count_uses
 from agentauthz.policy.compile.python import Python, code_of
 from agentauthz.policy.evaluate import answer, size
 from agentauthz.policy.inputs import Inputs
-from agentauthz.policy.syntax import CheckedRule
+from agentauthz.policy.syntax import CheckedRule, Expr
 
 Codes: TypeAlias = tuple[int, ...]
-Numbered: TypeAlias = tuple[int, CheckedRule]
 
 _MOST_RULES: Final = 32  # of one function
 _MOST_NODES: Final = 3_000  # of one function, where it has more than one rule
 _MOST_COMPILED: Final = 8  # functions of one leaf that one decision waits for
+
+
+class Numbered(NamedTuple):
+    """Be a rule with its number, and what of its condition is still to be asked (None: nothing)."""
+
+    number: int
+    rule: CheckedRule
+    condition: Expr | None
 
 
 class Question(enum.Enum):
@@ -57,6 +64,11 @@ def defined(number: int, rule: CheckedRule, question: Question, inputs: Inputs) 
     return (number,) if result else ()
 
 
+def all_defined(rules: Iterable[Numbered], question: Question, inputs: Inputs) -> Codes:
+    """Return the codes of some rules as the definition gives them."""
+    return tuple(code for number, rule, _ in rules for code in defined(number, rule, question, inputs))
+
+
 @final
 class Unit:
     """Be some rules that are compiled together; `action` is the only one that they are asked about, or None.
@@ -78,13 +90,13 @@ class Unit:
             self._wait -= 1
             return self._defined(inputs)
         try:
-            self.ask = compiled(self._rules, self._question, self._action)
+            self.ask = compiled(self._rules, self._question, self._action, self._defined)
         except Exception:  # too deep for Python's compiler, from where we were called: the definition goes on
             self.ask = self._defined
         return self.ask(inputs)
 
     def _defined(self, inputs: Inputs) -> Codes:
-        return tuple(code for number, rule in self._rules for code in defined(number, rule, self._question, inputs))
+        return all_defined(self._rules, self._question, inputs)
 
 
 @final
@@ -122,8 +134,7 @@ def _split(rules: Sequence[Numbered]) -> Iterator[Sequence[Numbered]]:
         part: list[Numbered] = []
         nodes = 0
         for numbered in rules[start : start + _MOST_RULES]:
-            condition = numbered[1].condition
-            own = 1 if condition is None else size(condition)
+            own = 1 if numbered.condition is None else size(numbered.condition)
             if part and nodes + own > _MOST_NODES:
                 yield part
                 part, nodes = [], 0
@@ -135,40 +146,43 @@ def _split(rules: Sequence[Numbered]) -> Iterator[Sequence[Numbered]]:
 # ---- one function
 
 
-def compiled(rules: Sequence[Numbered], question: Question, action: str | None) -> Callable[[Inputs], Codes]:
-    """Return the function that answers for `rules`.
+def compiled(
+    rules: Sequence[Numbered], question: Question, action: str | None, otherwise: Callable[[Inputs], Codes]
+) -> Callable[[Inputs], Codes]:
+    """Return the function that answers for `rules`; `otherwise` does where what they share can't be read.
 
     Raises:
         RecursionError: the rules are too deep for Python's compiler, from this depth of calls.
     """
     python = Python()
-    paths = Paths(python, action, count_uses(rule.condition for _, rule in rules))
+    paths = Paths(python, action, count_uses(numbered.condition for numbered in rules))
     conditions = Conditions(paths)
     found = "found"
     body = [statement for numbered in rules for statement in _rule(conditions, numbered, question, found)]
     start, end = python.assign(found, python.several([])), python.give(python.name(found))
-    function = python.function("rules", ["inputs"], [start, *paths.prologue, *body, end])
+    failed = python.give(python.call(python.use(otherwise), python.name("inputs")))
+    shared = [python.attempt(paths.prologue, [failed])] if paths.prologue else []
+    function = python.function("rules", ["inputs"], [start, *shared, *body, end])
     exec(code_of([*conditions.functions, function], _filename(rules)), python.globals)  # noqa: S102
     return cast("Callable[[Inputs], Codes]", python.globals["rules"])
 
 
 def _rule(conditions: Conditions, numbered: Numbered, question: Question, found: str) -> list[ast.stmt]:
-    number, rule = numbered
+    number, rule, condition = numbered
     python = conditions.python
     python.at(rule.span)
     true, undetermined = (python.add(found, python.several([python.fixed(code)])) for code in (number, ~number))
-    if rule.condition is None:
+    if condition is None:
         return [] if question is Question.UNSURE else [true]
     if question is Question.OUTCOME and not counts(rule):
-        tests = [python.when(conditions.condition(rule.condition, Mode.TRUE), [true])]
+        tests = [python.when(conditions.condition(condition, Mode.TRUE), [true])]
     else:
-        name = python.fresh()
-        tests = [
-            python.assign(name, conditions.condition(rule.condition, Mode.ANSWER)),
-            python.when(python.same(python.name(name), python.fixed(None)), [undetermined]),
-        ]
-        if question is Question.OUTCOME:
-            tests.append(python.when(python.name(name), [true]))
+        test, again = conditions.paths.bound(conditions.condition(condition, Mode.ANSWER))
+        if question is Question.UNSURE:
+            tests = [python.when(python.same(test, python.fixed(None)), [undetermined])]
+        else:
+            named = python.when(again(), [true], [undetermined])
+            tests = [python.when(python.other(test, python.fixed(False)), [named])]
     ask = python.call(
         python.use(defined), python.fixed(number), python.use(rule), python.use(question), python.name("inputs")
     )
@@ -176,5 +190,5 @@ def _rule(conditions: Conditions, numbered: Numbered, question: Question, found:
 
 
 def _filename(rules: Sequence[Numbered]) -> str:
-    names = {rule.span.source.name for _, rule in rules}
+    names = {rule.span.source.name for _, rule, _ in rules}
     return names.pop() if len(names) == 1 else "<policies>"

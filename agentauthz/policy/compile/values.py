@@ -56,6 +56,11 @@ def strings(value: Value) -> Value:
     return value if kind is Sentinel else INVALID
 
 
+def distinct(collection: tuple[Value, ...]) -> tuple[Value, ...]:
+    """Return the different strings of a collection, and None where it holds anything else."""
+    return tuple(dict.fromkeys(element if type(element) is str else None for element in collection))
+
+
 def lacks(collection: tuple[Value, ...]) -> Answer:
     """Answer whether a string is in a collection where Python found none that is equal."""
     for element in collection:
