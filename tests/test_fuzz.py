@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentauthz import PolicySet
 from agentauthz.errors import PolicyError, PolicySyntaxError
 from agentauthz.policy.builtins import KEYWORDS
 from agentauthz.policy.format import format_statement
@@ -30,8 +31,12 @@ def _parse(text: str) -> tuple[Diagnostic, ...]:
     return problems
 
 
+def _policy_set(text: str) -> tuple[Diagnostic, ...]:
+    return PolicySet.parse(text, "fuzz").warnings
+
+
 # Each entry gets everything in this file; a further one is a line here.
-ENTRIES: Final[dict[str, Entry]] = {"parse": _parse}
+ENTRIES: Final[dict[str, Entry]] = {"parse": _parse, "policy set": _policy_set}
 
 
 @pytest.fixture(params=sorted(ENTRIES), scope="module")
