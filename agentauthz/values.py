@@ -68,7 +68,8 @@ class Record(dict[str, Value]):
     __slots__ = ("_read",)
 
     def __init__(self, read: Callable[[str], object] | None = None, known: Mapping[str, Value] = {}) -> None:
-        super().__init__(known)
+        if known:
+            self.update(known)
         self._read = read
 
     def __missing__(self, name: str) -> Value:
@@ -113,13 +114,15 @@ def record_of(mapping: Mapping[str, object]) -> Record:
     Raises:
         InvalidArgument: a name that is no string.
     """
-    known = {}
+    record = Record()
     for name, value in dict(mapping).items():
-        if not isinstance(name, str):
-            raise InvalidArgument("args", "must have names that are strings")
-        if not name.startswith("_"):
-            known[str.__str__(name)] = freeze(value)
-    return Record(None, known)
+        if type(name) is not str:
+            if not isinstance(name, str):
+                raise InvalidArgument("args", "must have names that are strings")
+            name = str.__str__(name)
+        if name[:1] != "_":
+            record[name] = value if type(value) is str else freeze(value)
+    return record
 
 
 def number(value: int | Decimal) -> Value:
@@ -256,8 +259,10 @@ def field_reader(value: object) -> Callable[[str], object] | None:
     Mappings, attrs, dataclass and pydantic objects have fields; methods and other attributes don't exist.
     """
     if isinstance(value, dict):
-        small = dict.__len__(value) <= MAX_ELEMENTS
-        return (lambda name: dict.get(value, name)) if small else None
+        if dict.__len__(value) > MAX_ELEMENTS:
+            return None
+        # a subclass's own `get` may lie
+        return value.get if type(value) is dict else lambda name: dict.get(value, name)
     if isinstance(value, Mapping):
         return _mapping_reader(value)
     names = _field_names(type(value))

@@ -255,11 +255,17 @@ class Authorizer:
 
     def finish_call(self, session: Session, effect: Effect) -> None:
         """Remember and record how a call ended; a sink that fails now is logged, since the call has run."""
-        self._recording.write_effect(session, effect, self._finished(session, effect))
+        if self._matters(effect):
+            self._recording.write_effect(session, effect, self._finished(session, effect))
 
     async def afinish_call(self, session: Session, effect: Effect) -> None:
         """Do what `finish_call` does without blocking the loop on a sink."""
-        await self._recording.awrite_effect(session, effect, self._finished(session, effect))
+        if self._matters(effect):
+            await self._recording.awrite_effect(session, effect, self._finished(session, effect))
+
+    def _matters(self, effect: Effect) -> bool:
+        """Say whether an effect is to be recorded, as its decision was, or remembered."""
+        return effect.decision.record_id is not None or effect.decision.action in self._policies.tracked
 
     def _finished(self, session: Session, effect: Effect) -> dt.datetime:
         now = self.now()
@@ -272,12 +278,12 @@ class Authorizer:
     def _taken(self, case: Case) -> Verdict:
         if self._recording.recorder.writing():  # a sink that asks for decisions would be asked to record them
             return Verdict(failed(case, "inside_a_sink", "a sink may not ask for a decision"))
-        return self._recording.write(case, self._recording.identified(case, judged(case)))
+        return self._recording.write(case, judged(case))
 
     async def _ataken(self, case: Case) -> Verdict:
         if self._recording.recorder.writing():
             return Verdict(failed(case, "inside_a_sink", "a sink may not ask for a decision"))
-        return await self._recording.awrite(case, self._recording.identified(case, judged(case)))
+        return await self._recording.awrite(case, judged(case))
 
     def _of_session(self, session: Session, call: Call) -> Case:
         resource: Resource | Unknown | None = UNKNOWN
@@ -302,16 +308,16 @@ class Authorizer:
             raise InvalidArgument("request", f"must be a Request, not {type(request).__name__}")
         given = request.session
         call = Call(request.action, request.args, request.resource)
-        if type(given) is not SessionFacts:
-            memory = SessionMemory(request.now)
-            return Case(self._policies, memory, call, lambda _: request, request.now, self._observing(request.now))
+        observing = self._observing(request.now)
+        if type(given) is not SessionFacts:  # nothing to remember it by
+            return Case(self._policies, SessionMemory(request.now), call, lambda _: request, request.now, observing)
         memory = self._memory(given.id, given.started, keep=True)
         tracked = self._tracked
 
         def merged(state: State) -> Request:
             return request.with_session(_merged(given, state, tracked))
 
-        return Case(self._policies, memory, call, merged, request.now, self._observing(request.now))
+        return Case(self._policies, memory, call, merged, request.now, observing)
 
     def _observing(self, now: dt.datetime) -> bool:
         return self._observe_until is not None and now < self._observe_until

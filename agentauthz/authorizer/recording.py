@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-from typing import Final, cast, final
+from typing import Final, final
 
 from attrs import evolve
 
@@ -29,15 +29,11 @@ class Recording:
         self._key: Final = key
         self._ids: Final = RecordIds()
 
-    def identified(self, case: Case, judged: Judged) -> Judged:
-        """Return the same with the id of its record."""
-        return evolve(judged, decision=evolve(judged.decision, record_id=self._ids.next(case.now)))
-
     def write(self, case: Case, judged: Judged) -> Verdict:
-        """Record a decision; the verdict is a denial where that fails."""
+        """Record a decision, and give it the record's id; the verdict is a denial where that fails."""
         try:
-            if (record := self._record(case, judged)) is not None:
-                self.recorder.write(record)
+            if self.recorder.wants(judged.decision):
+                self.recorder.write(self._record(case, judged))
         except Exception as error:  # what can't be recorded must not happen
             return _unrecorded(judged, error)
         return _verdict(judged)
@@ -45,8 +41,8 @@ class Recording:
     async def awrite(self, case: Case, judged: Judged) -> Verdict:
         """Do what `write` does without blocking the loop on a sink."""
         try:
-            if (record := self._record(case, judged)) is not None:
-                await self.recorder.awrite(record)
+            if self.recorder.wants(judged.decision):
+                await self.recorder.awrite(self._record(case, judged))
         except Exception as error:
             return _unrecorded(judged, error)
         return _verdict(judged)
@@ -67,13 +63,12 @@ class Recording:
             except Exception:  # the call has run: its result must not be lost for it
                 _log_lost(record)
 
-    def _record(self, case: Case, judged: Judged) -> DecisionRecord | None:
+    def _record(self, case: Case, judged: Judged) -> DecisionRecord:
         decision, request, inputs = judged.decision, judged.request, judged.inputs
-        if not self.recorder.wants(decision):
-            return None
+        decision._number(own := self._ids.next(case.now))
         refused = decision.outcome is not Outcome.ALLOW
         return decision_record(
-            id=cast(str, decision.record_id),
+            id=own,
             ts=case.now,
             request=request,
             args={} if request.args is UNKNOWN else request.args,
@@ -88,12 +83,12 @@ class Recording:
         )
 
     def _effect(self, session: Session, effect: Effect, now: dt.datetime) -> EffectRecord | None:
-        if not self.recorder.wants_effects():
-            return None
+        if (of := effect.decision.record_id) is None or not self.recorder.wants_effects():
+            return None  # what wasn't recorded has no effect to tell of
         return EffectRecord(
             id=self._ids.next(now),
             ts=now,
-            of=cast(str, effect.decision.record_id),
+            of=of,
             status=effect.status,
             action=effect.decision.action,
             session=session.id,

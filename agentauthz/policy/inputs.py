@@ -61,15 +61,17 @@ class Inputs:
         """Hold `request`'s roots, or share those of `origin`, which may be of another action."""
         self.request = request
         self.delegations = chain
-        self.subject = chain.subject
-        self.actor = chain.actor
+        self.subject = self.actor = chain.subject
+        if chain.delegations:
+            self.actor = chain.delegations[-1].to
         self.permitted_by = permitted_by
         self._origin = origin
         self._permitted: dict[str, Answer] | None = None
         if origin is None:
             self.name = request.action
-            # nearly every rule reads them, and finding an empty slot first costs as much again
-            self.args = _args(request)
+            # nearly every rule reads these two, and finding an empty slot first costs as much again
+            self.args = _unknown() if request.args is UNKNOWN else record_of(request.args)
+            self.resource = ABSENT if request.resource is None else _resource(request.resource)
         else:
             self.name = origin.name
 
@@ -160,11 +162,7 @@ def _unknown() -> Record:
     return Record(lambda _: UNKNOWN)
 
 
-def _args(request: Request) -> Value:
-    return _unknown() if request.args is UNKNOWN else record_of(request.args)
-
-
-def _resource(resource: Resource | Unknown | None) -> Value:
+def _resource(resource: Resource | Unknown) -> Value:
     # a `Resource` needs no search for what it is
     return resource.__agentauthz_value__() if type(resource) is Resource else freeze(resource)
 
@@ -172,7 +170,6 @@ def _resource(resource: Resource | Unknown | None) -> Value:
 _ROOTS: Final[Mapping[str, Callable[[Request], Value]]] = {
     "action": lambda request: Record(None, {"name": request.action}),
     "approver": lambda _: UNKNOWN,
-    "resource": lambda request: _resource(request.resource),
     "route": lambda request: freeze(request.route),
     "purpose": lambda request: freeze(request.purpose),
     "session": lambda request: _session_value(request.session),

@@ -77,7 +77,12 @@ class Recorder:
 
     def wants(self, decision: Decision) -> bool:
         """Say whether a record of `decision` must be written: a sink does something with it, or refuses it as closed."""
-        return self._closed or self._always or any(sink.wants(decision) for sink in self._logging)
+        if self._closed or self._always:
+            return True
+        for sink in self._logging:  # noqa: SIM110  (asked at every decision, and a generator costs more than its answer)
+            if sink.wants(decision):
+                return True
+        return False
 
     def wants_effects(self) -> bool:
         """Say whether any sink would do something with a record of an effect."""

@@ -27,6 +27,9 @@ class State:
     done: Mapping[str, dt.datetime] = _EMPTY
 
 
+_NOTHING_YET: Final = State()
+
+
 @final
 class SessionMemory:
     """Remember one session's past, shared by all that are delegated from it. Safe for threads."""
@@ -34,7 +37,7 @@ class SessionMemory:
     def __init__(self, started: dt.datetime) -> None:
         self.started = started
         self._lock = threading.Lock()
-        self._state = State()
+        self._state = _NOTHING_YET
 
     def read(self) -> State:
         """Return what is remembered now."""
