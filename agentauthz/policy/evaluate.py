@@ -53,7 +53,7 @@ from agentauthz.values import ABSENT, INVALID, UNKNOWN, Sentinel, Unordered, Val
 
 MAX_LOOP: Final = 1_000_000  # nodes that one quantifier may visit, those around it multiplied in
 
-_STATES: Final = {ABSENT: "absent", UNKNOWN: "unknown", INVALID: "of the wrong type"}
+STATES: Final = {ABSENT: "absent", UNKNOWN: "unknown", INVALID: "of the wrong type"}
 Variables: TypeAlias = Mapping[str, Value]
 
 
@@ -286,7 +286,7 @@ def _missing(part: Clause) -> frozenset[str]:
         return part.value.missing
     if isinstance(part.value, Sentinel):
         return (
-            frozenset({f"{part.expr} ({_STATES[part.value]})"})
+            frozenset({f"{part.expr} ({STATES[part.value]})"})
             if isinstance(part.expr, Path)
             else (frozenset[str]().union(*map(_missing, part.children)))
         )

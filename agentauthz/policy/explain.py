@@ -9,12 +9,12 @@ from attrs import frozen
 
 from agentauthz.decision import Decision
 from agentauthz.policy.builtins import Answer
-from agentauthz.policy.evaluate import Clause, answer, matching
-from agentauthz.policy.format import format_expr
+from agentauthz.policy.evaluate import STATES, Clause, Undetermined, answer, matching
+from agentauthz.policy.format import format_expr, format_value
 from agentauthz.policy.inputs import Inputs
 from agentauthz.policy.syntax import ROOTS, And, CheckedRule, Expr, Not, Or, Path, children
 from agentauthz.principals import Principal
-from agentauthz.values import Value
+from agentauthz.values import Sentinel, Value
 
 
 @final
@@ -54,7 +54,7 @@ class Explanation:
         lines = [f"{self.decision.action}: {self.decision.outcome.value} ({self.decision.basis.value})"]
         lines += [f"  because {reason.text}" for reason in self.decision.reasons]
         for call in self.calls:
-            lines.append(f"as {call.actor}, {call.depth} delegations from the subject:")
+            lines.append(f"as {call.actor}, {_hops(call.depth)}:")
             for explained in call.rules:
                 lines.append(f"  {explained.rule.effect} {explained.rule.name}: {_word(explained.answer)}")
                 if explained.clause is not None:
@@ -103,12 +103,27 @@ def _paths(expr: Expr) -> Iterator[Path]:
         yield from _paths(child)
 
 
+def _hops(depth: int) -> str:
+    return "the subject itself" if depth == 0 else f"{depth} delegation{'s' if depth > 1 else ''} from the subject"
+
+
+def _shown(value: Value) -> str:
+    """Return a value as a policy would write it, as far as there is a way; at most eight elements of a list."""
+    if isinstance(value, Sentinel):
+        return f"({STATES[value]})"
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_shown, value[:8]))}{', …' if len(value) > 8 else ''}]"
+    if isinstance(value, Principal):
+        return str(value)
+    return "{…}" if isinstance(value, dict) else "(undetermined)" if isinstance(value, Undetermined) else format_value(value)
+
+
 def _word(result: Answer) -> str:
     return {True: "true", False: "false", None: "undetermined"}[result]
 
 
 def _drawn(clause: Clause, indent: int) -> Iterator[str]:
-    saw = ", ".join(f"{path} = {value!r}" for path, value in _saw(clause).items())
+    saw = ", ".join(f"{path} = {_shown(value)}" for path, value in _saw(clause).items())
     tail = f"   [{saw}]" if saw else ""
     if isinstance(clause.expr, And | Or | Not):
         yield f"{'  ' * indent}{_word(clause.answer)}: {type(clause.expr).__name__.lower()}"
