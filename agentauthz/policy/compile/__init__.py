@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, final
 
-from agentauthz.policy.compile.demands import entry
+from agentauthz.policy.compile.demands import Demand, Entry, demands
 from agentauthz.policy.compile.index import NOTHING, Builder
 from agentauthz.policy.compile.units import Codes, Node, Question
 from agentauthz.policy.evaluate import Verdict
@@ -26,17 +26,22 @@ _MOST_NAMED: Final = 16  # undetermined permits that are told
 class Compiled:
     """Answer as the definition does, at a cost that follows the rules that could match.
 
-    `rules` are in the order of their names; `arguments` gives those of a declared action. Any number of threads
+    `rules` are in the order of their names; `arguments` gives those of a declared action, `demanded` what a rule
+    demands (which it tells itself, if at the cost of looking into it). Any number of threads
     may ask at once: what is built is published when it is ready, and building it twice does no harm.
     """
 
     def __init__(
-        self, rules: Sequence[CheckedRule], arguments: Callable[[str], frozenset[str] | None], digest: str
+        self,
+        rules: Sequence[CheckedRule],
+        arguments: Callable[[str], frozenset[str] | None],
+        digest: str,
+        demanded: Callable[[CheckedRule], tuple[Demand, ...]] = demands,
     ) -> None:
         self.digest = digest
         self.arguments = arguments
         self._rules = rules
-        self._buckets = _Buckets(rules)
+        self._buckets = _Buckets(rules, demanded)
         self._plans: dict[str, tuple[Node, ...]] = {}
         self._verdicts: dict[Codes, Verdict] = {}
 
@@ -80,10 +85,11 @@ class Compiled:
 class _Bucket:
     """Be the rules of one pattern, indexed when they are first asked."""
 
-    __slots__ = ("_action", "_outcome", "_rules", "_unsure")
+    __slots__ = ("_action", "_demanded", "_outcome", "_rules", "_unsure")
 
-    def __init__(self, action: str | None) -> None:
+    def __init__(self, action: str | None, demanded: Callable[[CheckedRule], tuple[Demand, ...]]) -> None:
         self._action = action
+        self._demanded = demanded
         self._rules: list[tuple[int, CheckedRule]] = []
         self._outcome: Node | None = None
         self._unsure: Node | None = None
@@ -97,27 +103,31 @@ class _Bucket:
     def outcome(self) -> Node:
         """Return what tells the rules that aren't false."""
         if self._outcome is None:
-            entries = [entry(number, rule) for number, rule in self._rules]
-            self._outcome = Builder(Question.OUTCOME, self._action).build(entries)
+            self._outcome = self._build(Question.OUTCOME, self._rules)
         return self._outcome
 
     @property
     def unsure(self) -> Node:
         """Return what tells the permits that are undetermined."""
         if self._unsure is None:
-            entries = [entry(number, rule) for number, rule in self._rules if rule.effect == "permit"]
-            self._unsure = Builder(Question.UNSURE, self._action).build(entries)
+            permits = [numbered for numbered in self._rules if numbered[1].effect == "permit"]
+            self._unsure = self._build(Question.UNSURE, permits)
         return self._unsure
+
+    def _build(self, question: Question, rules: Sequence[tuple[int, CheckedRule]]) -> Node:
+        entries = [Entry(number, rule, self._demanded(rule)) for number, rule in rules]
+        return Builder(question, self._action).build(entries)
 
 
 @final
 class _Buckets:
     """Hold the rules by their patterns."""
 
-    def __init__(self, rules: Sequence[CheckedRule]) -> None:
+    def __init__(self, rules: Sequence[CheckedRule], demanded: Callable[[CheckedRule], tuple[Demand, ...]]) -> None:
+        self._demanded = demanded
         self._exact: dict[str, _Bucket] = {}
         self._prefixes: dict[str, _Bucket] = {}  # by the prefix with its dot
-        self._all = _Bucket(None)
+        self._all = _Bucket(None, demanded)
         for number, rule in enumerate(rules):
             for pattern in rule.patterns:
                 self._of(pattern).add(number, rule)
@@ -125,8 +135,10 @@ class _Buckets:
 
     def _of(self, pattern: Pattern) -> _Bucket:
         if pattern.kind == "exact":
-            return self._exact.setdefault(pattern.name, _Bucket(pattern.name))
-        return self._all if pattern.kind == "all" else self._prefixes.setdefault(pattern.name + ".", _Bucket(None))
+            return self._exact.setdefault(pattern.name, _Bucket(pattern.name, self._demanded))
+        if pattern.kind == "all":
+            return self._all
+        return self._prefixes.setdefault(pattern.name + ".", _Bucket(None, self._demanded))
 
     def matching(self, action: str) -> Iterator[_Bucket]:
         """Return the buckets whose pattern covers an action's name."""

@@ -30,92 +30,111 @@ class Slot(NamedTuple):
 
 
 class Demand(NamedTuple):
-    """Be the keys of which one must be found at `path`; where it is, `operand` is true."""
+    """Be the keys of which one must be found in a slot; where it is, the operand at `place` is true."""
 
     slot: Slot
     keys: tuple[Hashable, ...]
-    path: Path
-    operand: Expr
+    place: int  # in the conjunction
 
 
 class Entry(NamedTuple):
-    """Be a rule with its number, the operands of its conjunction that are still to be asked, and what they demand."""
+    """Be a rule with its number, what it demands, and the places of the operands that are known to be true."""
 
     number: int
     rule: CheckedRule
-    operands: tuple[Expr, ...]
     demands: tuple[Demand, ...]
+    met: frozenset[int] = frozenset()
 
     @property
     def condition(self) -> Expr | None:
         """Return what is left of the rule's condition; None: it is true."""
-        if len(self.operands) < 2:
-            return self.operands[0] if self.operands else None
-        return And(self.operands, span=self.rule.span)
+        if not self.met:
+            return self.rule.condition
+        operands = tuple(o for place, o in enumerate(_conjunction(self.rule.condition)) if place not in self.met)
+        if len(operands) < 2:
+            return operands[0] if operands else None
+        return And(operands, span=self.rule.span)
 
     def given(self, met: Demand) -> Entry:
         """Return the rule where one of its demands is met."""
-        operands = tuple(operand for operand in self.operands if operand is not met.operand)
-        return self._replace(operands=operands, demands=tuple(other for other in self.demands if other is not met))
+        rest = tuple(demand for demand in self.demands if demand is not met)
+        return self._replace(demands=rest, met=self.met | {met.place})
 
     def without(self, slot: Slot) -> Entry:
         """Return the rule to be asked whatever it demands of a slot."""
-        return self._replace(demands=tuple(other for other in self.demands if other.slot != slot))
+        return self._replace(demands=tuple(demand for demand in self.demands if demand.slot != slot))
+
+    def path(self, slot: Slot) -> Path:
+        """Return the path that the rule demands something of, in a slot."""
+        place = next(demand.place for demand in self.demands if demand.slot == slot)
+        found = _look(list(_conjunction(self.rule.condition))[place])
+        assert found is not None
+        return found.path
 
 
-def entry(number: int, rule: CheckedRule) -> Entry:
-    """Return a rule with what it demands."""
-    operands = tuple(conjunction(rule.condition))
-    return Entry(number, rule, operands, tuple(found for operand in operands if (found := demand(operand)) is not None))
+def demands(rule: CheckedRule) -> tuple[Demand, ...]:
+    """Return what a rule demands, in the order of the text."""
+    looks = ((place, _look(operand)) for place, operand in enumerate(_conjunction(rule.condition)))
+    return tuple(
+        Demand(look.slot, look.keys, place)
+        for place, look in looks
+        if look is not None and len(look.keys) <= _MOST_KEYS
+    )
 
 
-def conjunction(condition: Expr | None) -> Iterator[Expr]:
+class _Look(NamedTuple):
+    """Be the path that an operand is about, and the keys one of which it must have."""
+
+    slot: Slot
+    keys: tuple[Hashable, ...]
+    path: Path
+
+
+def _conjunction(condition: Expr | None) -> Iterator[Expr]:
     """Return the operands of a condition's outermost `and`, in the order of the text."""
     if isinstance(condition, And):
         for operand in condition.operands:
-            yield from conjunction(operand)
+            yield from _conjunction(operand)
     elif condition is not None:
         yield condition
 
 
-def demand(operand: Expr) -> Demand | None:
-    """Return what an operand of a conjunction demands, if anything can be looked up for it."""
-    found = _demand(operand)
-    return found if found is None or len(found.keys) <= _MOST_KEYS else None
-
-
-def _demand(expr: Expr) -> Demand | None:
+def _look(expr: Expr) -> _Look | None:
     match expr:
         case Compare("==", Path() as path, other) | Compare("==", other, Path() as path):
-            return _equal(expr, path, (constant(other),))
+            return _equal(path, (constant(other),))
         case Compare("in", Path() as path, listed) if isinstance(known := constant(listed), tuple):
-            return _equal(expr, path, known)
+            return _equal(path, known)
         case Compare("in", item, Path() as path) if type(text := constant(item)) is str:
-            return Demand(_slot("holds", frozenset({str}), path), (text,), path, expr)
+            return _Look(_slot("holds", frozenset({str}), path), (text,), path)
         case Is(Path() as path, name):
-            return Demand(_slot("is", frozenset(), path), (name,), path, expr)
+            return _Look(_slot("is", frozenset(), path), (name,), path)
         case Or(operands):
-            return _united(expr, [_demand(operand) for operand in operands])
+            return _united([_look(operand) for operand in operands])
         case _:
             return None
 
 
-def _equal(operand: Expr, path: Path, values: tuple[Value, ...]) -> Demand | None:
+def _equal(path: Path, values: tuple[Value, ...]) -> _Look | None:
     types = {KINDRED.get(type(value)) for value in values}
     if len(types) != 1 or None in types or NO_CONSTANT in values:
         return None
     kind = cast("frozenset[type]", types.pop())
     keys = (value.identity if isinstance(value, Principal) else value for value in values)
-    return Demand(_slot("==", kind, path), tuple(dict.fromkeys(keys)), path, operand)
+    return _Look(_slot("==", kind, path), tuple(dict.fromkeys(keys)), path)
 
 
-def _united(operand: Expr, found: list[Demand | None]) -> Demand | None:
+def _united(found: list[_Look | None]) -> _Look | None:
     first = found[0]
     # a set may hold two of the keys, a path has one value only
-    if first is None or first.slot.operator == "holds" or any(d is None or d.slot != first.slot for d in found):
+    if (
+        first is None
+        or first.slot.operator == "holds"
+        or any(look is None or look.slot != first.slot for look in found)
+    ):
         return None
-    keys = dict.fromkeys(key for demand in found if demand is not None for key in demand.keys)
-    return Demand(first.slot, tuple(keys), first.path, operand)
+    keys = dict.fromkeys(key for look in found if look is not None for key in look.keys)
+    return _Look(first.slot, tuple(keys), first.path)
 
 
 def _slot(operator: _Operator, types: frozenset[type], path: Path) -> Slot:

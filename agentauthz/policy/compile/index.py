@@ -8,7 +8,7 @@ from typing import Final, final
 
 from attrs import frozen
 
-from agentauthz.policy.compile.demands import Demand, Entry, Slot
+from agentauthz.policy.compile.demands import Entry, Slot
 from agentauthz.policy.compile.lookups import Table, lookups
 from agentauthz.policy.compile.units import Codes, Node, Numbered, Question, all_defined, counts, leaf
 from agentauthz.policy.inputs import Inputs
@@ -66,7 +66,7 @@ class Builder:
         if not looked_up:
             return self._leaf(entries)
         tables = {slot: self._table(slot, found) for slot, found in looked_up.items()}
-        paths = {slot: _demanded(found[0], slot).path for slot, found in looked_up.items()}
+        paths = {slot: found[0].path(slot) for slot, found in looked_up.items()}
         everything = [_numbered(found) for found in entries]
 
         def otherwise(inputs: Inputs) -> Codes:
@@ -88,7 +88,7 @@ class Builder:
         table: Table = {}
         pending: dict[Hashable, _Pending] = {}
         for entry in entries:
-            demanded = _demanded(entry, slot)
+            demanded = next(demand for demand in entry.demands if demand.slot == slot)
             rest = entry.given(demanded)
             for key in demanded.keys:
                 if key in pending:
@@ -100,10 +100,6 @@ class Builder:
         asked = [entry.without(slot) for entry in entries if unsure or counts(entry.rule)]
         table[None] = _Pending(self.build, asked, table, None) if asked else NOTHING
         return table
-
-
-def _demanded(entry: Entry, slot: Slot) -> Demand:
-    return next(demand for demand in entry.demands if demand.slot == slot)
 
 
 def _numbered(entry: Entry) -> Numbered:
