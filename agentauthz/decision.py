@@ -63,9 +63,10 @@ class Obligation:
 class Decision:
     """Be the answer to one request, and why. It has no truth value: ask `.allowed`.
 
-    `rules` are those that stood in the way (where allowed: the true permits), `undetermined` the
-    forbids, reviews, limits, marks and permits with obligations whose condition could not be decided, `marks` what the session carries once the call runs, `missing` the inputs that were absent, unknown or of the wrong
-    type. `enforced` is False only where observe mode lets a call run against its outcome.
+    `rules` are those that stood in the way (where allowed: the true permits), `undetermined` the forbids,
+    reviews, limits, marks and permits with obligations whose condition could not be decided, `missing` the
+    inputs that were absent, unknown or of the wrong type, `marks` what the session carries once the call
+    runs. `enforced` is False only where observe mode lets a call run against its outcome.
     """
 
     outcome: Outcome

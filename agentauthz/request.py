@@ -62,8 +62,9 @@ class Resource:
 class SessionFacts:
     """Hold what a session has done so far, as one decision sees it.
 
-    `expires` None means never. `began` and `done` are the last time that an action was allowed, and returned; `tracked` says since
-    when an action has been watched; one that isn't in it was watched from the session's start. UNKNOWN: the store didn't answer.
+    `expires` None means never. `began` and `done` are the last time that an action was allowed, and returned;
+    `tracked` says since when an action has been watched; one that isn't in it was watched from the session's
+    start. UNKNOWN: the store didn't answer.
     """
 
     id: str

@@ -353,7 +353,7 @@ def test_adapters_make_resources() -> None:
         assert session.decide("t.run", resource=object()).basis is Basis.ERROR
     for wrong in ((3, len), (Row, 3)):
         with pytest.raises(InvalidArgument):
-            kept.authorizer.adapt(*wrong)  # type: ignore[arg-type]
+            kept.authorizer.adapt(*wrong)
 
 
 def test_the_tool_sees_the_object_that_was_checked() -> None:
@@ -388,7 +388,7 @@ def test_requests_by_hand_are_decided_recorded_and_remembered() -> None:
 
 async def test_the_async_twins_of_the_authorizer() -> None:
     """They raise and return what their twins do."""
-    kept = Recorded("permit p on t.run when true\npermit q on t.rev when true\nreview r on t.rev when true by approver != subject")
+    kept = Recorded("permit p on t.run, t.rev when true\nreview r on t.rev when true by approver != subject")
     assert (await kept.authorizer.adecide(request())).allowed
     assert (await kept.authorizer.aauthorize(request())).allowed
     assert (await kept.authorizer.apreview(request())).allowed
@@ -400,7 +400,11 @@ async def test_the_async_twins_of_the_authorizer() -> None:
 
 def test_preview_and_explain_take_a_state() -> None:
     """Instead of what the session remembers; nothing is recorded."""
-    kept = Recorded('permit p on t.run when true\nforbid f on t.run when "m" in session.marks or began("t.x", 1h)\ntype session { marks: ["m"] }')
+    kept = Recorded("""
+type session { marks: ["m"] }
+permit p on t.run when true
+forbid f on t.run when "m" in session.marks or began("t.x", 1h)
+""")
     asked = request(session=SessionFacts("s1", NOON))
     assert kept.authorizer.preview(asked).allowed
     assert not kept.authorizer.preview(asked, state=State(marks={"m"})).allowed
@@ -434,7 +438,11 @@ permit p on t.run when args.n == 1 and resource.id == "7" and purpose == "x" and
 
 def test_marks_are_set_once_under_contention() -> None:
     """Threads of one session: after the mark nobody is allowed, before it exactly those that came first."""
-    policy = 'permit p on t.once when true\nmark used on t.once when true\nforbid f on t.once when "used" in session.marks'
+    policy = """
+permit p on t.once when true
+mark used on t.once when true
+forbid f on t.once when "used" in session.marks
+"""
     kept = Recorded(policy)
     session = kept.session()
     allowed: list[bool] = []

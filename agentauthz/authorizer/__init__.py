@@ -96,7 +96,7 @@ class Authorizer:
         with self._lock:
             now = self.now()
             watched = {name: self._tracked[name] for name in fresh.tracked if name in self._tracked}
-            new = {name: now for name in fresh.tracked - self._policies.tracked}
+            new = dict.fromkeys(fresh.tracked - self._policies.tracked, now)
             # the times first: an action must never seem to have been watched before it was
             self._tracked = {**watched, **new}
             self._policies = fresh

@@ -51,9 +51,9 @@ class Resources:
                     raise InvalidArgument("to_resource", f"must return a Resource, not {type(made).__name__}")
                 return evolve(made, original=given)
         read = field_reader(given)
-        if read is None or isinstance(given, Mapping) or (id := read("id")) is None:
+        if read is None or isinstance(given, Mapping) or (own_id := read("id")) is None:
             raise InvalidArgument(
                 "resource",
                 f"must be a Resource or an object with an `id` field, not {type(given).__name__}; see Authorizer.adapt",
             )
-        return Resource(type(given).__name__, str(id), given, given)
+        return Resource(type(given).__name__, str(own_id), given, given)

@@ -368,7 +368,7 @@ def valid_zone(name: str) -> bool:
 
 
 _TABLE: Final = (
-    Function("len", (ANYTHING,), INT, "the number of code points of a string, or of elements of a list or set", _length),
+    Function("len", (ANYTHING,), INT, "the number of code points of a string, or elements of a list or set", _length),
     Function("lower", (STRING,), STRING, "the string with A to Z as a to z, and nothing else changed", _lower),
     Function("starts_with", (STRING, STRING), BOOL, "whether the first begins with the second", str.startswith),
     Function("ends_with", (STRING, STRING), BOOL, "whether the first ends with the second", str.endswith),
@@ -376,7 +376,7 @@ _TABLE: Final = (
     Function("email_domain", (STRING,), STRING, "the host of one plain address, in lower case", _email_domain),
     Function("url_scheme", (STRING,), STRING, "the scheme of a plain URL, in lower case", _url_scheme),
     Function("url_host", (STRING,), STRING, "the host of a plain URL without port, in lower case", _url_host),
-    Function("path_within", (STRING, STRING), BOOL, "whether an absolute path is the second or lies below it", _path_within),
+    Function("path_within", (STRING, STRING), BOOL, "whether an absolute path lies in the second", _path_within),
     Function("ip_in", (STRING, STRING), BOOL, "whether an IP address lies in a network (CIDR)", _ip_in),
     Function("time_of_day", (TIME, STRING), DURATION, "the wall clock's time since 00:00 in a zone", _time_of_day,
              literal=frozenset({1})),

@@ -115,7 +115,9 @@ def _shown(value: Value) -> str:
         return f"[{', '.join(map(_shown, value[:8]))}{', …' if len(value) > 8 else ''}]"
     if isinstance(value, Principal):
         return str(value)
-    return "{…}" if isinstance(value, dict) else "(undetermined)" if isinstance(value, Undetermined) else format_value(value)
+    if isinstance(value, Undetermined):
+        return "(undetermined)"
+    return "{…}" if isinstance(value, dict) else format_value(value)
 
 
 def _word(result: Answer) -> str:

@@ -76,7 +76,7 @@ class Recorder:
             self._use(tuple(one for one in self.sinks if one is not sink))
 
     def wants(self, decision: Decision) -> bool:
-        """Say whether a record of `decision` must be written: a sink does something with it, or refuses it as closed."""
+        """Say whether a record of `decision` must be written: a sink does something with it, or is closed."""
         if self._closed or self._always:
             return True
         for sink in self._logging:  # noqa: SIM110  (asked at every decision, and a generator costs more than its answer)
