@@ -96,7 +96,7 @@ def enforced(case: Case, decision: Decision) -> Decision:
             return decision
         names = ", ".join(sorted({f"`{obligation.type}`" for obligation in decision.obligations}))
         reason = Reason("obligation_unsupported", f"nothing here can carry out the obligation {names}")
-        decision = evolve(decision, outcome=Outcome.DENY, basis=Basis.ERROR, reasons=(reason,))
+        decision = evolve(decision, outcome=Outcome.DENY, basis=Basis.ERROR, reasons=(reason,), undetermined=())
     lets_run = decision.outcome is Outcome.REVIEW or decision.basis in _OBSERVED
     return evolve(decision, enforced=False) if case.observing and lets_run else decision
 

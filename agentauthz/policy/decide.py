@@ -123,7 +123,9 @@ def _may_hand_off(rules: Rules, inputs: Inputs, depth: int, barrier: int) -> boo
     asked = inputs.through(chain.prefix(depth - 1)).asking(HANDOFF, handoff_arguments(hop))
     first = barrier if barrier > 0 or chain.subject.kind == "agent" else min(1, depth - 1)
     seen = [asked.through(chain.prefix(before)) for before in range(first, depth)]
-    return _combine(rules, HANDOFF, [(call, rules.verdict(call)) for call in seen]).outcome is Outcome.ALLOW
+    found = _combine(rules, HANDOFF, [(call, rules.verdict(call)) for call in seen])
+    # nobody carries out an obligation of a hand-off that is only asked about
+    return found.outcome is Outcome.ALLOW and not found.obligations
 
 
 def handoff_arguments(hop: Delegation) -> dict[str, object]:
