@@ -235,10 +235,33 @@ def _quantifier(expr: Quantifier, scope: _Scope) -> Clause:
 
 def _compare(expr: Compare, scope: _Scope) -> Clause:
     left, right = _evaluate(expr.left, scope), _evaluate(expr.right, scope)
-    elements = right.value if expr.operator in ("in", "not in") else ()
-    if isinstance(elements, tuple) and scope.rounds * len(elements) > MAX_LOOP:
+    if too_many(expr.operator, left.value, right.value, scope.rounds):
         return Clause(expr, Undetermined(frozenset({f"`{expr.operator}` (too many rounds)"})), (left, right))
     return _condition(expr, COMPARISONS[expr.operator](_value(left), _value(right)), (left, right))
+
+
+def too_many(operator: str, left: Value, right: Value, rounds: int) -> bool:
+    """Say whether a comparison that is made `rounds` times would look at more elements in all than it may."""
+    most = MAX_LOOP // rounds
+    if not isinstance(right, tuple):
+        return False
+    if not isinstance(left, tuple):
+        return operator in ("in", "not in") and len(right) > most
+    if operator in ("in", "not in"):
+        return _elements(right, most) > most
+    # lists of different lengths are told apart at once, others at the latest where one of them ends
+    return len(left) == len(right) and min(_elements(left, most), _elements(right, most)) > most
+
+
+def _elements(collection: tuple[Value, ...], most: int) -> int:
+    """Return the number of elements, nested ones included; beyond `most` nobody counts."""
+    count = len(collection)
+    for element in collection:
+        if count > most:
+            break
+        if isinstance(element, tuple):
+            count += _elements(element, most - count)
+    return count
 
 
 def _like(expr: Like, scope: _Scope) -> Clause:

@@ -7,10 +7,10 @@ import enum
 from collections.abc import Callable, Sequence
 from typing import Final, cast, final
 
-from agentauthz.policy.builtins import ARITHMETIC, COMPARISONS, FUNCTIONS, is_type, like, member, negate, negation
+from agentauthz.policy.builtins import ARITHMETIC, FUNCTIONS, is_type, like, negate, negation
 from agentauthz.policy.check.constants import NO_CONSTANT, constant
 from agentauthz.policy.compile.operands import PRINCIPAL_ROOTS, Operand, Paths
-from agentauthz.policy.compile.values import KINDRED, LISTS, ORDERED, lacks, member_within
+from agentauthz.policy.compile.values import KINDRED, LISTS, ORDERED, compared, lacks
 from agentauthz.policy.evaluate import MAX_LOOP, size
 from agentauthz.policy.syntax import (
     And,
@@ -209,25 +209,27 @@ class Conditions:
     def _compared(self, left: Expr, operator: str, right: Expr) -> ast.expr:
         """Compile a comparison of what isn't known before; most that are equal or not are strings."""
         python = self.python
-        function = python.use(COMPARISONS[operator])
         if operator not in ("==", "!=") or not isinstance(right, Path):
-            return python.call(function, self.value(left), self.value(right))
+            return self._asked(operator, self.value(left), self.value(right))
         text = python.use(str)
         (ours, again), (theirs, once_more) = (self.paths.bound(self.value(side)) for side in (left, right))
         texts = python.both([python.same(python.type_of(side), text) for side in (ours, theirs)])
         same = python.compare(again(), _OPERATORS[operator](), once_more())
         # the right side wasn't read yet where the left one is no string
-        return python.choose(texts, same, python.call(function, again(), self.value(right)))
+        return python.choose(texts, same, self._asked(operator, again(), self.value(right)))
+
+    def _asked(self, operator: str, left: ast.expr, right: ast.expr) -> ast.expr:
+        """Compile a comparison that the table of operators makes, within the bound of what loops may look at."""
+        return self.python.call(self.python.use(compared), self.python.use(operator), left, right, self._around())
 
     def _identity(self, path: Path) -> ast.expr:
         return self.python.attribute(self.paths.root(path.root), "identity")
 
     def _member(self, item: Expr, collection: Expr, mode: Mode) -> ast.expr:
         python = self.python
-        if self._rounds is not None:
-            function, rounds = python.use(member_within), python.name(self._rounds)
-            return self._answered(python.call(function, self.value(item), self.value(collection), rounds), mode)
         known = constant(collection)
+        if self._rounds is not None:
+            return self._answered(self._asked("in", self.value(item), self.value(collection)), mode)
         if known == ():
             return self._tested(None, python.fixed(False), mode)
         if isinstance(known, tuple) and len({KINDRED.get(type(element)) for element in known} - {None}) == 1:
@@ -235,7 +237,7 @@ class Conditions:
                 return self._one_of(item, frozenset(known), mode)
         if type(text := constant(item)) is str:
             return self._holds(collection, text, mode)
-        return self._answered(python.call(python.use(member), self.value(item), self.value(collection)), mode)
+        return self._answered(self._asked("in", self.value(item), self.value(collection)), mode)
 
     def _one_of(self, item: Expr, known: frozenset[object], mode: Mode) -> ast.expr:
         """Compile `item in […]`, and `item == …`, where all that is listed is known and of one type."""
@@ -320,9 +322,12 @@ class Conditions:
         python, paths = self.python, self.paths
         over = self.value(expr.over)
         outer = [python.name(name) for name in paths.variables.values()]
-        rounds = python.fixed(1) if self._rounds is None else python.name(self._rounds)
         function = self._loop(expr)
-        return self._answered(python.call(python.name(function), paths.inputs, rounds, over, *outer), mode)
+        return self._answered(python.call(python.name(function), paths.inputs, self._around(), over, *outer), mode)
+
+    def _around(self) -> ast.expr:
+        """Return code for how often the quantifiers around this place go round."""
+        return self.python.fixed(1) if self._rounds is None else self.python.name(self._rounds)
 
     def _loop(self, expr: Quantifier) -> str:
         """Define the function that a quantifier is, and return its name."""

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Final, cast
 
-from agentauthz.policy.builtins import Answer, member
-from agentauthz.policy.evaluate import MAX_LOOP
+from agentauthz.policy.builtins import COMPARISONS, Answer
+from agentauthz.policy.evaluate import too_many
 from agentauthz.policy.types import Type, conforms
 from agentauthz.principals import Principal
 from agentauthz.request import Entity
@@ -69,11 +69,9 @@ def lacks(collection: tuple[Value, ...]) -> Answer:
     return False
 
 
-def member_within(item: Value, collection: Value, rounds: int) -> Answer:
-    """Answer `item in collection` inside of quantifiers that go round `rounds` times."""
-    if isinstance(collection, tuple) and rounds * len(collection) > MAX_LOOP:
-        return None
-    return member(item, collection)
+def compared(operator: str, left: Value, right: Value, rounds: int) -> Answer:
+    """Answer `left operator right` inside of quantifiers that go round `rounds` times."""
+    return None if too_many(operator, left, right, rounds) else COMPARISONS[operator](left, right)
 
 
 def type_name(value: Value) -> Value:
