@@ -1,0 +1,1 @@
+"""Generate policies and requests that fit each other, for every property test."""
