@@ -6,7 +6,7 @@ Nodes compare by structure: a span never counts. Names and literals are already 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from functools import cached_property
 from typing import Final, Literal, TypeAlias, final
@@ -452,6 +452,28 @@ class CheckedObligation:
 
 
 @final
+class Later:
+    """Be a condition that is made when it is first asked for; making it twice, from two threads, does no harm."""
+
+    __slots__ = ("_made", "_make")
+
+    def __init__(self, make: Callable[[], Expr]) -> None:
+        self._make: Callable[[], Expr] | None = make
+        self._made: Expr | None = None
+
+    def __call__(self) -> Expr:
+        make = self._make
+        if make is not None:
+            self._made, self._make = make(), None
+        assert self._made is not None
+        return self._made
+
+
+def _now(condition: Expr | Later | None) -> Expr | None:
+    return condition() if isinstance(condition, Later) else condition
+
+
+@final
 @frozen
 class CheckedRule:
     """Be a rule that passed the checker; `evaluate` defines what it means.
@@ -462,7 +484,7 @@ class CheckedRule:
     effect: Effect
     name: str
     patterns: tuple[Pattern, ...]
-    condition: Expr | None
+    _condition: Expr | Later | None = field(alias="condition", eq=_now, repr=lambda condition: repr(_now(condition)))
     span: Span = _span()
     because: str | None = None
     mark: str | None = None
@@ -474,6 +496,11 @@ class CheckedRule:
     per: tuple[Expr, ...] = ()
     window: dt.timedelta | None = None
     digest: str = ""
+
+    @property
+    def condition(self) -> Expr | None:
+        """Return what must hold."""
+        return _now(self._condition)
 
     @cached_property
     def at(self) -> str:

@@ -5,7 +5,7 @@ Where an input that is demanded has another value, of the same type, the rule is
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from typing import Final, Literal, NamedTuple, TypeAlias, cast
 
 from agentauthz.policy.check.constants import NO_CONSTANT, constant
@@ -16,6 +16,7 @@ from agentauthz.principals import Principal
 from agentauthz.values import Value
 
 _Operator: TypeAlias = Literal["==", "holds", "is"]
+_TYPES: Final = {kind.__name__: kind for kind in KINDRED}
 _MOST_KEYS: Final = 64  # of one demand; more don't select
 
 
@@ -27,6 +28,24 @@ class Slot(NamedTuple):
     root: str
     steps: tuple[str, ...]
     declared: frozenset[tuple[str | None, Type]] | None
+
+    def plain(self) -> tuple[object, ...]:
+        """Return the slot's parts, to be written down."""
+        names = tuple(sorted(kind.__name__ for kind in self.types))
+        return self.operator, names, self.root, self.steps, None if self.declared is None else dict(self.declared)
+
+    @classmethod
+    def of(
+        cls,
+        operator: _Operator,
+        names: tuple[str, ...],
+        root: str,
+        steps: tuple[str, ...],
+        declared: Mapping[str | None, Type] | None,
+    ) -> Slot:
+        """Return the slot of parts that were written down."""
+        types = frozenset(_TYPES[name] for name in names)
+        return cls(operator, types, root, steps, None if declared is None else frozenset(declared.items()))
 
 
 class Demand(NamedTuple):
