@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import functools
 import gc
+import os
+import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import tracemalloc
@@ -29,6 +32,24 @@ def stages(clock: Clock, size: int) -> tuple[PolicySet, dict[str, Figure]]:
     asked = [ours.request(one) for one in requests(size)]
     first, _ = clock.once(f"first {size}", lambda: policies.decide(asked[0]))
     return policies, {"parse": parsed, "check": checked, "load": whole, "first": first}
+
+
+def warm(clock: Clock, size: int, folder: pathlib.Path) -> Figure:
+    """Return how long `PolicySet.load` takes for a file that was loaded before; `folder` is for it and the cache."""
+    before = os.environ.get("XDG_CACHE_HOME")
+    os.environ["XDG_CACHE_HOME"] = str(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / "bench.authz"
+        file.write_text(ours.policy(pairs(size)), encoding="utf-8")
+        PolicySet.load(file)
+        return clock.once(f"load again {size}", lambda: PolicySet.load(file), 3)[0]
+    finally:
+        if before is None:
+            del os.environ["XDG_CACHE_HOME"]
+        else:
+            os.environ["XDG_CACHE_HOME"] = before
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def memory(size: int) -> tuple[float, float]:
