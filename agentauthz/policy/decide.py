@@ -42,7 +42,7 @@ def inputs_of(rules: Rules, request: Request) -> Inputs:
 
 def decide(rules: Rules, request: Request, inputs: Inputs) -> Decision:
     """Return the decision on `request`, whose inputs are `inputs`; marks are named, never set."""
-    stopped = _expired(request) or _not_covered(request) or _unknown_argument(rules, request)
+    stopped = _stopped(rules, request)
     if stopped is not None:
         basis, reason = stopped
         return Decision(Outcome.DENY, basis, request.action, reasons=(reason,), policy_digest=rules.digest)
@@ -57,6 +57,15 @@ def decide(rules: Rules, request: Request, inputs: Inputs) -> Decision:
 
 
 # ---- steps 1 and 2: authority
+
+
+def _stopped(rules: Rules, request: Request) -> tuple[Basis, Reason] | None:
+    session = request.session
+    if request.chain.delegations or (type(session) is SessionFacts and session.expires is not None):
+        stopped = _expired(request) or _not_covered(request)
+        if stopped is not None:
+            return stopped
+    return _unknown_argument(rules, request)
 
 
 def _expired(request: Request) -> tuple[Basis, Reason] | None:
