@@ -15,6 +15,7 @@ import pyperf
 from attrs import frozen
 
 _SAMPLE: Final = 0.004  # seconds that one value takes at least: short, so that other work falls between some
+_LONG: Final = 3.0  # seconds
 
 
 @final
@@ -60,9 +61,10 @@ class Clock:
         """Return the time of one call, where `run(n)` makes `n * calls` of them and returns the seconds."""
         first = run(1)  # warms up, and tells how long one round is
         number = 1 if first >= _SAMPLE else max(1, round(_SAMPLE / first))
-        # what takes seconds a round isn't noisy enough to be worth many
-        samples = self._samples if first < 0.1 else 3 if first < 3 else 1
         gc.collect()
+        if first > _LONG:  # not noisy enough to be worth another
+            return self.keep(name, [first / calls])
+        samples = self._samples if first < 0.1 else 3
         return self.keep(name, [run(number) / (number * calls) for _ in range(samples)])
 
     def once(self, name: str, function: Callable[[], Any], repeat: int = 1) -> tuple[Figure, Any]:
