@@ -81,8 +81,8 @@ class Clause:
 
     @property
     def missing(self) -> frozenset[str]:
-        """Return the inputs that an undetermined clause hangs on."""
-        return self.value.missing if isinstance(self.value, Undetermined) else frozenset()
+        """Return the inputs that a condition's clause hangs on, where it is undetermined."""
+        return frozenset() if self.answer is not None else _missing(self) or _no_condition(self)
 
 
 @final
@@ -207,13 +207,13 @@ def _call(expr: Call, scope: _Scope) -> Clause:
 
 def _not(expr: Not, scope: _Scope) -> Clause:
     operand = _evaluate(expr.operand, scope)
-    return _condition(expr, negation(operand.answer), (operand,))
+    return _combined(expr, negation(operand.answer), (operand,))
 
 
 def _junction(combine: Callable[[object], Answer]) -> Callable[..., Clause]:
     def evaluator(expr: And | Or, scope: _Scope) -> Clause:
         operands = tuple(_evaluate(operand, scope) for operand in expr.operands)
-        return _condition(expr, combine(operand.answer for operand in operands), operands)
+        return _combined(expr, combine(operand.answer for operand in operands), operands)
 
     return evaluator
 
@@ -230,7 +230,7 @@ def _quantifier(expr: Quantifier, scope: _Scope) -> Clause:
         for element in over.value
     )
     combine = any_of if expr.kind == "any" else all_of
-    return _condition(expr, combine(body.answer for body in bodies), (over, *bodies))
+    return _combined(expr, combine(body.answer for body in bodies), bodies, (over,))
 
 
 def _compare(expr: Compare, scope: _Scope) -> Clause:
@@ -291,6 +291,12 @@ def _value(clause: Clause) -> Value:
     return INVALID if isinstance(clause.value, Undetermined) else clause.value
 
 
+def _combined(expr: Expr, result: Answer, operands: tuple[Clause, ...], others: tuple[Clause, ...] = ()) -> Clause:
+    """Return the clause of a condition that is made of conditions, and hangs on those that are undetermined."""
+    missing = frozenset[str]().union(*(operand.missing for operand in operands))
+    return Clause(expr, Undetermined(missing) if result is None else result, (*others, *operands))
+
+
 def _condition(expr: Expr, result: Answer, parts: tuple[Clause, ...], source: str | None = None) -> Clause:
     return _undetermined(expr, parts, source) if result is None else Clause(expr, result, parts)
 
@@ -314,6 +320,13 @@ def _missing(part: Clause) -> frozenset[str]:
             else (frozenset[str]().union(*map(_missing, part.children)))
         )
     return frozenset()
+
+
+def _no_condition(clause: Clause) -> frozenset[str]:
+    """Name the path whose value stands where a condition is asked for, and is none."""
+    while clause.children:  # of `P ?? B` the last gave the value
+        clause = clause.children[-1]
+    return frozenset({f"{clause.expr} (of the wrong type)"})
 
 
 def size(expr: Expr) -> int:
