@@ -1,4 +1,4 @@
-"""Set up what every test shares: Hypothesis's profiles, `quick` (the default) and `long` (`make laws`)."""
+"""Set up what tests share: Hypothesis profiles, `quick` (the default) and `long` (`make laws`); coroutines; `form`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.deciding import FORMS, Form
+
 # Hypothesis has a profile of its own for CI, whose examples are always the same: ours search everywhere
 _PARENT = settings.get_profile("default")
 settings.register_profile("quick", _PARENT, deadline=None, print_blob=True)
@@ -16,6 +18,12 @@ settings.register_profile(
     "long", _PARENT, deadline=None, print_blob=True, max_examples=20_000, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+
+
+@pytest.fixture(params=sorted(FORMS))
+def form(request: pytest.FixtureRequest) -> Form:
+    """Return what puts a policy set into one of its two forms: what holds must hold in both."""
+    return FORMS[request.param]
 
 
 @pytest.hookimpl(tryfirst=True)
