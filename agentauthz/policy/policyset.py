@@ -7,12 +7,13 @@ import hashlib
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final, final
+from typing import Final, Literal, final
 
 from attrs import frozen
 
 from agentauthz.decision import Decision
 from agentauthz.errors import InvalidArgument, PolicyCheckError, PolicyLoadError, PolicySyntaxError
+from agentauthz.policy import cache as caching
 from agentauthz.policy import decide as deciding
 from agentauthz.policy.check import Checked, ToolSignature, check, check_tools
 from agentauthz.policy.compile import Compiled
@@ -91,15 +92,31 @@ class PolicySet:
         return cls._from_sources([Source(name, str.__str__(text))])
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> PolicySet:
+    def load(
+        cls, path: str | os.PathLike[str], *, cache: str | os.PathLike[str] | Literal[True] | None = True
+    ) -> PolicySet:
         """Return the policy set of one `.authz` file, or of all those below a folder.
+
+        What was checked is kept as data in the folder `cache`, so that the next start is faster: by default in
+        `agentauthz/policies` of the user's cache folder; None keeps nothing. It is used only where nobody
+        but this user can write it.
 
         Raises:
             PolicyLoadError: the path is missing, unreadable, or holds no policy.
             PolicySyntaxError, PolicyCheckError: as `parse` does; bytes that are no UTF-8 too.
-            InvalidArgument: `path` is no path.
+            InvalidArgument: `path` or `cache` is no path.
         """
-        return cls._from_sources([decode(data, name) for name, data in _read(path)])
+        folder = _cache_folder(cache)
+        sources = [decode(data, name) for name, data in _read(path)]
+        if folder is None:
+            return cls._from_sources(sources)
+        kept = caching.read(folder, sources)
+        if kept is not None:
+            decider = Compiled(kept.checked.rules, kept.checked.arguments, kept.digest, kept.demanded)
+            return cls._make(kept.checked, kept.digest, kept.checked.diagnostics, tuple(sources), decider)
+        made = cls._from_sources(sources)
+        caching.write(folder, sources, made._checked, made.digest)
+        return made
 
     @classmethod
     def _from_sources(cls, sources: Sequence[Source]) -> PolicySet:
@@ -204,6 +221,16 @@ class PolicySet:
 
     def __repr__(self) -> str:
         return f"PolicySet({len(self.rules)} rules, digest={self.digest!r})"
+
+
+def _cache_folder(cache: object) -> pathlib.Path | None:
+    if cache is True:
+        return caching.default_folder()
+    if cache is None:
+        return None
+    if not isinstance(cache, str | os.PathLike):
+        raise InvalidArgument("cache", f"must be a folder's path or None, not {type(cache).__name__}")
+    return pathlib.Path(cache)
 
 
 def _signature(tool: object) -> ToolSignature:

@@ -16,24 +16,22 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib import resources
 from importlib.resources.abc import Traversable
-from typing import Any, Final, final
+from typing import Final, final
 
 from attrs import frozen
 
-from agentauthz.policy.cache.codec import Reader, Writer
+from agentauthz.policy.cache.codec import Json, Reader, Writer
 from agentauthz.policy.cache.folder import default_folder, read_file, write_file
 from agentauthz.policy.check import Checked
 from agentauthz.policy.compile.demands import Demand, Slot, demands
 from agentauthz.policy.source import Source
-from agentauthz.policy.syntax import CheckedRule, Later
+from agentauthz.policy.syntax import CheckedRule, Later, Pattern
 
 __all__ = ["Cached", "default_folder", "read", "write"]
 
 _MAGIC: Final = b"agentauthz checked policies 1 "
-_EAGER: Final = (
-    "effect", "name", "patterns", "span", "because", "mark", "obligations", "by", "within", "amount", "bound", "per",
-    "window", "digest",
-)  # fmt: skip
+_SELDOM: Final = ("obligations", "by", "within", "amount", "bound", "per", "window")
+_NO_CLAUSES: Final = [["l"], None, None, None, None, ["l"], None]
 
 
 @final
@@ -103,15 +101,27 @@ def _code(folder: Traversable) -> Iterator[Traversable]:
 def _content(key: str, sources: Sequence[Source], checked: Checked, digest: str) -> bytes:
     writer = Writer(sources)
     slots: dict[Slot, int] = {}
-    bodies: list[bytes] = []
-    rules: list[Any] = []
+    conditions: list[bytes] = []
+    rules: list[Json] = []
     at = 0
     for rule in checked.rules:
-        body = b"" if rule.condition is None else _compact(writer.write(rule.condition))
-        found = [[slots.setdefault(d.slot, len(slots)), d.place, writer.write(d.keys)] for d in demands(rule)]
-        rules.append([at, len(body), found, *(writer.write(getattr(rule, name)) for name in _EAGER)])
-        bodies.append(body)
-        at += len(body)
+        condition = b"" if rule.condition is None else _compact(writer.write(rule.condition))
+        seldom = [writer.write(getattr(rule, name)) for name in _SELDOM]
+        rules.append([
+            at,
+            len(condition),
+            [[slots.setdefault(d.slot, len(slots)), d.place, *map(writer.write, d.keys)] for d in demands(rule)],
+            rule.effect,
+            rule.name,
+            [part for pattern in rule.patterns for part in (pattern.kind, pattern.name, *writer.place(pattern.span))],
+            *writer.place(rule.span),
+            rule.because,
+            rule.mark,
+            rule.digest,
+            None if seldom == _NO_CLAUSES else seldom,
+        ])  # fmt: skip
+        conditions.append(condition)
+        at += len(condition)
     head = {
         "key": key,
         "digest": digest,
@@ -124,21 +134,22 @@ def _content(key: str, sources: Sequence[Source], checked: Checked, digest: str)
         "tracked": sorted(checked.tracked),
         "mappings": writer.mappings,
     }
-    return b"%b\n%b" % (_compact(head), b"".join(bodies))
+    return b"%b\n%b" % (_compact(head), b"".join(conditions))
 
 
-def _compact(data: object) -> bytes:
+def _compact(data: Json) -> bytes:
     return json.dumps(data, separators=(",", ":")).encode()
 
 
-def _read(head: Any, bodies: bytes, sources: Sequence[Source]) -> Cached:
+def _read(head: Json, conditions: bytes, sources: Sequence[Source]) -> Cached:
     reader = Reader(sources, head["mappings"])
     slots = [Slot.of(*reader.read(slot)) for slot in head["slots"]]
-    rules = tuple([_rule(reader, bodies, row) for row in head["rules"]])
-    kept = {rule.name: row[2] for rule, row in zip(rules, head["rules"], strict=True)}
+    rows = head["rules"]
+    rules = tuple([_rule(reader, conditions, row) for row in rows])
+    kept = {row[4]: row[2] for row in rows}
 
     def demanded(rule: CheckedRule) -> tuple[Demand, ...]:
-        return tuple(Demand(slots[slot], reader.read(keys), place) for slot, place, keys in kept[rule.name])
+        return tuple([Demand(slots[at], tuple(map(reader.read, keys)), place) for at, place, *keys in kept[rule.name]])
 
     checked = Checked(
         rules,
@@ -151,10 +162,14 @@ def _read(head: Any, bodies: bytes, sources: Sequence[Source]) -> Cached:
     return Cached(checked, head["digest"], demanded)
 
 
-def _rule(reader: Reader, bodies: bytes, row: list[Any]) -> CheckedRule:
-    start, length = row[0], row[1]
-    condition = None
-    if length:
-        condition = Later(lambda: reader.read(json.loads(bodies[start : start + length])))
-    values = dict(zip(_EAGER, map(reader.read, row[3:]), strict=True))
-    return CheckedRule(condition=condition, **values)
+def _rule(reader: Reader, conditions: bytes, row: list[Json]) -> CheckedRule:
+    at, size, _, effect, name, parts, start, length, because, mark, digest, seldom = row
+    patterns = [
+        Pattern(parts[i], parts[i + 1], span=reader.span(parts[i + 2], parts[i + 3])) for i in range(0, len(parts), 4)
+    ]
+    rest = {} if seldom is None else dict(zip(_SELDOM, map(reader.read, seldom), strict=True))
+    condition = Later(lambda: reader.read(json.loads(conditions[at : at + size]))) if size else None
+    span = reader.span(start, length)
+    return CheckedRule(
+        effect, name, tuple(patterns), condition, span=span, because=because, mark=mark, digest=digest, **rest
+    )

@@ -51,14 +51,17 @@ class Writer:
         if kind is tuple or kind is list:
             return ["l", *map(self.write, cast("Sequence[object]", value))]
         if kind is Span:
-            span = cast(Span, value)
-            return ["@", self._starts[self._places[id(span.source)]] + span.start, span.end - span.start]
+            return ["@", *self.place(cast(Span, value))]
         number = _NUMBERS.get(kind)
         if number is not None:
             return [number, *(self.write(getattr(value, name)) for name, _ in _FIELDS[number])]
         if isinstance(value, Mapping):
             return ["m", self._mapping(value)]
         return _scalar(value)
+
+    def place(self, span: Span) -> tuple[int, int]:
+        """Return where a span begins in all sources, one after the other, and how long it is."""
+        return self._starts[self._places[id(span.source)]] + span.start, span.end - span.start
 
     def _mapping(self, value: Mapping[object, object]) -> int:
         place = self._known.get(id(value))

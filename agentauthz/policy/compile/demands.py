@@ -77,7 +77,7 @@ class Entry(NamedTuple):
     def given(self, met: Demand) -> Entry:
         """Return the rule where one of its demands is met."""
         rest = tuple(demand for demand in self.demands if demand is not met)
-        return self._replace(demands=rest, met=self.met | {met.place})
+        return Entry(self.number, self.rule, rest, self.met | {met.place})
 
     def without(self, slot: Slot) -> Entry:
         """Return the rule to be asked whatever it demands of a slot."""

@@ -67,10 +67,9 @@ class Builder:
             return self._leaf(entries)
         tables = {slot: self._table(slot, found) for slot, found in looked_up.items()}
         paths = {slot: found[0].path(slot) for slot, found in looked_up.items()}
-        everything = [_numbered(found) for found in entries]
 
         def otherwise(inputs: Inputs) -> Codes:
-            return all_defined(everything, self.question, inputs)
+            return all_defined([(entry.number, entry.rule) for entry in entries], self.question, inputs)
 
         try:
             return lookups(tables, paths, self._leaf(rest), self.action, otherwise)

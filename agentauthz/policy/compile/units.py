@@ -64,9 +64,9 @@ def defined(number: int, rule: CheckedRule, question: Question, inputs: Inputs) 
     return (number,) if result else ()
 
 
-def all_defined(rules: Iterable[Numbered], question: Question, inputs: Inputs) -> Codes:
-    """Return the codes of some rules as the definition gives them."""
-    return tuple(code for number, rule, _ in rules for code in defined(number, rule, question, inputs))
+def all_defined(rules: Iterable[tuple[int, CheckedRule]], question: Question, inputs: Inputs) -> Codes:
+    """Return the codes of some rules, each with its number, as the definition gives them."""
+    return tuple(code for number, rule in rules for code in defined(number, rule, question, inputs))
 
 
 @final
@@ -96,7 +96,7 @@ class Unit:
         return self.ask(inputs)
 
     def _defined(self, inputs: Inputs) -> Codes:
-        return all_defined(self._rules, self._question, inputs)
+        return all_defined([(number, rule) for number, rule, _ in self._rules], self._question, inputs)
 
 
 @final
