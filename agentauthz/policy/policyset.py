@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import gc
 import hashlib
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final, Literal, final
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Final, final
 
 from attrs import frozen
 
@@ -92,24 +94,23 @@ class PolicySet:
         return cls._from_sources([Source(name, str.__str__(text))])
 
     @classmethod
-    def load(
-        cls, path: str | os.PathLike[str], *, cache: str | os.PathLike[str] | Literal[True] | None = True
-    ) -> PolicySet:
+    def load(cls, path: str | os.PathLike[str], *, cache: str | os.PathLike[str] | None = None) -> PolicySet:
         """Return the policy set of one `.authz` file, or of all those below a folder.
 
-        What was checked is kept as data in the folder `cache`, so that the next start is faster: by default in
-        `agentauthz/policies` of the user's cache folder; None keeps nothing. It is used only where nobody
-        but this user can write it.
+        With a folder for `cache`, what was checked is kept there as data, so that the next start is faster. It is
+        used only where nobody but this user can write it; who can, as this user, can change the policies.
 
         Raises:
             PolicyLoadError: the path is missing, unreadable, or holds no policy.
             PolicySyntaxError, PolicyCheckError: as `parse` does; bytes that are no UTF-8 too.
             InvalidArgument: `path` or `cache` is no path.
         """
-        folder = _cache_folder(cache)
-        sources = [decode(data, name) for name, data in _read(path)]
-        if folder is None:
-            return cls._from_sources(sources)
+        if cache is not None and not isinstance(cache, str | os.PathLike):
+            raise InvalidArgument("cache", f"must be a folder's path or None, not {type(cache).__name__}")
+        sources, problems = _decoded(_read(path))
+        if cache is None or problems:
+            return cls._from_sources(sources, problems)
+        folder = pathlib.Path(cache)
         kept = caching.read(folder, sources)
         if kept is not None:
             decider = Compiled(kept.checked.rules, kept.checked.arguments, kept.digest, kept.demanded)
@@ -119,9 +120,13 @@ class PolicySet:
         return made
 
     @classmethod
-    def _from_sources(cls, sources: Sequence[Source]) -> PolicySet:
+    def _from_sources(cls, sources: Sequence[Source], problems: Sequence[Diagnostic] = ()) -> PolicySet:
+        with _without_collecting():
+            return cls._from_statements(sources, list(problems))
+
+    @classmethod
+    def _from_statements(cls, sources: Sequence[Source], problems: list[Diagnostic]) -> PolicySet:
         statements: list[Statement] = []
-        problems: list[Diagnostic] = []
         for source in sources:
             parsed, wrong = parse(source)
             statements += parsed
@@ -223,14 +228,28 @@ class PolicySet:
         return f"PolicySet({len(self.rules)} rules, digest={self.digest!r})"
 
 
-def _cache_folder(cache: object) -> pathlib.Path | None:
-    if cache is True:
-        return caching.default_folder()
-    if cache is None:
-        return None
-    if not isinstance(cache, str | os.PathLike):
-        raise InvalidArgument("cache", f"must be a folder's path or None, not {type(cache).__name__}")
-    return pathlib.Path(cache)
+@contextlib.contextmanager
+def _without_collecting() -> Iterator[None]:
+    """Pause the cyclic garbage collector: trees hold no cycles, and it would walk them over and over."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def _decoded(files: Iterable[tuple[str, bytes]]) -> tuple[list[Source], list[Diagnostic]]:
+    sources: list[Source] = []
+    problems: list[Diagnostic] = []
+    for name, data in files:
+        try:
+            sources.append(decode(data, name))
+        except PolicySyntaxError as error:  # the other files' problems are told with it
+            problems += error.diagnostics
+    return sources, problems
 
 
 def _signature(tool: object) -> ToolSignature:

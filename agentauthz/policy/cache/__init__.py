@@ -21,13 +21,13 @@ from typing import Final, final
 from attrs import frozen
 
 from agentauthz.policy.cache.codec import Json, Reader, Writer
-from agentauthz.policy.cache.folder import default_folder, read_file, write_file
+from agentauthz.policy.cache.folder import read_file, write_file
 from agentauthz.policy.check import Checked
 from agentauthz.policy.compile.demands import Demand, Slot, demands
 from agentauthz.policy.source import Source
 from agentauthz.policy.syntax import CheckedRule, Later, Pattern
 
-__all__ = ["Cached", "default_folder", "read", "write"]
+__all__ = ["Cached", "read", "write"]
 
 _MAGIC: Final = b"agentauthz checked policies 1 "
 _SELDOM: Final = ("obligations", "by", "within", "amount", "bound", "per", "window")

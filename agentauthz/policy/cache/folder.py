@@ -15,17 +15,6 @@ _SUFFIX: Final = ".cache"
 _MINE: Final = 0o022  # what group and others must not be able to do: write
 
 
-def default_folder() -> pathlib.Path | None:
-    """Return the folder for this user, or None where there is no home."""
-    given = os.environ.get("XDG_CACHE_HOME")
-    if given and os.path.isabs(given):
-        return pathlib.Path(given, "agentauthz", "policies")
-    try:
-        return pathlib.Path.home() / ".cache" / "agentauthz" / "policies"
-    except RuntimeError:
-        return None
-
-
 def read_file(folder: pathlib.Path, name: str, magic: bytes) -> bytes | None:
     """Return a file's content, or None where there is none, or none to be trusted.
 
