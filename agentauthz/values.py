@@ -12,7 +12,7 @@ import datetime as dt
 import enum
 import pathlib
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Final, TypeAlias, final
 
@@ -211,41 +211,30 @@ def _freeze_elements(items: Iterable[object], size: int, budget: _Budget, depth:
     budget.left -= size
     if size > MAX_ELEMENTS or depth >= MAX_NESTING or budget.left < 0:
         return None
-    return [_freeze_inner(item, budget, depth + 1) for item in items]
-
-
-def _freeze_inner(value: object, budget: _Budget, depth: int) -> Value:
-    freezer = _BY_TYPE.get(type(value))
-    return _freeze_other(value, budget, depth) if freezer is None else freezer(value)
+    frozen: list[Value] = []
+    for item in items:  # two calls a level, and no more: 200 levels must fit on any caller's stack
+        freezer = _BY_TYPE.get(type(item))
+        try:
+            frozen.append(_freeze_other(item, budget, depth + 1) if freezer is None else freezer(item))
+        except Exception:  # as in `freeze`: this element can't be had, the others can
+            frozen.append(INVALID)
+    return frozen
 
 
 def _freeze_other(value: object, budget: _Budget, depth: int) -> Value:
     """Freeze what isn't exactly one of the scalar types: collections, subclasses, objects with fields."""
     if isinstance(value, enum.Enum):
-        return INVALID if depth >= MAX_NESTING else _freeze_inner(value._value_, budget, depth + 1)
+        elements = _freeze_elements((value._value_,), 1, budget, depth)
+        return INVALID if elements is None else elements[0]
     for base, freezer in _BY_BASE:
         if isinstance(value, base):
             return freezer(value)
-    if isinstance(value, list):
-        return _sequence(list.__iter__(value), list.__len__(value), budget, depth)
-    if isinstance(value, tuple):
-        return _sequence(tuple.__iter__(value), tuple.__len__(value), budget, depth)
-    if isinstance(value, set):
-        return _set(set.__iter__(value), set.__len__(value), budget, depth)
-    if isinstance(value, frozenset):
-        return _set(frozenset.__iter__(value), frozenset.__len__(value), budget, depth)
+    for base, made in _COLLECTIONS:
+        if isinstance(value, base):
+            elements = _freeze_elements(base.__iter__(value), base.__len__(value), budget, depth)
+            return INVALID if elements is None else made(elements)
     hook = getattr(type(value), "__agentauthz_value__", None)
     return hook(value) if hook is not None else _record_or_invalid(value)
-
-
-def _sequence(items: Iterable[object], size: int, budget: _Budget, depth: int) -> Value:
-    elements = _freeze_elements(items, size, budget, depth)
-    return INVALID if elements is None else tuple(elements)
-
-
-def _set(items: Iterable[object], size: int, budget: _Budget, depth: int) -> Value:
-    elements = _freeze_elements(items, size, budget, depth)
-    return INVALID if elements is None else Unordered(elements)
 
 
 def _record_or_invalid(value: object) -> Value:
@@ -312,5 +301,8 @@ _BY_BASE: Final[tuple[tuple[type, Callable[..., Value]], ...]] = (
     (uuid.UUID, str),
     (pathlib.PurePath, str),
 )
+_COLLECTIONS: Final[tuple[tuple[type[Collection[Value]], Callable[[Iterable[Value]], Value]], ...]] = (
+    (list, tuple), (tuple, tuple), (set, Unordered), (frozenset, Unordered),
+)  # fmt: skip
 ATOMIC: Final = frozenset({str, bool, int, float, Decimal, type(None), dt.datetime, dt.date, dt.timedelta, bytes})
 _PLAIN: Final = frozenset({list, dict, set, tuple})
