@@ -41,8 +41,11 @@ def _require_text(argument: str, value: object) -> None:
 
 
 def zoned(moment: object) -> bool:
-    """Say whether `moment` is a datetime with a time zone."""
-    return isinstance(moment, dt.datetime) and moment.tzinfo is not None
+    """Say whether `moment` is a datetime with a time zone that says how far it is from UTC."""
+    try:
+        return isinstance(moment, dt.datetime) and moment.utcoffset() is not None
+    except Exception:  # the zone's own code raised: it is none
+        return False
 
 
 def _identity(principal: Principal) -> tuple[str | None, str, str]:

@@ -11,7 +11,7 @@ from attrs import field, frozen
 
 from agentauthz.errors import InvalidArgument
 from agentauthz.principals import Chain, Delegation, Principal, zoned
-from agentauthz.values import UNKNOWN, Record, Sentinel, Value, field_reader
+from agentauthz.values import UNKNOWN, Record, Sentinel, Value, field_reader, reader_of
 
 Unknown: TypeAlias = Literal[Sentinel.UNKNOWN]
 _NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
@@ -54,7 +54,7 @@ class Resource:
         return f"Resource({self.type!r}, {self.id!r})"  # attributes may be secret
 
     def __agentauthz_value__(self) -> Value:
-        return Entity(field_reader(self.attributes), {"type": self.type, "id": self.id})
+        return Entity(reader_of(self.attributes), {"type": self.type, "id": self.id})
 
 
 @final
@@ -87,7 +87,8 @@ class Request:
     `now` None means the moment when the request was made.
 
     Raises:
-        InvalidArgument: an argument of the wrong type, or a chain that disagrees with subject or actor.
+        InvalidArgument: an argument of the wrong type, args that can't be read, or a chain that disagrees with
+            subject or actor.
     """
 
     action: str
@@ -117,16 +118,14 @@ class Request:
         context: Mapping[str, object] | Unknown = _NOTHING,
         now: dt.datetime | None = None,
     ) -> None:
-        _check_text("action", action)
+        action = _text("action", action)
         chain = _chain(subject, actor, chain)
         for name, mapping in (("args", args), ("context", context)):
-            if mapping is not UNKNOWN and not isinstance(mapping, Mapping):
-                raise InvalidArgument(name, "must be a mapping of names to values")
-            if mapping is not UNKNOWN and not all(isinstance(key, str) for key in mapping):
-                raise InvalidArgument(name, "must have names that are strings")
-        for name, text in (("route", route), ("purpose", purpose)):
-            if text is not None and text is not UNKNOWN:
-                _check_text(name, text)
+            if mapping is not UNKNOWN:
+                _check_names(name, mapping)
+        args = args if args is UNKNOWN or type(args) is dict else _read_whole(args)
+        route = route if route is None or route is UNKNOWN else _text("route", route)
+        purpose = purpose if purpose is None or purpose is UNKNOWN else _text("purpose", purpose)
         if not (resource is None or resource is UNKNOWN or type(resource) is Resource):
             raise InvalidArgument("resource", "must be a Resource, None or UNKNOWN")
         if not (session is None or session is UNKNOWN or type(session) is SessionFacts):
@@ -183,6 +182,26 @@ def _chain(subject: Principal, actor: Principal | None, chain: Chain | None) -> 
     return chain
 
 
-def _check_text(argument: str, value: object) -> None:
+def _text(argument: str, value: object) -> str:
+    """Return an exact string: a subclass that overrides comparison must not decide which rules match."""
     if not isinstance(value, str) or not value:
         raise InvalidArgument(argument, "must be a string that is not empty")
+    return str.__str__(value)
+
+
+def _check_names(argument: str, value: object) -> None:
+    if not isinstance(value, Mapping):
+        raise InvalidArgument(argument, "must be a mapping of names to values")
+    try:
+        named = all(isinstance(key, str) for key in value)
+    except Exception as error:
+        raise InvalidArgument(argument, "can't be read: its own code raised") from error
+    if not named:
+        raise InvalidArgument(argument, "must have names that are strings")
+
+
+def _read_whole(args: Mapping[str, object]) -> dict[str, object]:
+    try:
+        return dict(args)
+    except Exception as error:
+        raise InvalidArgument("args", "can't be read: its own code raised") from error

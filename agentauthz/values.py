@@ -258,6 +258,16 @@ def field_reader(value: object) -> Callable[[str], object] | None:
     return None if names is None else lambda name: getattr(value, name) if name in names else None
 
 
+def reader_of(value: object) -> Callable[[str], object]:
+    """Return what reads the fields of `value`; where it is no record, all of them are INVALID."""
+    reader = field_reader(value)
+    return _no_field if reader is None else reader
+
+
+def _no_field(_: str) -> object:
+    return INVALID
+
+
 def _mapping_reader(value: Mapping[object, object]) -> Callable[[str], object] | None:
     try:
         if len(value) > MAX_ELEMENTS:
@@ -298,8 +308,8 @@ _BY_BASE: Final[tuple[tuple[type, Callable[..., Value]], ...]] = (
     (Decimal, lambda value: number(Decimal(Decimal.as_tuple(value))) if Decimal.is_finite(value) else INVALID),  # type: ignore[arg-type]
     (dt.datetime, _freeze_datetime),
     (dt.timedelta, lambda value: dt.timedelta.__add__(value, dt.timedelta(0))),
-    (uuid.UUID, str),
-    (pathlib.PurePath, str),
+    (uuid.UUID, lambda value: uuid.UUID.__str__(value)),
+    (pathlib.PurePath, lambda value: pathlib.PurePath.__str__(value)),
 )
 _COLLECTIONS: Final[tuple[tuple[type[Collection[Value]], Callable[[Iterable[Value]], Value]], ...]] = (
     (list, tuple), (tuple, tuple), (set, Unordered), (frozenset, Unordered),

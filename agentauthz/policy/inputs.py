@@ -19,8 +19,8 @@ from agentauthz.values import (
     Sentinel,
     Unordered,
     Value,
-    field_reader,
     freeze,
+    reader_of,
     record_of,
 )
 
@@ -173,7 +173,7 @@ _ROOTS: Final[Mapping[str, Callable[[Request], Value]]] = {
     "route": lambda request: freeze(request.route),
     "purpose": lambda request: freeze(request.purpose),
     "session": lambda request: _session_value(request.session),
-    "context": lambda request: _unknown() if request.context is UNKNOWN else Record(field_reader(request.context)),
+    "context": lambda request: _unknown() if request.context is UNKNOWN else Record(reader_of(request.context)),
     "now": lambda request: freeze(request.now),
 }
 
@@ -188,4 +188,4 @@ def _session_value(facts: SessionFacts | Sentinel | None) -> Value:
         return UNKNOWN if facts is UNKNOWN else ABSENT
     marks: Value = UNKNOWN if facts.marks is UNKNOWN else Unordered(sorted(facts.marks))
     known = {"id": facts.id, "started": freeze(facts.started), "marks": marks}
-    return Record(field_reader(facts.attributes), known)
+    return Record(reader_of(facts.attributes), known)

@@ -117,7 +117,8 @@ def _member(typer: Typer, expr: Compare, left: Kinds, right: Kinds, around: Arou
 
 
 def _listed(typer: Typer, expr: Compare, listed: ListOf, left: Kinds, around: Around) -> None:
-    if listed.items and no_bare_id(typer, expr.left, isinstance(listed.items[0], Literal_), around, expr.span):
+    literal = any(isinstance(item, Literal_) for item in listed.items)
+    if no_bare_id(typer, expr.left, literal, around, expr.span):
         return
     if left and categories(left) == {"record"}:
         typer.report.error(

@@ -11,6 +11,7 @@ from agentauthz.policy.syntax import (
     Call,
     Compare,
     Effect,
+    Exists,
     Expr,
     Literal_,
     Not,
@@ -69,6 +70,11 @@ class _Walk:
                 self.report.error("chain-place", f"{text_of(expr)} can't be read here", expr.span, hint)
             case Path("session", ("marks", *_)):
                 self._marks_place(expr)
+            case Exists(Path("session", ())):
+                return  # it tells nothing about the marks
+            case Path("session", ()):
+                hint = "name the attribute that is meant: a session as a whole would bring its marks along"
+                self.report.error("session-place", "`session` can't be read as a whole here", expr.span, hint)
             case Call("permitted"):
                 self._permitted_place(expr)
             case _:
