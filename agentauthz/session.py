@@ -39,7 +39,7 @@ class Call:
     action: str
     args: Mapping[str, object] | Unknown = _NOTHING
     resource: object = None
-    context: Mapping[str, object] = _NOTHING
+    context: Mapping[str, object] | Unknown = _NOTHING
     route: str | None = None
     sensitive: frozenset[str] = frozenset()
     problem: Reason | None = None

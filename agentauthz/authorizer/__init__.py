@@ -292,7 +292,11 @@ class Authorizer:
         except Exception as error:  # the application's adapter, or an object that is no resource
             if call.problem is None:
                 call = evolve(call, problem=Reason("resource_failed", "the resource couldn't be read"), cause=error)
-        context = {**session.context, **call.context} if call.context else session.context
+        context: Mapping[str, object] | Unknown = session.context
+        if call.context is UNKNOWN:
+            context = UNKNOWN
+        elif call.context:
+            context = {**session.context, **call.context}
         now, tracked = self.now(), self._tracked
 
         def request(state: State) -> Request:

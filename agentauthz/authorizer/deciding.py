@@ -57,8 +57,7 @@ def judged(case: Case) -> Judged:
         return Judged(stopped, request, None, case.call.cause)
     try:
         for _ in range(MAX_ATTEMPTS):
-            decision, inputs = case.policies.judge(request)
-            decision = enforced(case, decision)
+            decision, inputs = _asked(case, request)
             if not decision.allowed or _committed(case, decision, state):
                 return Judged(decision, request, inputs)
             request = case.request(state := case.memory.read())
@@ -72,16 +71,31 @@ def previewed(case: Case, state: State | None) -> Decision:
     if (stopped := refused(case)) is not None:
         return stopped
     request = case.request(case.memory.read() if state is None else state)
-    return enforced(case, case.policies.judge(request)[0])
+    return _asked(case, request)[0]
 
 
 def refused(case: Case) -> Decision | None:
     """Return the denial of a call that no policy is asked about."""
     if case.closed:
         return _denied(case, Basis.AUTHORITY, Reason("session_closed", "the session was closed"))
-    if case.call.problem is not None:
-        return enforced(case, _denied(case, Basis.ERROR, case.call.problem))
+    if case.call.problem is not None and not case.observing:
+        return _denied(case, Basis.ERROR, case.call.problem)
     return None
+
+
+def _asked(case: Case, request: Request) -> tuple[Decision, Inputs]:
+    """Return the decision of the policies as it is enforced, and what they saw."""
+    if (problem := case.call.problem) is None:
+        decision, inputs = case.policies.judge(request)
+        if not case.observing or decision.basis is not Basis.ERROR:
+            return enforced(case, decision), inputs
+    else:
+        decision = _denied(case, Basis.ERROR, problem)
+    # SECURITY: what observe mode lets run in spite of an error must still pass authority and every forbid
+    ruled, inputs = case.policies.judge(request, undeclared=True)
+    if ruled.outcome is Outcome.DENY and ruled.basis not in _OBSERVED:
+        return ruled, inputs
+    return evolve(decision, marks=ruled.marks, enforced=False), inputs
 
 
 def failed(case: Case, code: str, text: str) -> Decision:

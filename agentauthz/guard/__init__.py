@@ -239,7 +239,7 @@ class Guarded:
             found = {resolver.name: resolver.resolve(named) for resolver in self._resolvers}
             return _with_facts(call, found)
         except Exception as error:
-            return _unresolved(call, error)
+            return self._unresolved(call, error)
 
     async def aresolved(self, call: Call, values: tuple[Any, ...]) -> Call:
         """Do what `resolved` does, and await look-ups that are coroutine functions."""
@@ -250,15 +250,19 @@ class Guarded:
             found = {resolver.name: await resolver.aresolve(named) for resolver in self._resolvers}
             return _with_facts(call, found)
         except Exception as error:
-            return _unresolved(call, error)
+            return self._unresolved(call, error)
 
-
-def _problem(code: str, text: str, error: BaseException) -> dict[str, Any]:
-    return {"problem": Reason(code, text), "cause": error}
-
-
-def _unresolved(call: Call, error: BaseException) -> Call:
-    return evolve(call, resource=UNKNOWN, **_problem("lookup_failed", "a look-up for this call failed", error))
+    def _unresolved(self, call: Call, error: BaseException) -> Call:
+        """Return the call with a problem, and everything unknown that a look-up would have given."""
+        names = {resolver.name for resolver in self._resolvers}
+        return evolve(
+            call,
+            args=UNKNOWN if "args" in names else call.args,
+            resource=UNKNOWN,
+            context=UNKNOWN if "context" in names else call.context,
+            problem=Reason("lookup_failed", "a look-up for this call failed"),
+            cause=error,
+        )
 
 
 def _with_facts(call: Call, found: Mapping[str, object]) -> Call:

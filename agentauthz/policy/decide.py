@@ -40,9 +40,12 @@ def inputs_of(rules: Rules, request: Request) -> Inputs:
     return Inputs(request, request.chain, lambda asked: _permitted(rules, asked))
 
 
-def decide(rules: Rules, request: Request, inputs: Inputs) -> Decision:
-    """Return the decision on `request`, whose inputs are `inputs`; marks are named, never set."""
-    stopped = _stopped(rules, request)
+def decide(rules: Rules, request: Request, inputs: Inputs, *, undeclared: bool = False) -> Decision:
+    """Return the decision on `request`, whose inputs are `inputs`; marks are named, never set.
+
+    With `undeclared`, arguments that the action isn't declared with stop nothing.
+    """
+    stopped = _stopped(rules, request, undeclared)
     if stopped is not None:
         basis, reason = stopped
         return Decision(Outcome.DENY, basis, request.action, reasons=(reason,), policy_digest=rules.digest)
@@ -59,13 +62,13 @@ def decide(rules: Rules, request: Request, inputs: Inputs) -> Decision:
 # ---- steps 1 and 2: authority
 
 
-def _stopped(rules: Rules, request: Request) -> tuple[Basis, Reason] | None:
+def _stopped(rules: Rules, request: Request, undeclared: bool) -> tuple[Basis, Reason] | None:
     session = request.session
     if request.chain.delegations or (type(session) is SessionFacts and session.expires is not None):
         stopped = _expired(request) or _not_covered(request)
         if stopped is not None:
             return stopped
-    return _unknown_argument(rules, request)
+    return None if undeclared else _unknown_argument(rules, request)
 
 
 def _expired(request: Request) -> tuple[Basis, Reason] | None:

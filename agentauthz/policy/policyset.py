@@ -179,8 +179,10 @@ class PolicySet:
         """
         return self.judge(request)[0]
 
-    def judge(self, request: Request) -> tuple[Decision, Inputs]:
+    def judge(self, request: Request, *, undeclared: bool = False) -> tuple[Decision, Inputs]:
         """Return the decision and the inputs that it saw.
+
+        With `undeclared`, arguments that the action isn't declared with stop nothing: the rules are asked.
 
         Raises:
             InvalidArgument: `request` is no Request, or an argument's name no string.
@@ -188,7 +190,7 @@ class PolicySet:
         if type(request) is not Request:
             raise InvalidArgument("request", f"must be a Request, not {type(request).__name__}")
         inputs = deciding.inputs_of(self._decider, request)
-        return deciding.decide(self._decider, request, inputs), inputs
+        return deciding.decide(self._decider, request, inputs, undeclared=undeclared), inputs
 
     def explain(self, request: Request) -> Explanation:
         """Return the decision with every clause of every rule that matches, and what each of them saw.
