@@ -38,7 +38,10 @@ class ToolSignature:
 def check_tools(checked: Checked, tools: Iterable[ToolSignature]) -> tuple[Diagnostic, ...]:
     """Return what is wrong, and worth knowing, where there are no other actions than these tools'."""
     report = Reporter()
-    signatures = {tool.action: tool for tool in tools}
+    signatures: dict[str, ToolSignature] = {}
+    for tool in tools:
+        before = signatures.get(tool.action)
+        signatures[tool.action] = tool if before is None else _either(before, tool)
     for name, action in checked.actions.items():
         _check_declared(name, action, signatures, report)
     world = _closed(checked, signatures)
@@ -49,6 +52,18 @@ def check_tools(checked: Checked, tools: Iterable[ToolSignature]) -> tuple[Diagn
             _check_tracked(rule, signatures, report)
     known = {(found.code, found.span) for found in checked.diagnostics}
     return tuple(found for found in report.in_order() if (found.code, found.span) not in known)
+
+
+def _either(one: ToolSignature, other: ToolSignature) -> ToolSignature:
+    """Return what holds whichever of two tools with the same action is called."""
+    params: dict[str, tuple[Type, bool]] = {}
+    for name in sorted(one.params.keys() | other.params.keys()):
+        here, there = (tool.params.get(name, (ANYTHING, True) if tool.open else None) for tool in (one, other))
+        found = [param for param in (here, there) if param is not None]
+        kind = found[0][0] if all(param[0] == found[0][0] for param in found) else ANYTHING
+        params[name] = (kind, len(found) < 2 or any(param[1] for param in found))
+    resource = one.resource_type if one.resource_type == other.resource_type else None
+    return ToolSignature(one.action, params, one.open or other.open, resource)
 
 
 def _closed(checked: Checked, signatures: Mapping[str, ToolSignature]) -> World:
