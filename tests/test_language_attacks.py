@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import pathlib
 import uuid
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agentauthz import Decision, InvalidArgument, Outcome, PolicyCheckError, PolicySet, Request, Resource, SessionFacts
+from agentauthz import (
+    Decision,
+    InvalidArgument,
+    Outcome,
+    PolicyCheckError,
+    PolicySet,
+    PolicySyntaxError,
+    Request,
+    Resource,
+    SessionFacts,
+)
+from agentauthz.errors import PolicyLoadError
 from tests.support import BOT, MARIA, NOON
 
 RISKY = "permit all on x.y when true\nforbid risky on x.y when ({}.risk ?? 0) > 5"
@@ -150,7 +163,7 @@ def test_a_moment_whose_zone_gives_no_offset_is_refused(zone: dt.tzinfo) -> None
 def test_a_path_or_uuid_is_what_it_holds_whatever_its_class_shows() -> None:
     """A subclass's own `__str__` is never asked."""
 
-    class Path(pathlib.PurePosixPath):
+    class Shown(pathlib.PurePosixPath):
         def __str__(self) -> str:
             return "/good"
 
@@ -159,7 +172,7 @@ def test_a_path_or_uuid_is_what_it_holds_whatever_its_class_shows() -> None:
             return "good"
 
     policy = 'permit p on x.y when args.value in ["good", "/good"]'
-    assert decided(policy, args={"value": Path("/evil")}).outcome is Outcome.DENY
+    assert decided(policy, args={"value": Shown("/evil")}).outcome is Outcome.DENY
     assert decided(policy, args={"value": Uuid(int=1)}).outcome is Outcome.DENY
 
 
@@ -192,3 +205,69 @@ def test_a_literal_anywhere_in_a_list_makes_a_bare_id_an_error() -> None:
     """`actor.id in [x, "bot"]` names a principal by its id alone, as `[..., x]` does."""
     assert codes('permit p on x.y when subject is user and actor.id in [args.who, "bot"]') == ["bare-id"]
     assert BOT.id == "bot"
+
+
+# ---- files
+
+
+def written(folder: Path, name: str, text: str = "permit p on x.y when true\n") -> Path:
+    """Write a policy file, and return its path."""
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_the_rules_of_a_linked_folder_are_not_lost(tmp_path: Path) -> None:
+    """A forbid that stands in a folder reached by a link counts as any other."""
+    written(tmp_path, "set/p.authz")
+    written(tmp_path, "shared/f.authz", "forbid f on x.y\n")
+    (tmp_path / "set" / "more").symlink_to(tmp_path / "shared")
+    assert [rule.name for rule in PolicySet.load(tmp_path / "set").rules] == ["f", "p"]
+
+
+def test_links_in_a_circle_are_refused(tmp_path: Path) -> None:
+    """A link to a folder above ends in an error that names it, not in rules that are there twice."""
+    written(tmp_path, "p.authz")
+    (tmp_path / "again").symlink_to(tmp_path)
+    with pytest.raises(PolicyLoadError, match="again"):
+        PolicySet.load(tmp_path)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_pipe_is_no_policy_file(tmp_path: Path, alone: bool) -> None:
+    """What would never end is refused before it is read, and named."""
+    os.mkfifo(tmp_path / "p.authz")
+    with pytest.raises(PolicyLoadError, match=r"p\.authz.*no ordinary file"):
+        PolicySet.load(tmp_path / "p.authz" if alone else tmp_path)
+
+
+def test_a_huge_file_is_not_read_whole(tmp_path: Path) -> None:
+    """A file of a terabyte is refused for its size, in no more memory than the largest that is allowed."""
+    with (tmp_path / "p.authz").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(PolicySyntaxError, match="67,108,864 bytes"):
+        PolicySet.load(tmp_path)
+
+
+def test_the_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    """Among many files, the error says which one isn't there any more."""
+    written(tmp_path, "a.authz")
+    (tmp_path / "gone.authz").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(PolicyLoadError, match=r"gone\.authz"):
+        PolicySet.load(tmp_path)
+
+
+def test_an_empty_path_is_not_the_current_folder() -> None:
+    """A setting that was left empty loads no policies that happen to lie around."""
+    with pytest.raises(InvalidArgument, match="empty"):
+        PolicySet.load("")
+
+
+def test_a_file_name_that_is_no_text_can_be_shown(tmp_path: Path) -> None:
+    """Every place in a policy can be written down as UTF-8, whatever bytes the file's name has."""
+    name = os.fsencode(tmp_path) + b"/\xff.authz"
+    with open(name, "w", encoding="utf-8") as file:
+        file.write("permit p on x.y when true\n")
+    (rule,) = PolicySet.load(tmp_path).rules
+    assert rule.at.encode("utf-8").endswith(b"udcff.authz:1:1")

@@ -14,13 +14,14 @@ from typing import Final, final
 from attrs import frozen
 
 from agentauthz.decision import Decision
-from agentauthz.errors import InvalidArgument, PolicyCheckError, PolicyLoadError, PolicySyntaxError
+from agentauthz.errors import InvalidArgument, PolicyCheckError, PolicySyntaxError
 from agentauthz.policy import cache as caching
 from agentauthz.policy import decide as deciding
 from agentauthz.policy.check import Checked, ToolSignature, check, check_tools
 from agentauthz.policy.compile import Compiled
 from agentauthz.policy.evaluate import Verdict, answer, matching, verdict
 from agentauthz.policy.explain import Explanation, explain, paths_read
+from agentauthz.policy.files import read_files
 from agentauthz.policy.format import format_statement
 from agentauthz.policy.inputs import Inputs
 from agentauthz.policy.parse import decode, parse
@@ -30,7 +31,6 @@ from agentauthz.request import Request
 from agentauthz.values import Value
 
 LANGUAGE: Final = "agentauthz.policy/1"
-SUFFIX: Final = ".authz"
 
 
 @final
@@ -103,11 +103,11 @@ class PolicySet:
         Raises:
             PolicyLoadError: the path is missing, unreadable, or holds no policy.
             PolicySyntaxError, PolicyCheckError: as `parse` does; bytes that are no UTF-8 too.
-            InvalidArgument: `path` or `cache` is no path.
+            InvalidArgument: `path` or `cache` is no path, or `path` is empty.
         """
         if cache is not None and not isinstance(cache, str | os.PathLike):
             raise InvalidArgument("cache", f"must be a folder's path or None, not {type(cache).__name__}")
-        sources, problems = _decoded(_read(path))
+        sources, problems = _decoded(read_files(path))
         if cache is None or problems:
             return cls._from_sources(sources, problems)
         folder = pathlib.Path(cache)
@@ -269,29 +269,3 @@ def _digest(statements: Iterable[Statement]) -> str:
 
 def _in_order(found: Iterable[Diagnostic]) -> list[Diagnostic]:
     return sorted(found, key=lambda diagnostic: (diagnostic.span.source.name, diagnostic.span.start))
-
-
-def _read(path: str | os.PathLike[str]) -> list[tuple[str, bytes]]:
-    if not isinstance(path, str | os.PathLike):
-        raise InvalidArgument("path", f"must be a file's or folder's path, not {type(path).__name__}")
-    place = pathlib.Path(path)
-    try:
-        files = [place] if not place.is_dir() else sorted(_policy_files(place))
-        if not files:
-            raise PolicyLoadError(str(place), f"this folder holds no file that ends in {SUFFIX}")
-        if place.suffix != SUFFIX and not place.is_dir() and place.exists():
-            raise PolicyLoadError(str(place), f"a policy file's name ends in {SUFFIX}")
-        return [(str(file), file.read_bytes()) for file in files]
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise PolicyLoadError(str(place), f"can't be read: {why}") from error
-
-
-def _policy_files(folder: pathlib.Path) -> Iterable[pathlib.Path]:
-    for root, folders, names in os.walk(folder, onerror=_raise):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (pathlib.Path(root, name) for name in names if name.endswith(SUFFIX) and not name.startswith("."))
-
-
-def _raise(error: OSError) -> None:
-    raise error

@@ -77,7 +77,8 @@ def _circle(circle: list[str], uses: Mapping[str, Mapping[str, Span]], names: Na
 def _check_let(let: Let, uses: Mapping[str, Span], names: Names) -> None:
     params = let.params or ()
     for place, param in enumerate(params):
-        names.given(param, _param_span(let, place), "parameter", taken=[*params[:place], *names.lets])
+        hides = param in names.lets or param in params[:place]
+        names.given(param, _param_span(let, place), "parameter", hides=hides)
     size = names.measure(let.body, frozenset(params))
     if names.broken & uses.keys():
         names.broken.add(let.name)

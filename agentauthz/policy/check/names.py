@@ -57,8 +57,8 @@ class Names:
         self.used: set[str] = set()
         self.broken: set[str] = set()  # lets that can't be expanded
 
-    def given(self, name: str, span: Span, what: str, *, taken: Iterable[str] = ()) -> None:
-        """Check a name that the policy gives."""
+    def given(self, name: str, span: Span, what: str, *, hides: bool = False) -> None:
+        """Check a name that the policy gives; `hides` says that it already stands for something there."""
         if name in RESERVED:
             why = "is reserved for a later version of the language"
         elif name in KEYWORDS:
@@ -68,7 +68,7 @@ class Names:
         elif name in FUNCTIONS:
             why = "is a function of the language"
         else:
-            if name in taken:
+            if hides:
                 message = f"the {what} `{name}` hides another name that is known here"
                 self.report.error("hidden-name", message, span, "choose another name")
             return
@@ -95,7 +95,8 @@ class Names:
         if isinstance(expr, Literal_):
             return
         if isinstance(expr, Quantifier):
-            self.given(expr.variable, expr.variable_span, "variable", taken=scope | self.lets.keys())
+            hides = expr.variable in scope or expr.variable in self.lets
+            self.given(expr.variable, expr.variable_span, "variable", hides=hides)
             self._walk(expr.over, scope, depth + 1, times, size, params)
             self._walk(expr.body, scope | {expr.variable}, depth + 1, times, size, params - {expr.variable})
             return
@@ -132,7 +133,8 @@ class Names:
             )
             self.report.error("unknown-name", f"`{name}` is a function", span, hint)
             return
-        known = ROOTS | scope | self.lets.keys()
+        # among very many errors nobody looks for what was meant
+        known = ROOTS | scope | self.lets.keys() if self.report.errors <= _MEANT else _NO_NAMES
         self._meant(name, known)
         found = self.report.suggestion(name, known, else_="if it is meant as text, put it in double quotes")
         self.report.error("unknown-name", f"nothing here is called `{name}`", span, found)
@@ -201,7 +203,8 @@ class Names:
     def _function(self, expr: Call) -> None:
         function = FUNCTIONS.get(expr.name)
         if function is None:
-            known = [*FUNCTIONS, *(name for name, let in self.lets.items() if let.params is not None)]
+            callable_ = (name for name, let in self.lets.items() if let.params is not None)
+            known = [*FUNCTIONS, *callable_] if self.report.errors <= _MEANT else []
             self._meant(expr.name, known)
             hint = self.report.suggestion(expr.name, known, else_="a policy can't call the application")
             self.report.error("unknown-function", f"there is no function `{expr.name}`", word_span(expr.span), hint)

@@ -58,11 +58,12 @@ class World:
     def select(self, patterns: Iterable[Pattern]) -> Selection:
         """Return what is known of the calls that a rule is about."""
         patterns = tuple(patterns)
-        actions = {action.name: action for pattern in patterns for action in self.matched(pattern)}
+        matching = {str(pattern): pattern for pattern in patterns if self.matched(pattern)}
         known = self.closed or all(pattern.kind == "exact" and pattern.name in self.actions for pattern in patterns)
-        key = known and bool(actions), tuple(actions)
+        key = known and bool(matching), tuple(matching)
         found = self._selections.get(key)
         if found is None:
+            actions = {action.name: action for pattern in matching.values() for action in self.matched(pattern)}
             found = self._selections[key] = Selection(self, tuple(actions.values()), key[0])
         return found
 

@@ -28,7 +28,7 @@ def decode(data: bytes, name: str) -> Source:
         PolicySyntaxError: the bytes are not UTF-8, begin with a byte order mark, or are more than 64 MiB.
     """
     if len(data) > MAX_FILE:
-        raise PolicySyntaxError([_file_too_large(Source(name, ""), len(data))])
+        raise PolicySyntaxError([_file_too_large(Source(name, ""))])
     try:
         source = Source(name, data.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -47,8 +47,8 @@ def parse(source: Source) -> tuple[tuple[Statement, ...], tuple[Diagnostic, ...]
     Never raises. After 100 problems the rest isn't read, and the last problem says so.
     """
     size = len(source.text)
-    if size * 4 > MAX_FILE and (size > MAX_FILE or (size := _bytes(source.text)) > MAX_FILE):
-        return (), (_file_too_large(source, size),)
+    if size * 4 > MAX_FILE and (size > MAX_FILE or _bytes(source.text) > MAX_FILE):
+        return (), (_file_too_large(source),)
     return _Parsing(source).run()
 
 
@@ -56,8 +56,8 @@ def _bytes(text: str) -> int:
     return len(text.encode("utf-8", "surrogatepass"))
 
 
-def _file_too_large(source: Source, size: int) -> Diagnostic:
-    message = f"the file has {size} bytes, more than the {MAX_FILE} that a file may have"
+def _file_too_large(source: Source) -> Diagnostic:
+    message = f"the file has more than {MAX_FILE:,} bytes"
     return problem("file-size", message, source, 0, 0, "split it into several files in one folder")
 
 
