@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
+import functools
 from collections.abc import Callable
 from typing import Any
 
+import attrs
 import pytest
 
-from agentauthz import Basis, Denied, authorize
+from agentauthz import Basis, Denied, InvalidArgument, NoSession, authorize
 from tests.support import NOON, Recorded
 
 OBSERVING: dict[str, Any] = {"mode": "observe", "observe_until": NOON + dt.timedelta(days=1)}
@@ -117,3 +120,136 @@ def test_observe_mode_sets_marks_where_a_look_up_failed() -> None:
         assert read() == "secret"
         assert session.marks == {"m"}
         assert not session.decide("t.send").allowed
+
+
+# ---- overriding
+
+
+def guarded_class() -> Any:
+    class Bank:
+        @authorize("t.pay")
+        def pay(self) -> str:
+            return "decided"
+
+        @property
+        @authorize("t.balance")
+        def balance(self) -> str:
+            return "decided"
+
+        @functools.cached_property
+        @authorize("t.history")
+        def history(self) -> str:
+            return "decided"
+
+    return Bank
+
+
+def test_wraps_does_not_pass_an_override_off_as_decorated() -> None:
+    """`functools.wraps` copies the mark of a decorated method onto a function that decides nothing."""
+    bank = guarded_class()
+
+    @functools.wraps(bank.pay)
+    def pay(self: Any) -> str:
+        return "undecided"
+
+    with pytest.raises(InvalidArgument, match=r"Sub\.pay"):
+        type("Sub", (bank,), {"pay": pay})
+
+
+def test_an_override_that_is_decorated_below_other_decorators_is_accepted() -> None:
+    """What counts is that the override decides its own calls."""
+
+    def logged(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def call(*args: Any) -> Any:
+            return function(*args)
+
+        return call
+
+    @logged
+    @authorize("t.pay")
+    def pay(self: Any) -> str:
+        return "decided"
+
+    with pytest.raises(NoSession):
+        type("Sub", (guarded_class(),), {"pay": pay})().pay()
+
+
+def test_properties_are_watched_too() -> None:
+    """A property whose getter is decorated can't be overridden by one that isn't."""
+    for name in ("balance", "history"):
+        with pytest.raises(InvalidArgument, match=name):
+            type("Sub", (guarded_class(),), {name: property(lambda self: "undecided")})
+
+
+def test_a_setter_that_is_decorated_stays_so() -> None:
+    """Each function of a property counts for itself."""
+
+    class Account:
+        @authorize("t.set_limit")
+        def set_limit(self, value: int) -> None:
+            pass
+
+        limit = property(lambda self: 1, set_limit)
+
+    undecided = Account.limit.setter(lambda self, value: None)
+    with pytest.raises(InvalidArgument, match="limit"):
+        type("Sub", (Account,), {"limit": undecided})
+
+
+def test_methods_decorated_through_a_helper_are_watched() -> None:
+    """A decorator of the host's own may stand between @authorize and the class."""
+
+    def tool(function: Callable[..., Any]) -> Callable[..., Any]:
+        return authorize("t.pay")(function)
+
+    class Bank:
+        @tool
+        def pay(self) -> str:
+            return "decided"
+
+    with pytest.raises(InvalidArgument, match=r"Sub\.pay"):
+
+        class Sub(Bank):
+            def pay(self) -> str:
+                return "undecided"
+
+
+@pytest.mark.parametrize("slotted", [attrs.define, attrs.frozen, dataclasses.dataclass(slots=True)])
+@pytest.mark.parametrize("hook", [True, False])
+def test_classes_with_slots_are_watched(slotted: Callable[[Any], Any], hook: bool) -> None:
+    """Such classes are made twice; subclasses work, keep the class's own hook, and must decorate too."""
+    seen: list[str] = []
+
+    class Bank:
+        name: str = "bank"
+
+        if hook:
+
+            def __init_subclass__(cls) -> None:
+                seen.append(cls.__name__)
+
+        @authorize("t.pay")
+        def pay(self) -> str:
+            return "decided"
+
+    made = slotted(Bank)
+    type("Plain", (made,), {})
+    assert seen[-1:] == ["Plain"] * hook
+    with pytest.raises(InvalidArgument, match=r"Sub\.pay"):
+        type("Sub", (made,), {"pay": lambda self: "undecided"})
+
+
+def test_the_hook_of_an_attrs_class_with_slots_may_call_super() -> None:
+    """Attrs mends what `super()` refers to when it makes the class anew; watching it must not get in the way."""
+
+    @attrs.define
+    class Bank:
+        def __init_subclass__(cls) -> None:
+            super().__init_subclass__()
+
+        @authorize("t.pay")
+        def pay(self) -> str:
+            return "decided"
+
+    assert type("Plain", (Bank,), {}).__mro__[1] is Bank
