@@ -90,6 +90,9 @@ class Denied(AgentAuthzError):
     def __str__(self) -> str:
         return self.message
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.message!r})"  # models may see this too
+
 
 class NoSession(Denied):
     """Say that a guarded function was called outside any session; ``decision`` is None."""
@@ -109,6 +112,9 @@ class ReviewRequired(AgentAuthzError):
 
     def __str__(self) -> str:
         return self.message
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.message!r})"  # models may see this too
 
 
 class Stopped(AgentAuthzError):

@@ -6,12 +6,13 @@ import dataclasses
 import datetime as dt
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any, NewType
 
 import attrs
 import pytest
+from typing_extensions import TypeAliasType
 
-from agentauthz import Basis, Denied, InvalidArgument, NoSession, authorize
+from agentauthz import AgentAuthzError, Basis, Denied, InvalidArgument, NoSession, Sensitive, authorize
 from tests.support import NOON, Recorded
 
 OBSERVING: dict[str, Any] = {"mode": "observe", "observe_until": NOON + dt.timedelta(days=1)}
@@ -253,3 +254,82 @@ def test_the_hook_of_an_attrs_class_with_slots_may_call_super() -> None:
             return "decided"
 
     assert type("Plain", (Bank,), {}).__mro__[1] is Bank
+
+
+# ---- secrets
+
+Card = NewType("Card", Annotated[str, Sensitive])
+Number = TypeAliasType("Number", Annotated[str, Sensitive])
+
+
+@authorize("t.pay")
+def with_new_type(card: Card) -> None:
+    """Take a secret under a type's own name."""
+
+
+@authorize("t.pay")
+def with_alias(card: Number | None) -> None:
+    """Take a secret under an alias."""
+
+
+@authorize("t.pay")
+def with_further(**more: Annotated[str, Sensitive]) -> None:
+    """Take secrets by any name."""
+
+
+@authorize("t.pay", sensitive=["cards"])
+def with_further_named(**cards: str) -> None:
+    """Take secrets by any name."""
+
+
+@pytest.mark.parametrize("tool", [with_new_type, with_alias, with_further, with_further_named])
+def test_a_sensitive_argument_is_kept_out_however_it_is_marked(tool: Callable[..., None]) -> None:
+    """Aliases and new types carry their annotations; `**kwargs` that are sensitive are so each by its own name."""
+    kept = Recorded('permit p on t.pay when args.card == "4111-1111"')
+    with kept.session():
+        tool(card="4111-1111")
+    assert b"4111" not in kept.decisions[0].line()
+
+
+def test_an_alias_that_names_itself_can_be_read() -> None:
+    """Looking for marks ends."""
+
+    class Alias:
+        __value__: object
+
+    endless = Alias()
+    endless.__value__ = list[endless]  # type: ignore[valid-type]
+
+    def pay(tree: Any) -> str:
+        return "paid"
+
+    pay.__annotations__["tree"] = endless
+    with Recorded().session() as session:
+        assert session.bind(authorize("t.pay")(pay))([]) == "paid"
+
+
+def test_a_name_that_only_resembles_a_marker_hides_nothing() -> None:
+    """An annotation that can't be resolved is searched for the marker's name, not for a part of another."""
+
+    @authorize("t.pay")
+    def pay(amount: InjectedAmount) -> str:  # type: ignore[name-defined]  # noqa: F821
+        return "paid"
+
+    with Recorded("permit p on t.pay when args.amount == 1").session():
+        assert pay(1) == "paid"
+
+
+# ---- what models and people are told
+
+
+def test_the_repr_of_a_denial_tells_no_more_than_its_text() -> None:
+    """Some frameworks show models the `repr` of an error: it names no rules, inputs or places in files."""
+    policy = """
+permit p on t.* when true
+forbid hidden_rule on t.pay when args.a > 3
+review r on t.ask when true by approver != subject
+"""
+    for action in ("t.pay", "t.ask"):
+        with Recorded(policy).session() as session, pytest.raises(AgentAuthzError) as refused:
+            session.authorize(action)
+        assert repr(refused.value) == f"{type(refused.value).__name__}({str(refused.value)!r})"

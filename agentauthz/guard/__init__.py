@@ -227,8 +227,15 @@ class Guarded:
         except Exception as error:  # too deep, or a container that changes while it is copied
             own, problem, cause = values, Reason("arguments_failed", "the arguments can't be read"), error
         return own, Call(
-            self.action, facts, route=self.route, sensitive=self.sensitive, problem=problem, cause=cause
+            self.action, facts, route=self.route, sensitive=self._secret(own), problem=problem, cause=cause
         )  # fmt: skip
+
+    def _secret(self, values: tuple[Any, ...]) -> frozenset[str]:
+        """Return the sensitive facts of a call: where `**kwargs` is sensitive, all that it holds."""
+        rest = self.binder.named_rest
+        if rest is None or self.binder.names[rest] not in self.sensitive:
+            return self.sensitive
+        return self.sensitive.union(values[rest])
 
     def resolved(self, call: Call, values: tuple[Any, ...]) -> Call:
         """Return the call with what its look-ups gave; one that raises makes it a call with a problem."""

@@ -68,8 +68,8 @@ def _stands_in(value: object, base: object) -> bool:
     return all(_decides(mine, getattr(theirs, "__agentauthz__", None)) for mine, theirs in pairs)
 
 
-def _decides(function: object, base: object) -> bool:
-    own: Any = getattr(function, "__agentauthz__", None)
+def _decides(function: object, base: Any) -> bool:
+    own = getattr(function, "__agentauthz__", None)
     if base is None or own is not base:
         return base is None or own is not None
     # `functools.wraps` of the overridden method copies this mark too, onto a function that decides nothing

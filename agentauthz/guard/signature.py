@@ -9,6 +9,7 @@ import decimal
 import enum
 import inspect
 import pathlib
+import re
 import types
 import typing
 import uuid
@@ -48,13 +49,27 @@ def marked(found: Mapping[str, object], marker: type) -> frozenset[str]:
     return frozenset(name for name, hint in found.items() if _carries(hint, marker))
 
 
-def _carries(hint: object, marker: type) -> bool:
+def _carries(hint: object, marker: type, within: tuple[object, ...] = ()) -> bool:
     if isinstance(hint, str):
-        return marker.__name__ in hint
+        return re.search(rf"\b{marker.__name__}\b", hint) is not None
     if typing.get_origin(hint) is Annotated:
         if any(extra is marker or isinstance(extra, marker) for extra in hint.__metadata__):  # type: ignore[attr-defined]
             return True
-    return any(_carries(part, marker) for part in typing.get_args(hint) if not isinstance(part, str))
+    if any(hint is outer for outer in within):  # an alias that names itself
+        return False
+    parts = [part for part in typing.get_args(hint) if not isinstance(part, str)]
+    return any(_carries(part, marker, (*within, hint)) for part in [*parts, *_named(hint)])
+
+
+def _named(hint: object) -> list[object]:
+    """Return what a type alias (`type Card = …`) or a `NewType` stands for."""
+    for attribute in ("__value__", "__supertype__"):
+        try:
+            if not isinstance(hint, type) and (found := getattr(hint, attribute, None)) is not None:
+                return [found]
+        except Exception:  # an alias of a name that is imported for type checking only
+            return []
+    return []
 
 
 def policy_types(signature: inspect.Signature, found: Mapping[str, object]) -> dict[str, tuple[Type, bool]]:
