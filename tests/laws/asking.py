@@ -38,6 +38,20 @@ def account(decision: Decision) -> tuple[object, ...]:
     )
 
 
+def words_read(made: PolicySet) -> frozenset[str]:
+    """Return the roots and attributes that some condition reads."""
+    conditions = (rule.condition for rule in made.rules if rule.condition is not None)
+    paths = (path for condition in conditions for path in _paths(condition))
+    return frozenset(word for path in paths for word in (path.root, *path.steps))
+
+
+def _paths(expr: Expr) -> Iterator[Path]:
+    if isinstance(expr, Path):
+        yield expr
+    for child in children(expr):
+        yield from _paths(child)
+
+
 def asked_whether_there(made: PolicySet) -> list[Path]:
     """Return the paths that some `exists`, `??` or `is` names."""
     conditions = (rule.condition for rule in made.rules if rule.condition is not None)

@@ -48,7 +48,7 @@ TALLY: Final = Tally()
 
 
 def law(
-    strategy: SearchStrategy[Any], *, pairs: int = 20_000, quick: int = 200, each: int = 5
+    strategy: SearchStrategy[Any], *, pairs: int = 20_000, quick: int = 120, each: int = 5
 ) -> Callable[[Test], Test]:
     """Make a property of a test: over `pairs` pairs in the long run, spread over the shards, and `quick` else.
 

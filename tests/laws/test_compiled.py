@@ -10,7 +10,7 @@ from tests.strategies.cases import Case, cases
 from tests.strategies.plans import Plan
 
 
-@law(cases(requests=10), pairs=200_000, quick=1_500, each=10)
+@law(cases(requests=10, compiled=True), pairs=200_000, quick=1_000, each=10)
 def test_compile_equals_evaluate(shard: int, case: Case) -> None:
     """The compiled functions say all that the definition says, when first asked and from then on."""
     defined = case.made.on_definition()

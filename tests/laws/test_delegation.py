@@ -11,7 +11,7 @@ from tests.strategies.cases import Case, cases
 from tests.strategies.requests import Requests
 
 
-@law(cases(passes_on=True), quick=300)
+@law(cases(passes_on=True), quick=200)
 def test_a_delegate_never_gets_allow_where_an_agent_before_it_would_have_got_deny(shard: int, case: Case) -> None:
     """Where every hop passes on, no delegate is allowed what one before it is denied, or must have reviewed."""
     for plan in case.plans:
@@ -24,7 +24,7 @@ def test_a_delegate_never_gets_allow_where_an_agent_before_it_would_have_got_den
                 assert decision.outcome is not Outcome.ALLOW
 
 
-@law(cases(), quick=300)
+@law(cases(), quick=200)
 def test_inserting_a_hop_that_passes_on_never_turns_deny_into_allow(shard: int, case: Case) -> None:
     """One more hop before the last, which passes on, never allows what the chain without it was denied."""
     for plan in case.plans:

@@ -39,7 +39,7 @@ def _request(plan: Plan) -> Request | None:
         return None
 
 
-@law(cases(), quick=500)
+@law(cases(compiled=True), quick=300)
 def test_a_decision_never_crashes(shard: int, case: Case) -> None:
     """Values that lie, raise, loop or break every bound give a decision, the same on both evaluators."""
     defined = case.made.on_definition()
@@ -55,7 +55,7 @@ def test_a_decision_never_crashes(shard: int, case: Case) -> None:
         case.made.explain(request).render()
 
 
-@law(cases(), quick=200)
+@law(cases(), quick=100)
 def test_an_object_that_pretends_to_be_a_value_is_none(shard: int, case: Case) -> None:
     """An object that says it is of a class that it isn't, or answers to everything, counts as any object."""
     for plan in case.plans:

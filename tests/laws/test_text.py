@@ -40,7 +40,7 @@ def _parsed(text: str) -> tuple[Statement, ...]:
     return statements
 
 
-@law(cases(requests=1), quick=150, each=1)
+@law(cases(requests=1), quick=100, each=1)
 def test_format_then_parse_is_the_identity(shard: int, case: Case) -> None:
     """A statement's canonical form parses to the same statement, and is its own canonical form."""
     TALLY.pair(case.made.decide(case.plans[0].request()))
@@ -100,7 +100,7 @@ def _edited(choose: Choose, case: Case) -> PolicySet | None:
         return None
 
 
-@law(cases(), quick=500)
+@law(cases(), quick=300)
 def test_digest_changes_whenever_a_decision_could(shard: int, case: Case) -> None:
     """Two sets under one digest say the same of every request, and so do two rules under one digest."""
     other = _edited(case.choose, case)

@@ -38,11 +38,23 @@ class Case:
 
 
 @st.composite
-def cases(draw: DrawFn, *, requests: int = REQUESTS, passes_on: bool = False, quality: Quality | None = None) -> Case:
-    """Generate a policy and `requests` requests; `passes_on`: no hop hands off or comes by token."""
+def cases(
+    draw: DrawFn,
+    *,
+    requests: int = REQUESTS,
+    passes_on: bool = False,
+    quality: Quality | None = None,
+    compiled: bool = False,
+) -> Case:
+    """Generate a policy and `requests` requests; `passes_on`: no hop hands off or comes by token.
+
+    A law holds for both evaluators, so the set is on the definition now and then, unless `compiled` is asked for.
+    """
     choose = Choose(draw)
     here = world(choose)
     texts, functions = statements(choose, here)
     policy, made = valid(texts, here, functions)
+    if not compiled and choose.chance(40):
+        made = made.on_definition()
     asked = Requests(choose, passes_on=passes_on, quality=quality)
     return Case(policy, made, tuple(asked.plan() for _ in range(requests)), choose)

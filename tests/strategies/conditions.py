@@ -244,10 +244,9 @@ def _looked_into(place: Where, depth: int) -> str:
         ("path", 'path_within({}, "/srv")'), ("path", 'path_within({}, "/srv/data")'),
         ("ip", 'ip_in({}, "10.0.0.0/8")'), ("ip", 'ip_in({}, "::/0")'),
     ))  # fmt: skip
-    places = [p for p in place.reach.of("string") if p.name == name]
-    if not places:
-        return _string(place, depth)
-    of = read(choose, places[0], place.permit)
+    strings = place.reach.of("string")
+    fitting = [p for p in strings if p.name == name]
+    of = read(choose, choose.one(fitting or strings), place.permit)
     return _guarded(place, of.guards, text.format(of.text))
 
 

@@ -48,7 +48,7 @@ def read(choose: Choose, place: Place, permit: bool) -> Term:
     """Return a reading of a place, guarded or with a default where that is needed (or now and then)."""
     guards = (place.guard,) if place.guard else ()
     may_ask = not (permit and place.status == "required")
-    if place.status == "optional" or (may_ask and choose.chance(15)):
+    if place.status == "optional" or (may_ask and choose.chance(25)):
         if place.kind in _WITH_LITERALS and choose.chance(50):
             return Term(f"{place.text} ?? {literal(choose, place.kind, place.name)}", place.name, guards)
         return Term(place.text, place.name, (*guards, f"exists {place.text}"))
