@@ -158,14 +158,20 @@ def _of_resource(selection: Selection, path: tuple[str, ...]) -> Place:
     if path[1] in _RESOURCE_PARTS:
         return _follow(selection, (Branch(None, _RESOURCE_PARTS[path[1]]),), path, 2)
     world, possible = selection.world, selection.resource_types
-    every: dict[str | None, Fields] = dict(world.resources.items())
-    declared = {name: fields for name, fields in every.items() if possible is None or name in possible}
-    place = _by_tag(selection, declared, path, 1, "resource", closed=possible is not None, parts=_RESOURCE_PARTS)
-    if possible is None or len(declared) == len(world.resources):
-        return place
+    every = world.places.get(path)
+    if every is None:  # it is the same for all rules
+        every = world.places[path] = _of_types(selection, world.resources, path, closed=False)
+    if possible is None:
+        return cast(Place, every)
+    declared = {name: world.resources[name] for name in possible if name in world.resources}
+    place = _of_types(selection, declared, path, closed=True)
     # at run time the resource may be of another type all the same, and is then judged by that one's declaration
-    everything = _by_tag(selection, every, path, 1, "resource", closed=True, parts={})
-    return Place(place.branches, "resource", 1, place.closed, place.known, everything.declared)
+    return Place(place.branches, "resource", 1, True, place.known, cast(Place, every).declared)
+
+
+def _of_types(selection: Selection, types: Mapping[str, Fields], path: tuple[str, ...], *, closed: bool) -> Place:
+    by_tag: dict[str | None, Fields] = dict(types.items())
+    return _by_tag(selection, by_tag, path, 1, "resource", closed=closed, parts=_RESOURCE_PARTS)
 
 
 def _of_args(selection: Selection, path: tuple[str, ...]) -> Place:
