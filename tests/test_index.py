@@ -192,6 +192,18 @@ def test_a_second_demand_is_looked_up_below_the_first(monkeypatch: pytest.Monkey
     assert _asked_rules(made, asked, monkeypatch) == ["p7x3"]
 
 
+def test_rules_that_demand_the_same_are_asked_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a look-up leads to many rules that nothing tells apart, all of them are asked what is left."""
+    made = _many(
+        'permit p{} on a when actor == agent("b7") and args.n <= {}\npermit q{} on a when actor == agent("b7")'
+    )
+    for who in ("b7", "b8"):
+        asked = Request("a", subject=MARIA, actor=Principal.agent(who), args={"n": 40}, now=NOW)
+        _agree(made, asked)
+        assert len(made.decide(asked).rules) == (60 if who == "b7" else 0)
+        assert _asked_rules(made, asked, monkeypatch) == []  # all of them are compiled by now
+
+
 def test_a_demand_counts_with_its_type() -> None:
     """The text `1`, the number 1, true and an agent of that name are four different keys."""
     lines = [f'permit t{n} on a when args.x == "{n}"\npermit n{n} on a when args.x == {n}' for n in range(20)]
