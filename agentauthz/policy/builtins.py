@@ -236,6 +236,8 @@ class Function:
 
 
 def _length(value: Value) -> Value:
+    if type(value) is Unordered and UNKNOWN in value:
+        return INVALID  # what is unknown may turn out to be another element
     return len(value) if isinstance(value, str | tuple) else INVALID
 
 

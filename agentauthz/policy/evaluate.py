@@ -53,6 +53,8 @@ from agentauthz.values import ABSENT, INVALID, UNKNOWN, Sentinel, Unordered, Val
 
 MAX_LOOP: Final = 1_000_000  # nodes that one quantifier may visit, those around it multiplied in
 
+MAX_TEXT: Final = 50_000_000  # code points that one function may read in all rounds of the quantifiers around it
+
 STATES: Final = {ABSENT: "absent", UNKNOWN: "unknown", INVALID: "of the wrong type"}
 Variables: TypeAlias = Mapping[str, Value]
 
@@ -201,6 +203,8 @@ def _call(expr: Call, scope: _Scope) -> Clause:
         return _condition(expr, scope.inputs.seen_within(expr.name, name, duration), (), f'{expr.name}("{name}")')
     named = {name: _evaluate(value, scope) for name, value in expr.named}
     parts = (*args, *named.values())
+    if too_long([part.value for part in parts], scope.rounds):
+        return Clause(expr, Undetermined(frozenset({f"`{expr.name}(…)` (too long a text, too many rounds)"})), parts)
     result = FUNCTIONS[expr.name](tuple(map(_value, args)), {name: _value(c) for name, c in named.items()})
     return _undetermined(expr, parts) if result is INVALID else Clause(expr, result, parts)
 
@@ -253,6 +257,11 @@ def too_many(operator: str, left: Value, right: Value, rounds: int) -> bool:
     return len(left) == len(right) and min(_elements(left, most), _elements(right, most)) > most
 
 
+def too_long(values: Iterable[Value], rounds: int) -> bool:
+    """Say whether what looks into these texts would read more code points in all than it may in `rounds` rounds."""
+    return rounds > 1 and rounds * sum(len(value) for value in values if type(value) is str) > MAX_TEXT
+
+
 def _elements(collection: tuple[Value, ...], most: int) -> int:
     """Return the number of elements, nested ones included; beyond `most` nobody counts."""
     count = len(collection)
@@ -266,6 +275,8 @@ def _elements(collection: tuple[Value, ...], most: int) -> int:
 
 def _like(expr: Like, scope: _Scope) -> Clause:
     operand = _evaluate(expr.operand, scope)
+    if too_long([operand.value], scope.rounds):
+        return Clause(expr, Undetermined(frozenset({"`like` (too long a text, too many rounds)"})), (operand,))
     return _condition(expr, like(_value(operand), expr.parts), (operand,))
 
 

@@ -10,7 +10,7 @@ from typing import Final, cast, final
 from agentauthz.policy.builtins import ARITHMETIC, FUNCTIONS, is_type, like, negate, negation
 from agentauthz.policy.check.constants import NO_CONSTANT, constant
 from agentauthz.policy.compile.operands import PRINCIPAL_ROOTS, Operand, Paths
-from agentauthz.policy.compile.values import KINDRED, LISTS, ORDERED, compared, lacks
+from agentauthz.policy.compile.values import KINDRED, LISTS, ORDERED, called, compared, lacks, liked
 from agentauthz.policy.evaluate import MAX_LOOP, size
 from agentauthz.policy.syntax import (
     And,
@@ -106,6 +106,8 @@ class Conditions:
                 values = [python.several([self.value(arg) for arg in args])]
                 if named:
                     values.append(python.mapping([(python.use(key), self.value(arg)) for key, arg in named]))
+                if self._rounds is not None:
+                    return python.call(python.use(called), python.use(FUNCTIONS[name]), self._around(), *values)
                 return python.call(python.use(FUNCTIONS[name]), *values)
             case _:
                 test, again = self.paths.bound(self.condition(expr, Mode.ANSWER))
@@ -270,6 +272,9 @@ class Conditions:
 
     def _like(self, expr: Like, mode: Mode) -> ast.expr:
         python, parts = self.python, expr.parts
+        if self._rounds is not None:
+            asked = python.call(python.use(liked), self.value(expr.operand), python.use(parts), self._around())
+            return self._answered(asked, mode)
         if len(parts) > 2 or ("" not in parts and len(parts) == 2):
             function = python.use(like)
             return self._answered(python.call(function, self.value(expr.operand), python.use(parts)), mode)

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Final, cast
 
-from agentauthz.policy.builtins import COMPARISONS, Answer
-from agentauthz.policy.evaluate import too_many
+from agentauthz.policy.builtins import COMPARISONS, Answer, Function, like
+from agentauthz.policy.evaluate import too_long, too_many
 from agentauthz.policy.types import Type, conforms
 from agentauthz.principals import Principal
 from agentauthz.request import Entity
@@ -72,6 +72,16 @@ def lacks(collection: tuple[Value, ...]) -> Answer:
 def compared(operator: str, left: Value, right: Value, rounds: int) -> Answer:
     """Answer `left operator right` inside of quantifiers that go round `rounds` times."""
     return None if too_many(operator, left, right, rounds) else COMPARISONS[operator](left, right)
+
+
+def called(function: Function, rounds: int, args: tuple[Value, ...], named: Mapping[str, Value] = {}) -> Value:
+    """Return what a function gives inside of quantifiers that go round `rounds` times."""
+    return INVALID if too_long((*args, *named.values()), rounds) else function(args, named)
+
+
+def liked(value: Value, parts: tuple[str, ...], rounds: int) -> Answer:
+    """Answer `value like "…"` inside of quantifiers that go round `rounds` times."""
+    return None if too_long((value,), rounds) else like(value, parts)
 
 
 def type_name(value: Value) -> Value:
