@@ -10,7 +10,7 @@ from typing import Final, Literal, TypeAlias, final
 from attrs import field, frozen
 
 from agentauthz.errors import InvalidArgument, WideningError
-from agentauthz.values import ABSENT, Record, Value, record_of
+from agentauthz.values import ABSENT, Record, Value, copy_plain, record_of, utc
 
 PrincipalKind: TypeAlias = Literal["user", "agent", "service"]
 KINDS: Final[tuple[PrincipalKind, ...]] = ("user", "agent", "service")
@@ -40,20 +40,12 @@ def _require_text(argument: str, value: object) -> None:
         raise InvalidArgument(argument, "must be a string that is not empty")
 
 
-def zoned(moment: object) -> bool:
-    """Say whether `moment` is a datetime with a time zone that says how far it is from UTC."""
-    try:
-        return isinstance(moment, dt.datetime) and moment.utcoffset() is not None
-    except Exception:  # the zone's own code raised: it is none
-        return False
-
-
 def _identity(principal: Principal) -> tuple[str | None, str, str]:
     return (principal.issuer, principal.kind, principal.id)
 
 
 def _facts(principal: Principal) -> Record:
-    facts = record_of(principal.attributes)
+    facts = record_of(cast(Mapping[str, object], copy_plain(dict(principal.attributes))))
     facts["kind"], facts["id"] = principal.kind, principal.id
     facts["issuer"] = ABSENT if principal.issuer is None else principal.issuer
     return facts
@@ -159,8 +151,11 @@ class Delegation:
             raise InvalidArgument("to", "must be a Principal")
         if self.purpose is not None:
             _require_text("purpose", self.purpose)
-        if self.expires is not None and (not zoned(self.expires)):
-            raise InvalidArgument("expires", "must be a datetime with a time zone")
+            object.__setattr__(self, "purpose", str.__str__(self.purpose))
+        if self.expires is not None:
+            if (expires := utc(self.expires)) is None:
+                raise InvalidArgument("expires", "must be a datetime with a time zone")
+            object.__setattr__(self, "expires", expires)
         if self.via not in ("host", "session", "token"):
             raise InvalidArgument("via", "must be host, session or token")
 

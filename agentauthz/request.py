@@ -10,8 +10,8 @@ from typing import Final, Literal, TypeAlias, final
 from attrs import field, frozen
 
 from agentauthz.errors import InvalidArgument
-from agentauthz.principals import Chain, Delegation, Principal, zoned
-from agentauthz.values import UNKNOWN, Record, Sentinel, Value, field_reader, reader_of
+from agentauthz.principals import Chain, Delegation, Principal
+from agentauthz.values import UNKNOWN, Record, Sentinel, Value, field_reader, reader_of, utc
 
 Unknown: TypeAlias = Literal[Sentinel.UNKNOWN]
 _NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
@@ -130,7 +130,7 @@ class Request:
             raise InvalidArgument("resource", "must be a Resource, None or UNKNOWN")
         if not (session is None or session is UNKNOWN or type(session) is SessionFacts):
             raise InvalidArgument("session", "must be a SessionFacts, None or UNKNOWN")
-        if now is not None and (not zoned(now)):
+        if now is not None and (now := utc(now)) is None:
             raise InvalidArgument("now", "must be a datetime with a time zone")
         self.__attrs_init__(
             action, chain.subject, chain.actor, chain, args, resource, route, purpose, session, context,

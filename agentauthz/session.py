@@ -15,10 +15,10 @@ from attrs import define, evolve, frozen
 
 from agentauthz.decision import Decision, Outcome, Reason
 from agentauthz.errors import Denied, InvalidArgument, NoSession, ReviewRequired, SessionError, Stopped, WideningError
-from agentauthz.principals import Chain, Delegation, Principal, zoned
+from agentauthz.principals import Chain, Delegation, Principal
 from agentauthz.request import Resource, SessionFacts, Unknown
 from agentauthz.state.memory import SessionMemory, State
-from agentauthz.values import UNKNOWN
+from agentauthz.values import UNKNOWN, copy_plain, utc
 
 Expiry: TypeAlias = str | dt.timedelta | dt.datetime
 Status: TypeAlias = Literal["done", "failed", "stopped"]
@@ -494,18 +494,21 @@ def inline(action: str, args: Mapping[str, object] | Unknown, resource: object, 
     if not isinstance(action, str) or not action:
         raise InvalidArgument("action", "must be a string that is not empty")
     if args is not UNKNOWN and args is not _NOTHING:
-        _require_names("args", args)
+        args = _names("args", args)
     if context is not _NOTHING:
-        _require_names("context", context)
+        context = _names("context", context)
     return Call(str.__str__(action), args, resource, context)
 
 
-def _require_names(name: str, mapping: object) -> None:
+def _names(name: str, mapping: object) -> Mapping[str, object]:
+    """Return an own copy of a mapping of names: what is decided is what is recorded, whoever changes it meanwhile."""
     if type(mapping) is not dict and not isinstance(mapping, Mapping):
         raise InvalidArgument(name, "must be a mapping of names to values")
-    for key in mapping:
+    own = dict(mapping)
+    for key in own:
         if not isinstance(key, str):
             raise InvalidArgument(name, "must have names that are strings")
+    return cast(Mapping[str, object], copy_plain(own))
 
 
 def effect_of(decision: Decision, error: BaseException | None, started: int) -> Effect:
@@ -575,9 +578,9 @@ def moment(expires: Expiry, now: dt.datetime) -> dt.datetime:
             return now + expires
         except OverflowError:
             raise InvalidArgument("expires", "must be a moment before the year 10000") from None
-    if not zoned(expires):
+    if (ends := utc(expires)) is None:
         raise InvalidArgument("expires", "must be a duration, a timedelta, or a datetime with a time zone")
-    return expires
+    return ends
 
 
 def new_session_id() -> str:

@@ -207,6 +207,17 @@ def _freeze_datetime(value: dt.datetime) -> Value:
         return INVALID
 
 
+def utc(moment: object) -> dt.datetime | None:
+    """Return a moment with a zone as a plain one in UTC; None: it is none.
+
+    Two moments of one zone are compared, and added to, by the wall clock: wrongly where that is set back.
+    """
+    if type(moment) is dt.datetime and moment.tzinfo is dt.UTC:
+        return moment
+    found = freeze(moment) if isinstance(moment, dt.datetime) else None
+    return found if isinstance(found, dt.datetime) else None
+
+
 def _freeze_elements(items: Iterable[object], size: int, budget: _Budget, depth: int) -> list[Value] | None:
     budget.left -= size
     if size > MAX_ELEMENTS or depth >= MAX_NESTING or budget.left < 0:

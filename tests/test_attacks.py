@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import enum
 import functools
-from collections.abc import Callable
+import zoneinfo
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, NewType
 
 import attrs
 import pytest
 from typing_extensions import TypeAliasType
 
-from agentauthz import AgentAuthzError, Basis, Denied, InvalidArgument, NoSession, Sensitive, authorize
-from tests.support import NOON, Recorded
+from agentauthz import (
+    AgentAuthzError,
+    Basis,
+    Chain,
+    Delegation,
+    Denied,
+    InvalidArgument,
+    NoSession,
+    Principal,
+    Request,
+    Sensitive,
+    authorize,
+)
+from agentauthz.errors import WideningError
+from tests.support import BOT, HELPER, MARIA, NOON, Recorded
 
 OBSERVING: dict[str, Any] = {"mode": "observe", "observe_until": NOON + dt.timedelta(days=1)}
 
@@ -333,3 +348,110 @@ review r on t.ask when true by approver != subject
         with Recorded(policy).session() as session, pytest.raises(AgentAuthzError) as refused:
             session.authorize(action)
         assert repr(refused.value) == f"{type(refused.value).__name__}({str(refused.value)!r})"
+
+
+# ---- time
+
+NEW_YORK = zoneinfo.ZoneInfo("America/New_York")
+SET_BACK = dt.datetime(2026, 11, 1, 6, 0, tzinfo=dt.UTC)  # 02:00 becomes 01:00 there
+
+
+class Lying(dt.datetime):
+    """Be a moment that is never past, and before every other."""
+
+    def __gt__(self, other: object) -> bool:
+        return False
+
+    def __le__(self, other: object) -> bool:
+        return False
+
+
+def test_a_duration_is_not_lengthened_by_a_clock_that_is_set_back() -> None:
+    """Ten minutes are ten minutes, whatever the zone in which the host's clock tells the time."""
+    kept = Recorded()
+    kept.clock.now = (SET_BACK - dt.timedelta(minutes=5)).astimezone(NEW_YORK)
+    with kept.session(expires="10m") as session:
+        kept.clock.now = (SET_BACK + dt.timedelta(minutes=6)).astimezone(NEW_YORK)
+        assert session.decide("t.pay").basis is Basis.REVOKED
+
+
+def test_an_hour_that_comes_twice_widens_no_delegation() -> None:
+    """Two moments in one zone are compared as moments, not as wall clocks show them."""
+    kept = Recorded()
+    kept.clock.now = SET_BACK - dt.timedelta(days=1)
+    with kept.session(expires=dt.datetime(2026, 11, 1, 1, 45, tzinfo=NEW_YORK)) as session:
+        later = dt.datetime(2026, 11, 1, 1, 30, fold=1, tzinfo=NEW_YORK)
+        with pytest.raises(WideningError):
+            session.delegate(HELPER, expires=later)
+        first = session.delegate(HELPER, expires=dt.datetime(2026, 11, 1, 1, 40, tzinfo=NEW_YORK))
+        with pytest.raises(WideningError):
+            first.delegate(HELPER, expires=later)
+
+
+def test_a_moment_that_lies_about_its_order_counts_as_the_moment_it_is() -> None:
+    """A subclass of datetime decides neither what is wider nor what is past."""
+    never = Lying(2099, 1, 1, tzinfo=dt.UTC)
+    past = Lying(2026, 1, 1, tzinfo=dt.UTC)
+    kept = Recorded()
+    with kept.session(expires="1h") as session, pytest.raises(WideningError):
+        session.delegate(HELPER, expires=never)
+    assert kept.session(expires=past).decide("t.pay").basis is Basis.REVOKED
+    chain = Chain(MARIA, [Delegation(BOT, expires=past)])
+    assert kept.authorizer.decide(Request("t.pay", subject=MARIA, chain=chain, now=NOON)).basis is Basis.REVOKED
+
+
+# ---- names and facts
+
+
+class Purpose(str, enum.Enum):  # noqa: UP042  (the older form is hashed and printed otherwise)
+    REFUND = "refund"
+
+
+def test_an_enum_stands_for_its_text() -> None:
+    """Purposes and actions that are members of a string enum are what their text is."""
+
+    @authorize(Purpose.REFUND)
+    def refund() -> str:
+        return "paid"
+
+    kept = Recorded('permit p on refund when purpose == "refund"')
+    with kept.session(purpose=Purpose.REFUND) as session:
+        assert refund() == "paid"
+        assert session.delegate(HELPER, purpose=Purpose.REFUND).bind(refund)() == "paid"
+    with pytest.raises(NoSession, match="`refund` is denied"):
+        refund()
+
+
+def test_the_attributes_of_a_principal_are_frozen_all_the_way_down() -> None:
+    """What the host changes in them after the principal was made is not seen."""
+    profile = {"level": 1, "teams": ["a"]}
+    someone = Principal.user("maria", profile=profile)
+    profile["level"] = 9
+    kept = Recorded("permit p on t.pay when subject.profile.level > 5")
+    assert not kept.authorizer.session(someone).decide("t.pay").allowed
+
+
+class Shifty(Mapping[str, object]):
+    """Be arguments that are others each time they are read."""
+
+    def __init__(self) -> None:
+        self.reads = 0
+
+    def __getitem__(self, name: str) -> object:
+        self.reads += 1
+        return self.reads
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(["amount"])
+
+    def __len__(self) -> int:
+        return 1
+
+
+def test_what_is_recorded_of_an_inline_call_is_what_was_decided() -> None:
+    """Arguments that change when they are read again are read once."""
+    kept = Recorded("permit p on t.pay when args.amount == 1")
+    with kept.session() as session:
+        assert session.decide("t.pay", args=Shifty()).allowed
+        assert session.decide("t.pay", args={"amount": 1}).allowed
+    assert kept.decisions[0].action.args_digest == kept.decisions[1].action.args_digest

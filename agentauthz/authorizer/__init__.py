@@ -18,12 +18,12 @@ from agentauthz.decision import Decision, Reason
 from agentauthz.errors import InvalidArgument
 from agentauthz.keys import InstanceKey
 from agentauthz.policy.policyset import PolicySet
-from agentauthz.principals import Chain, Principal, zoned
+from agentauthz.principals import Chain, Principal
 from agentauthz.records import Recorder, Sink
 from agentauthz.request import Request, Resource, SessionFacts, Unknown
 from agentauthz.session import Call, Effect, Expiry, Session, Verdict, allowed, moment, new_session_id
 from agentauthz.state.memory import SessionMemory, State
-from agentauthz.values import UNKNOWN, copy_plain, field_reader
+from agentauthz.values import UNKNOWN, copy_plain, field_reader, utc
 
 if TYPE_CHECKING:
     from agentauthz.policy.explain import Explanation
@@ -66,11 +66,12 @@ class Authorizer:
             raise InvalidArgument("mode", f'must be "enforce" or "observe", not {mode!r}')
         if (mode == "observe") != (observe_until is not None):
             raise InvalidArgument("observe_until", 'goes with mode="observe", which needs an end')
-        if observe_until is not None and (not zoned(observe_until) or observe_until <= self.now()):
+        ends = utc(observe_until)
+        if observe_until is not None and (ends is None or ends <= self.now()):
             raise InvalidArgument("observe_until", "must be a datetime with a time zone, in the future")
         if key is not None and type(key) is not InstanceKey:
             raise InvalidArgument("key", "must be an InstanceKey")
-        self._observe_until: Final = observe_until
+        self._observe_until: Final = ends
         self._policies = _policies(policies, digest)
         self._tracked: Mapping[str, dt.datetime] = {}
         self._recording: Final = Recording(Recorder(sinks), InstanceKey.random() if key is None else key)
@@ -156,10 +157,12 @@ class Authorizer:
             raise InvalidArgument("attributes", "must be a mapping of names to values")
         own = id or new_session_id()
         return Session(
-            self, self._memory(own, now, keep=id is not None), checked.chain, id=own, purpose=purpose,
+            self, self._memory(own, now, keep=id is not None), checked.chain, id=own,
+            purpose=cast(str | None, checked.purpose),
             expires=None if expires is None else moment(expires, now),
             attributes=cast(Mapping[str, object], copy_plain(dict(attributes))),
-            context=cast(Mapping[str, object], copy_plain(dict(context))), route=route,
+            context=cast(Mapping[str, object], copy_plain(dict(context))),
+            route=cast(str | None, checked.route),
         )  # fmt: skip
 
     def _memory(self, id: str, now: dt.datetime, *, keep: bool) -> SessionMemory:
@@ -174,8 +177,7 @@ class Authorizer:
         Raises:
             InvalidArgument: the clock returned something other than a datetime with a zone.
         """
-        now = self._clock()
-        if type(now) is not dt.datetime or now.tzinfo is None:
+        if (now := utc(self._clock())) is None:
             raise InvalidArgument("clock", "must return a datetime with a time zone")
         return now
 

@@ -128,7 +128,7 @@ class Guarded:
         if action is None and "<locals>" in function.__qualname__:
             raise InvalidArgument("action", "must be named for a function that is defined inside another")
         self.function: Final = function
-        self.action: Final = action or f"{function.__module__}.{function.__qualname__}"
+        self.action: Final = str.__str__(action) if action else f"{function.__module__}.{function.__qualname__}"
         self.route: Final = f"python:{function.__module__}.{function.__qualname__}"
         self.binder: Final[Binder] = binder(function)
         parameters = frozenset(self.binder.names)
