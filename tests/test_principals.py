@@ -144,9 +144,23 @@ def test_a_pattern_covers_names(pattern: str, action: str, expected: bool) -> No
     assert matches(pattern, action) is expected
 
 
-words = st.sampled_from(["a", "b", "delegation", "token", "handoff", "exchange"])
+words = st.sampled_from(["a", "ab", "b", "delegation", "token", "handoff", "exchange"])
 names = st.lists(words, min_size=1, max_size=4).map(".".join)
 patterns = st.one_of(st.just("*"), names, names.map("{}.*".format))
+
+
+@pytest.mark.parametrize(
+    ("wider", "narrower", "expected"),
+    [
+        ("a.*", "a.*", True), ("a.*", "a.b.*", True), ("a.*", "a.b", True), ("a.*", "a", False), ("a.*", "ab.*", False),
+        ("a.*", "ab.c", False), ("a.b.*", "a.*", False), ("a", "a", True), ("a", "a.*", False), ("*", "a.*", True),
+        ("*", "*", True), ("a.*", "*", False), ("*", "token.*", False), ("*", "delegation.handoff", False),
+        ("token.*", "token.exchange", True), ("*", "tokens.*", True),
+    ],
+)  # fmt: skip
+def test_a_pattern_includes_what_is_below_it(wider: str, narrower: str, expected: bool) -> None:
+    """A name that only begins alike is not below, and `*` includes nothing of the library's own."""
+    assert includes(wider, narrower) is expected
 
 
 @given(patterns, patterns, names)
