@@ -27,6 +27,7 @@ from agentauthz.policy.check.static import (
     result_of,
     unite,
 )
+from agentauthz.policy.check.suggest import FOREIGN
 from agentauthz.policy.check.world import ROOT_TYPES, Selection
 from agentauthz.policy.syntax import (
     And,
@@ -275,7 +276,7 @@ class Typer:
             code,
             f"there is no {what} `{expr.type_name}`",
             span,
-            self.report.suggestion(expr.type_name, names, else_=else_),
+            FOREIGN.get(expr.type_name) or self.report.suggestion(expr.type_name, names, else_=else_),
         )
 
     # ---- arithmetic and functions

@@ -9,7 +9,7 @@ from attrs import define, field, frozen
 
 from agentauthz.policy.builtins import FUNCTIONS, KEYWORDS, RESERVED
 from agentauthz.policy.check.report import Reporter, named_span, word_span
-from agentauthz.policy.check.suggest import nearest
+from agentauthz.policy.check.suggest import FOREIGN, nearest
 from agentauthz.policy.source import Span
 from agentauthz.policy.syntax import ROOTS, Call, Expr, Let, Literal_, Path, Quantifier, children
 from agentauthz.principals import KINDS
@@ -56,6 +56,7 @@ class Names:
         self.sizes: dict[str, LetSize] = {}
         self.used: set[str] = set()
         self.broken: set[str] = set()  # lets that can't be expanded
+        self._ended: set[str] = set()  # variables of the expression that is measured, beyond their quantifiers
 
     def given(self, name: str, span: Span, what: str, *, hides: bool = False) -> None:
         """Check a name that the policy gives; `hides` says that it already stands for something there."""
@@ -79,6 +80,7 @@ class Names:
     def measure(self, expr: Expr, params: frozenset[str] = _NO_NAMES, *, scope: frozenset[str] = _NO_NAMES) -> Size:
         """Check every name in `expr`, and return what it grows to."""
         size = Size()
+        self._ended = set()
         self._walk(expr, scope | params, 1, 1, size, params)
         return size
 
@@ -99,6 +101,7 @@ class Names:
             self.given(expr.variable, expr.variable_span, "variable", hides=hides)
             self._walk(expr.over, scope, depth + 1, times, size, params)
             self._walk(expr.body, scope | {expr.variable}, depth + 1, times, size, params - {expr.variable})
+            self._ended.add(expr.variable)
             return
         for child in children(expr):
             self._walk(child, scope, depth + 1, times, size, params)
@@ -134,9 +137,15 @@ class Names:
             self.report.error("unknown-name", f"`{name}` is a function", span, hint)
             return
         # among very many errors nobody looks for what was meant
+        if name in self._ended:
+            hint = "its quantifier ends before this: put all that it is about in parentheses, `: (… and …)`"
+            self.report.error("unknown-name", f"the variable `{name}` isn't known here", span, hint)
+            return
         known = ROOTS | scope | self.lets.keys() if self.report.errors <= _MEANT else _NO_NAMES
         self._meant(name, known)
-        found = self.report.suggestion(name, known, else_="if it is meant as text, put it in double quotes")
+        found = FOREIGN.get(name) or self.report.suggestion(
+            name, known, else_="if it is meant as text, put it in double quotes"
+        )
         self.report.error("unknown-name", f"nothing here is called `{name}`", span, found)
 
     def _meant(self, name: str, known: Iterable[str]) -> None:

@@ -14,6 +14,14 @@ _SYNONYMS: Final = {
     "endswith": "ends_with", "includes": "contains", "principal": "subject", "agent": "actor",
     "caller": "actor", "request": "args",
 }  # fmt: skip
+_NOTHING: Final = (
+    "there is no such word: whether something is there is asked with `exists`, as in `not exists args.note`"
+)
+# what other languages call a value, and what to write here
+FOREIGN: Final = {
+    **dict.fromkeys(("null", "None", "nil", "undefined", "absent"), _NOTHING),
+    "True": "write `true`", "False": "write `false`",
+}  # fmt: skip
 _SHOWN: Final = 8  # names that a help lists
 
 

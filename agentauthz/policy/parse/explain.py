@@ -151,6 +151,8 @@ def _number(place: Place) -> Finding | None:
     token = place.token
     if place.kind or not token[:1].isdecimal() or not token[:1].isascii():
         return None
+    if re.fullmatch(r"(?:[0-9]+(?:ms|s|m|h|d|w)){2,}", token[:64]):
+        return place.finding("bad-duration", f"{quoted(token)} is not a duration", "write it in one unit: `90m`")
     if re.fullmatch(r"[0-9.]+[A-Za-z]+", token[:64]) and not re.fullmatch(r"[0-9.]+[eExX][A-Za-z]*", token[:64]):
         tip = "a duration is a whole number and a unit: `ms`, `s`, `m`, `h`, `d` or `w`"
         return place.finding("bad-duration", f"{quoted(token)} is not a duration", tip)
