@@ -6,7 +6,6 @@ import functools
 import gc
 import pathlib
 import re
-import shutil
 import subprocess
 import sys
 import tracemalloc

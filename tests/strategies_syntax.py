@@ -72,8 +72,9 @@ def _types() -> SearchStrategy[TypeExpr]:
     return st.recursive(
         st.builds(syntax.NamedType, names, span=nowhere)
         | st.builds(syntax.EnumType, st.lists(texts, min_size=1, max_size=3).map(tuple), span=nowhere),
-        lambda inner: st.builds(syntax.ListType, inner, span=nowhere)
-        | st.builds(syntax.RecordType, _fields(inner), span=nowhere),
+        lambda inner: (
+            st.builds(syntax.ListType, inner, span=nowhere) | st.builds(syntax.RecordType, _fields(inner), span=nowhere)
+        ),
         max_leaves=4,
     )
 

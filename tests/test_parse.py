@@ -131,7 +131,7 @@ def test_rules() -> None:
 def test_declarations() -> None:
     """Lets, types and actions keep every part, and tell no parentheses from empty ones."""
     let, plain, declared, action, bare, empty = _parsed(
-        "let f(p, q) = p\nlet g = 1\ntype Order { limit: int, on?: [string], s: \"a\" | \"b\", r: { x: T, }, }\n"
+        'let f(p, q) = p\nlet g = 1\ntype Order { limit: int, on?: [string], s: "a" | "b", r: { x: T, }, }\n'
         'action pay.on(id: string, why?: string) on Order\naction "mcp.a/b"\naction x() on on'
     )
     assert isinstance(let, syntax.Let)
