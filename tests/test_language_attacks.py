@@ -24,7 +24,7 @@ from agentauthz import (
     SessionFacts,
 )
 from agentauthz.errors import PolicyLoadError
-from tests.support import BOT, MARIA, NOON
+from tests.support import MARIA, NOON
 
 RISKY = "permit all on x.y when true\nforbid risky on x.y when ({}.risk ?? 0) > 5"
 CROWD = {f"n{number}": number for number in range(10_001)}
@@ -204,7 +204,11 @@ def test_whether_there_is_a_session_may_be_asked() -> None:
 def test_a_literal_anywhere_in_a_list_makes_a_bare_id_an_error() -> None:
     """`actor.id in [x, "bot"]` names a principal by its id alone, as `[..., x]` does."""
     assert codes('permit p on x.y when subject is user and actor.id in [args.who, "bot"]') == ["bare-id"]
-    assert BOT.id == "bot"
+
+
+def test_a_default_does_not_hide_a_bare_id() -> None:
+    """`actor.id ?? "x"` is the id all the same, since every principal has one."""
+    assert codes('permit p on x.y when subject is user and (actor.id ?? "x") == "bot"') == ["bare-id"]
 
 
 # ---- files

@@ -20,7 +20,7 @@ from agentauthz.policy.check.static import (
     items,
 )
 from agentauthz.policy.source import Span
-from agentauthz.policy.syntax import Compare, Expr, ListOf, Literal_, Path
+from agentauthz.policy.syntax import Compare, Default, Expr, ListOf, Literal_, Path
 from agentauthz.policy.types import PRINCIPAL
 
 if TYPE_CHECKING:
@@ -153,6 +153,7 @@ def _bare_ids(typer: Typer, expr: Compare, around: Around) -> bool:
 
 def no_bare_id(typer: Typer, side: Expr, with_literal: bool, around: Around, whole: Span) -> bool:
     """Report a principal's bare id that is compared with a literal; say whether it was one."""
+    side = side.path if isinstance(side, Default) else side
     if not with_literal or not isinstance(side, Path) or not side.steps or side.steps[-1] != "id":
         return False
     owner = evolve(side, steps=side.steps[:-1])
