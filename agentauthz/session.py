@@ -478,8 +478,10 @@ class Performing:
         return self._decision
 
     def _effect(self, error: BaseException | None) -> Effect:
-        assert self._decision is not None, "left before it was entered"
-        return effect_of(self._decision, error, self._started)
+        decision, self._decision = self._decision, None
+        if decision is None:
+            raise SessionError("`perform` is entered once and left once: ask for another to make the call again")
+        return effect_of(decision, error, self._started)
 
 
 # ---- what guards and sessions share

@@ -181,7 +181,9 @@ def _copy(value: object, memo: dict[int, object], depth: int) -> object:
     if kind is set:
         return set(value)  # type: ignore[call-overload]
     copy = tuple(_copy(item, memo, depth + 1) for item in value)  # type: ignore[attr-defined]
-    return value if all(a is b for a, b in zip(copy, value, strict=True)) else copy  # type: ignore[call-overload]
+    kept = value if all(a is b for a, b in zip(copy, value, strict=True)) else copy  # type: ignore[call-overload]
+    memo[id(value)] = kept  # tuples that share their parts would else be copied once for each way to them
+    return kept
 
 
 def _freeze_int(value: int) -> Value:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime as dt
 import enum
 import functools
+import inspect
+import sys
+import types
 import zoneinfo
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, NewType
@@ -16,18 +20,21 @@ from typing_extensions import TypeAliasType
 
 from agentauthz import (
     AgentAuthzError,
+    Authorizer,
     Basis,
     Chain,
     Delegation,
     Denied,
     InvalidArgument,
     NoSession,
+    PolicySet,
     Principal,
     Request,
     Sensitive,
     authorize,
 )
-from agentauthz.errors import WideningError
+from agentauthz.errors import SessionError, WideningError
+from agentauthz.values import copy_plain
 from tests.support import BOT, HELPER, MARIA, NOON, Recorded
 
 OBSERVING: dict[str, Any] = {"mode": "observe", "observe_until": NOON + dt.timedelta(days=1)}
@@ -455,3 +462,83 @@ def test_what_is_recorded_of_an_inline_call_is_what_was_decided() -> None:
         assert session.decide("t.pay", args=Shifty()).allowed
         assert session.decide("t.pay", args={"amount": 1}).allowed
     assert kept.decisions[0].action.args_digest == kept.decisions[1].action.args_digest
+
+
+# ---- policies that are replaced meanwhile
+
+
+def test_replacing_policies_never_makes_an_action_look_watched_before_it_was() -> None:
+    """At whatever point of a call they are replaced (by a signal's handler, say), what nobody watched is unknown."""
+    old = PolicySet.parse("permit p on * when true")
+    new = PolicySet.parse('permit p on * when true\nforbid f on t.send when began("t.read", 1h)')
+    for by_hand in (False, True):
+        for line in range(40):
+            kept = Recorded()
+            kept.authorizer.replace(old)
+            with kept.session() as session:
+                session.authorize("t.read")
+                kept.clock.forward(minutes=1)
+                facts = session.facts(session.memory.read(), {})
+                request = Request("t.send", subject=MARIA, session=facts, now=kept.clock.now)
+                with replaced_at(line, kept.authorizer, new):
+                    decision = kept.authorizer.decide(request) if by_hand else session.decide("t.send")
+            assert decision.policy_digest == old.digest or not decision.allowed
+
+
+@contextlib.contextmanager
+def replaced_at(line: int, authorizer: Authorizer, policies: PolicySet) -> Iterator[None]:
+    """Replace the policies before the so-manieth line that the authorizer itself runs."""
+    left = line
+
+    def trace(frame: types.FrameType, event: str, _: object) -> Any:
+        nonlocal left
+        if frame.f_code.co_filename != inspect.getfile(Authorizer):
+            return None
+        if event == "line":
+            left -= 1
+            if left == -1:
+                sys.settrace(None)
+                authorizer.replace(policies)
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
+# ---- containers
+
+
+def test_tuples_that_share_their_parts_are_copied_once() -> None:
+    """A hundred tuples in each other, each twice, are a hundred tuples and no endless work."""
+    tree: object = []
+    for _ in range(100):
+        tree = (tree, tree)
+
+    def holds(value: object) -> str:
+        return "held"
+
+    copied = copy_plain(tree)
+    assert isinstance(copied, tuple)
+    assert copied[0] is copied[1]
+    with Recorded("permit p on t.hold when true").session() as session:
+        assert session.bind(authorize("t.hold")(holds))(tree) == "held"
+
+
+# ---- perform
+
+
+def test_perform_is_entered_and_left_once() -> None:
+    """One decision has one effect, and none without a decision."""
+    kept = Recorded()
+    performing = kept.session().perform("t.pay")
+    with pytest.raises(SessionError):
+        performing.__exit__(None, None, None)
+    with performing, pytest.raises(SessionError):
+        performing.__enter__()
+    with pytest.raises(SessionError):
+        performing.__exit__(None, None, None)
+    assert (len(kept.decisions), len(kept.effects)) == (1, 1)

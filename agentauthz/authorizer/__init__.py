@@ -72,19 +72,20 @@ class Authorizer:
         if key is not None and type(key) is not InstanceKey:
             raise InvalidArgument("key", "must be an InstanceKey")
         self._observe_until: Final = ends
-        self._policies = _policies(policies, digest)
-        self._tracked: Mapping[str, dt.datetime] = {}
+        # the policies, and since when their actions are watched: read together, or an action that nobody
+        # watched would seem never to have been seen
+        self._in_force: tuple[PolicySet, Mapping[str, dt.datetime]] = (_policies(policies, digest), {})
         self._recording: Final = Recording(Recorder(sinks), InstanceKey.random() if key is None else key)
         self._memories: Final[dict[str, SessionMemory]] = {}
         self._resources: Final = Resources()
-        self._lock: Final = threading.Lock()
+        self._lock: Final = threading.RLock()  # a signal's handler may replace the policies at any point
 
     # ---- set-up
 
     @property
     def policies(self) -> PolicySet:
         """Return the policy set in force."""
-        return self._policies
+        return self._in_force[0]
 
     def replace(self, policies: Policies, *, digest: str | None = None) -> None:
         """Put another policy set in force, for every decision that begins after this; all of it or nothing.
@@ -95,12 +96,9 @@ class Authorizer:
         """
         fresh = _policies(policies, digest)
         with self._lock:
-            now = self.now()
-            watched = {name: self._tracked[name] for name in fresh.tracked if name in self._tracked}
-            new = dict.fromkeys(fresh.tracked - self._policies.tracked, now)
-            # the times first: an action must never seem to have been watched before it was
-            self._tracked = {**watched, **new}
-            self._policies = fresh
+            old, since = self._in_force
+            watched = {name: since[name] for name in fresh.tracked if name in since}
+            self._in_force = (fresh, {**watched, **dict.fromkeys(fresh.tracked - old.tracked, self.now())})
 
     def adapt(self, cls: type[T], to_resource: Callable[[T], Resource]) -> None:
         """Teach the authorizer to make a `Resource` of objects of `cls` and its subclasses.
@@ -267,11 +265,11 @@ class Authorizer:
 
     def _matters(self, effect: Effect) -> bool:
         """Say whether an effect is to be recorded, as its decision was, or remembered."""
-        return effect.decision.record_id is not None or effect.decision.action in self._policies.tracked
+        return effect.decision.record_id is not None or effect.decision.action in self.policies.tracked
 
     def _finished(self, session: Session, effect: Effect) -> dt.datetime:
         now = self.now()
-        if effect.status == "done" and effect.decision.action in self._policies.tracked:
+        if effect.status == "done" and effect.decision.action in self.policies.tracked:
             session.memory.finish(effect.decision.action, now)
         return now
 
@@ -299,7 +297,8 @@ class Authorizer:
             context = UNKNOWN
         elif call.context:
             context = {**session.context, **call.context}
-        now, tracked = self.now(), self._tracked
+        now = self.now()
+        policies, tracked = self._in_force
 
         def request(state: State) -> Request:
             return Request.trusted(
@@ -307,7 +306,7 @@ class Authorizer:
                 session.facts(state, tracked), context, now,
             )  # fmt: skip
 
-        return Case(self._policies, session.memory, call, request, now, self._observing(now), session.closed)
+        return Case(policies, session.memory, call, request, now, self._observing(now), session.closed)
 
     def _by_hand(self, request: Request) -> Case:
         if type(request) is not Request:
@@ -315,15 +314,15 @@ class Authorizer:
         given = request.session
         call = Call(request.action, request.args, request.resource)
         observing = self._observing(request.now)
+        policies, tracked = self._in_force
         if type(given) is not SessionFacts:  # nothing to remember it by
-            return Case(self._policies, SessionMemory(request.now), call, lambda _: request, request.now, observing)
+            return Case(policies, SessionMemory(request.now), call, lambda _: request, request.now, observing)
         memory = self._memory(given.id, given.started, keep=True)
-        tracked = self._tracked
 
         def merged(state: State) -> Request:
             return request.with_session(_merged(given, state, tracked))
 
-        return Case(self._policies, memory, call, merged, request.now, observing)
+        return Case(policies, memory, call, merged, request.now, observing)
 
     def _observing(self, now: dt.datetime) -> bool:
         return self._observe_until is not None and now < self._observe_until
