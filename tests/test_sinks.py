@@ -433,6 +433,25 @@ def test_a_blocking_sink_never_blocks_the_loop() -> None:
     asyncio.run(scenario())
 
 
+def test_a_write_sees_one_list_of_sinks(asynchronous: bool) -> None:
+    """Sinks that come or go while a record is written change the next write, not this one."""
+    late, last = MemorySink(), MemorySink()
+    blocking = _Calling(lambda record: last.append(b"", record), blocking=True)
+
+    def change(_: Record) -> None:
+        recorder.remove(blocking)
+        recorder.remove(first)
+        recorder.add(late)
+
+    first = _Calling(change)
+    recorder = Recorder([first, blocking])
+    _write(recorder, EFFECT, asynchronous)
+    assert (late.records, last.records) == ((), (EFFECT,))
+    _write(recorder, EFFECT, asynchronous)
+    assert (late.records, last.records) == ((EFFECT,), (EFFECT,))
+    assert recorder.sinks == (late,)
+
+
 def test_a_cancelled_write_is_ended_first() -> None:
     """Cancelling a coroutine that writes lets every sink have the record, then cancels it."""
     started, goes_on, memory = threading.Event(), threading.Event(), MemorySink()

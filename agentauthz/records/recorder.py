@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from contextvars import ContextVar
 from typing import Final, final
 
+from attrs import frozen
+
 from agentauthz.canonical import class_name
 from agentauthz.decision import Decision
 from agentauthz.errors import InvalidArgument, SinkError
@@ -26,6 +28,25 @@ class _Writing:
         self.active = True
 
 
+@final
+@frozen
+class _Plan:
+    """Hold the sinks, and what follows from them, as one: a write that has begun sees one list of sinks."""
+
+    sinks: tuple[Sink, ...]
+    logging: tuple[LoggingSink, ...]
+    always: bool  # some sink takes every record
+    blocking: tuple[Sink, ...]
+    quick: tuple[Sink, ...]
+
+    @classmethod
+    def of(cls, sinks: tuple[Sink, ...]) -> _Plan:
+        logging = tuple(sink for sink in sinks if isinstance(sink, LoggingSink))
+        blocking = tuple(sink for sink in sinks if getattr(sink, "blocking", False) is True)
+        quick = tuple(sink for sink in sinks if getattr(sink, "blocking", False) is not True)
+        return cls(sinks, logging, len(logging) < len(sinks), blocking, quick)
+
+
 _WRITING: Final[ContextVar[_Writing | None]] = ContextVar("agentauthz_writing", default=None)
 
 
@@ -37,7 +58,7 @@ class Recorder:
         InvalidArgument: something in `sinks` can't append.
     """
 
-    __slots__ = ("_always", "_blocking", "_closed", "_lock", "_logging", "_quick", "sinks")
+    __slots__ = ("_closed", "_lock", "_plan")
 
     def __init__(self, sinks: Iterable[Sink] = ()) -> None:
         if not isinstance(sinks, Iterable):
@@ -51,14 +72,12 @@ class Recorder:
             given = (default,)
         self._closed = False
         self._lock = threading.Lock()
-        self._use(given)
+        self._plan = _Plan.of(given)
 
-    def _use(self, sinks: tuple[Sink, ...]) -> None:
-        self.sinks = sinks
-        self._logging = tuple(sink for sink in self.sinks if isinstance(sink, LoggingSink))
-        self._always = len(self._logging) < len(self.sinks)
-        self._blocking = tuple(sink for sink in self.sinks if getattr(sink, "blocking", False) is True)
-        self._quick = tuple(sink for sink in self.sinks if getattr(sink, "blocking", False) is not True)
+    @property
+    def sinks(self) -> tuple[Sink, ...]:
+        """Return the sinks that records go to now."""
+        return self._plan.sinks
 
     def add(self, sink: Sink) -> None:
         """Write to one more sink from the next record on.
@@ -68,25 +87,27 @@ class Recorder:
         """
         _require_append(sink)
         with self._lock:
-            self._use((*self.sinks, sink))
+            self._plan = _Plan.of((*self._plan.sinks, sink))
 
     def remove(self, sink: Sink) -> None:
         """Write to a sink no more; it isn't closed. One that isn't there is ignored."""
         with self._lock:
-            self._use(tuple(one for one in self.sinks if one is not sink))
+            self._plan = _Plan.of(tuple(one for one in self._plan.sinks if one is not sink))
 
     def wants(self, decision: Decision) -> bool:
         """Say whether a record of `decision` must be written: a sink does something with it, or is closed."""
-        if self._closed or self._always:
+        plan = self._plan
+        if self._closed or plan.always:
             return True
-        for sink in self._logging:  # noqa: SIM110  (asked at every decision, and a generator costs more than its answer)
+        for sink in plan.logging:  # noqa: SIM110  (asked at every decision, and a generator costs more than its answer)
             if sink.wants(decision):
                 return True
         return False
 
     def wants_effects(self) -> bool:
         """Say whether any sink would do something with a record of an effect."""
-        return self._always or any(sink.wants_effects() for sink in self._logging)
+        plan = self._plan
+        return plan.always or any(sink.wants_effects() for sink in plan.logging)
 
     def writing(self) -> bool:
         """Say whether the caller runs inside a sink of this recorder: what it asks for must be refused."""
@@ -105,7 +126,9 @@ class Recorder:
                 is raised as it is, after the other sinks had their turn.
         """
         self._ensure_open()
-        self._settle(self._append(self.sinks, record))
+        sinks = self._plan.sinks
+        if failures := self._append(sinks, record):
+            _raise(failures, len(sinks))
 
     async def awrite(self, record: Record) -> None:
         """Do as `write` does, with blocking sinks in a thread; if cancelled, end the write first.
@@ -116,10 +139,11 @@ class Recorder:
         import asyncio  # programs without a loop don't pay for it
 
         self._ensure_open()
-        failures = self._append(self._quick, record)
+        plan = self._plan
+        failures = self._append(plan.quick, record)
         cancelled: asyncio.CancelledError | None = None
-        if self._blocking:
-            task = asyncio.create_task(asyncio.to_thread(self._append, self._blocking, record))
+        if plan.blocking:
+            task = asyncio.create_task(asyncio.to_thread(self._append, plan.blocking, record))
             while not task.done():
                 try:
                     await asyncio.wait([task])
@@ -128,10 +152,10 @@ class Recorder:
             try:
                 failures += task.result()
             except Exception as cause:  # no thread could be had
-                failures.append((self._blocking[0], cause))
+                failures.append((plan.blocking[0], cause))
         if cancelled is not None:
             raise cancelled
-        self._settle(failures)
+        _raise(failures, len(plan.sinks))
 
     def close(self) -> None:
         """Close every sink; writing raises from then on, closing again does nothing.
@@ -143,12 +167,13 @@ class Recorder:
             return
         self._closed = True
         failures: list[tuple[Sink, BaseException]] = []
-        for sink in self.sinks:
+        sinks = self._plan.sinks
+        for sink in sinks:
             try:
                 sink.close()
             except BaseException as cause:
                 failures.append((sink, cause))
-        self._settle(failures)
+        _raise(failures, len(sinks))
 
     def _ensure_open(self) -> None:
         if self._closed:
@@ -170,14 +195,16 @@ class Recorder:
             _WRITING.reset(token)
         return failures
 
-    def _settle(self, failures: Sequence[tuple[Sink, BaseException]]) -> None:
-        for _, cause in failures:
-            if not isinstance(cause, Exception):
-                raise cause
-        if failures:
-            # SECURITY: only the sinks' names; a foreign error's text may hold the record
-            names = ", ".join(f"`{class_name(sink)}`" for sink, _ in failures)
-            raise SinkError(f"{len(failures)} of {len(self.sinks)} sinks failed: {names}") from failures[0][1]
+
+def _raise(failures: Sequence[tuple[Sink, BaseException]], asked: int) -> None:
+    """Raise what `failures` of so many sinks amount to; without one, do nothing."""
+    for _, cause in failures:
+        if not isinstance(cause, Exception):
+            raise cause
+    if failures:
+        # SECURITY: only the sinks' names; a foreign error's text may hold the record
+        names = ", ".join(f"`{class_name(sink)}`" for sink, _ in failures)
+        raise SinkError(f"{len(failures)} of {asked} sinks failed: {names}") from failures[0][1]
 
 
 def _require_append(sink: object) -> None:
