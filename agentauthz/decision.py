@@ -6,7 +6,7 @@ import enum
 from collections.abc import Mapping
 from typing import final
 
-from attrs import frozen
+from attrs import field, frozen
 
 from agentauthz.errors import InvalidArgument
 
@@ -46,6 +46,13 @@ class Reason:
     rule: str | None = None
     at: str | None = None
     because: str | None = None
+    # as records write it, kept by the first one: a rule gives the same reason to all that it permits
+    _written: str | None = field(default=None, init=False, eq=False, repr=False)
+
+    def _keep(self, written: str) -> str:
+        """Keep the text that records write for this reason; it depends on nothing else."""
+        object.__setattr__(self, "_written", written)
+        return written
 
 
 @final

@@ -37,8 +37,8 @@ class InstanceKey:
         if type(secret) is not bytes or not MIN_BYTES <= len(secret) <= MAX_BYTES:
             raise InvalidArgument("key", f"must be {MIN_BYTES} to {MAX_BYTES} bytes")
         self._secret = secret
-        self._purposes: dict[str, bytes] = {}
-        self.epoch = f"k{self._derived('epoch').hex()[:8]}"
+        self._purposes: dict[str, hmac.HMAC] = {}
+        self.epoch = f"k{hmac.digest(secret, _DOMAIN + b'epoch', 'sha256').hex()[:8]}"
 
     @classmethod
     def from_bytes(cls, secret: bytes) -> InstanceKey:
@@ -69,14 +69,15 @@ class InstanceKey:
 
     def digest(self, purpose: str, data: bytes) -> str:
         """Return the keyed digest of `data`, `EPOCH:64 hex digits`; equal data under two purposes differ."""
-        key = self._purposes.get(purpose) or self._derived(purpose)
-        return f"{self.epoch}:{hmac.digest(key, data, 'sha256').hex()}"
+        mac = (self._purposes.get(purpose) or self._keyed(purpose)).copy()
+        mac.update(data)
+        return f"{self.epoch}:{mac.hexdigest()}"
 
-    def _derived(self, purpose: str) -> bytes:
-        # a purpose is a constant of the code, never data: the table stays small
-        key = hmac.digest(self._secret, _DOMAIN + purpose.encode(), "sha256")
-        self._purposes[purpose] = key
-        return key
+    def _keyed(self, purpose: str) -> hmac.HMAC:
+        """Return the empty MAC under a purpose's own key, to be copied: keying one costs more than a short digest."""
+        mac = hmac.new(hmac.digest(self._secret, _DOMAIN + purpose.encode(), "sha256"), digestmod="sha256")
+        self._purposes[purpose] = mac  # a purpose is a constant of the code, never data: the table stays small
+        return mac
 
     def __repr__(self) -> str:
         return f"InstanceKey({self.epoch})"

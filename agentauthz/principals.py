@@ -199,6 +199,8 @@ class Chain:
 
     subject: Principal
     delegations: tuple[Delegation, ...] = field(default=(), converter=_hops)
+    # as records write it, kept by the first one: a session's calls share their chain
+    _written: str | None = field(default=None, init=False, eq=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         if type(self.subject) is not Principal:
@@ -231,6 +233,11 @@ class Chain:
                 actions=delegation.actions, purpose=delegation.purpose, expires=delegation.expires
             )
         return Chain(self.subject, (*self.delegations, delegation))
+
+    def _keep(self, written: str) -> str:
+        """Keep the text that records write for this chain; it depends on nothing else."""
+        object.__setattr__(self, "_written", written)
+        return written
 
     def prefix(self, depth: int) -> Chain:
         """Return the chain up to its first `depth` hops."""

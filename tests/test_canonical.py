@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentauthz.canonical import bounded, canonical, class_name, encode, jsonable, utf8
+from agentauthz.canonical import bounded, canonical, class_name, encode, jsonable, plain, utf8
 from agentauthz.principals import Principal
 from agentauthz.values import ABSENT, INVALID, UNKNOWN, Record, Unordered, freeze
 
@@ -305,6 +305,34 @@ def test_any_data_has_a_form(value: object) -> None:
     """Every value gives UTF-8 bytes that are JSON, the same bytes twice."""
     assert canonical(value) == canonical(value)
     json.loads(canonical(value).decode())
+
+
+SHORT: Final = st.one_of(
+    st.text(max_size=20), st.text("ab$\"\\\x00\x7f !", max_size=1_010), st.integers(-(2**53) - 2, 2**53 + 2),
+    st.integers(), st.booleans(), st.none(), st.decimals(), st.floats(), st.binary(max_size=3),
+    st.builds(Principal.agent, st.text(min_size=1, max_size=5), issuer=st.none() | st.text(min_size=1, max_size=5)),
+    st.sampled_from(["x" * 1_000, "x" * 3_000, "\ud800", ABSENT, UNKNOWN, Decimal("sNaN"), Decimal("-0")]),
+)  # fmt: skip
+LISTED: Final = st.lists(SHORT, max_size=10)
+
+
+@given(SHORT | LISTED | LISTED.map(tuple) | LISTED.map(Unordered))
+def test_the_short_way_gives_the_same_text(value: object) -> None:
+    """What is written without a walk is what the walk would write, within the bounds of a value in a record too."""
+    text = plain(value)
+    assert text is None or (text.encode() == encode(jsonable(value)) and bounded(value, 400, 2_048)[1])
+
+
+@given(st.dictionaries(st.text('ab$"\\\x7f! é', max_size=4) | st.text(max_size=3) | st.integers(0, 3), SHORT | LISTED))
+def test_short_arguments_have_the_same_form(value: dict[object, object]) -> None:
+    """A small dict of short values has the form that the walk gives it."""
+    assert canonical(value) == encode(jsonable(value))
+
+
+def test_the_short_way_is_taken() -> None:
+    """Plain arguments are written without a walk, and as it would write them."""
+    values = ["a", 3, True, None, Decimal("1.50"), ["b", 1, "a"], Unordered(("b", 1, "a")), Principal.agent("bot")]
+    assert [plain(value) for value in values] == [encode(jsonable(value)).decode() for value in values]
 
 
 @given(

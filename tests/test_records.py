@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import datetime as dt
 import json
 import multiprocessing
@@ -206,6 +207,26 @@ def test_a_secret_cannot_hide_who_acted() -> None:
     assert record.inputs[0].value == {"$c": KEY.digest("value", canonical("maria"))}
 
 
+def test_what_is_kept_for_a_chain_is_all_of_it() -> None:
+    """Records that share a chain or a reason tell the same of it; what had to be cut says so in each of them."""
+    for length in (3, 300):
+        request = _request(chain=Chain(MARIA, (Delegation(Principal.agent("b" * length), ("c" * length,)),)))
+        decision = attrs.evolve(ALLOW, reasons=(Reason("permitted", "t" * 4 * length, "r" * length),))
+        first, again = (_record(request=request, decision=decision) for _ in range(2))
+        assert first.line() == again.line()
+        cut = {"/actors/1/sub", "/chain/0/to", "/chain/0/actions/0", "/reasons/0/text", "/reasons/0/rule"}
+        assert set(again.meta.oversized) == (cut if length == 300 else set())
+
+
+def test_a_kept_reason_hides_no_secret() -> None:
+    """A reason that one record has shown is still kept out of another where it repeats a secret, and the reverse."""
+    decision = attrs.evolve(ALLOW, reasons=(Reason("x", f"about {CANARY}"),))
+    shown, hidden, again = (_record({"card": CANARY}, sensitive=s, decision=decision) for s in ([], ["card"], []))
+    assert b"CANARY" not in hidden.line()
+    assert hidden.meta.redacted == ("/action/args/card", "/reasons/0/text")
+    assert shown.line() == again.line()
+
+
 # ---- immutable, and one line
 
 
@@ -384,6 +405,14 @@ def test_records_read_back() -> None:
     ):
         again = read_record(record.line())
         assert _fields(again) == _fields(record)
+
+
+def test_a_record_can_be_copied_before_it_is_read() -> None:
+    """A record that nobody has read yet is copied whole, and knows no other names than its fields."""
+    for make in (_record, lambda: EffectRecord.of_line(_effect().line())):
+        assert _fields(copy.copy(make())) == _fields(make())
+        with pytest.raises(AttributeError, match="no field `amount`"):
+            make().amount  # type: ignore[union-attr]
 
 
 def test_unknown_fields_are_kept_and_ignored() -> None:

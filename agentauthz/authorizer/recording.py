@@ -13,6 +13,7 @@ from agentauthz.canonical import class_name
 from agentauthz.decision import Basis, Outcome, Reason
 from agentauthz.keys import InstanceKey
 from agentauthz.records import DecisionRecord, EffectRecord, Recorder, RecordIds, decision_record
+from agentauthz.records.record import effect_line
 from agentauthz.session import Effect, Session, Verdict
 from agentauthz.values import UNKNOWN
 
@@ -85,7 +86,7 @@ class Recording:
     def _effect(self, session: Session, effect: Effect, now: dt.datetime) -> EffectRecord | None:
         if (of := effect.decision.record_id) is None or not self.recorder.wants_effects():
             return None  # what wasn't recorded has no effect to tell of
-        return EffectRecord(
+        line = effect_line(
             id=self._ids.next(now),
             ts=now,
             of=of,
@@ -95,6 +96,7 @@ class Recording:
             error_type=None if effect.error is None else class_name(effect.error),
             dur_us=effect.ns // 1000,
         )
+        return EffectRecord.of_line(line)
 
 
 def _verdict(judged: Judged) -> Verdict:

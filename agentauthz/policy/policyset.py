@@ -77,7 +77,7 @@ class PolicySet:
     _checked: Checked
     _decider: deciding.Rules
     _by_name: Mapping[str, CheckedRule]
-    _paths: Callable[[str], tuple[Path, ...]]
+    _paths: Callable[[str], tuple[tuple[str, Path], ...]]
 
     @classmethod
     def parse(cls, text: str, name: str = "<policy>") -> PolicySet:
@@ -156,7 +156,9 @@ class PolicySet:
             checked.rules, digest, warnings, sources, checked,
             Compiled(checked.rules, checked.arguments, digest) if rules is None else rules,
             {rule.name: rule for rule in checked.rules},
-            functools.lru_cache(maxsize=4096)(lambda action: paths_read(matching(checked.rules, action))),
+            functools.lru_cache(maxsize=4096)(
+                lambda action: tuple((str(path), path) for path in paths_read(matching(checked.rules, action)))
+            ),
         )  # fmt: skip
         return made
 
@@ -209,7 +211,7 @@ class PolicySet:
 
     def seen(self, inputs: Inputs) -> list[tuple[str, Value]]:
         """Return the values at the paths that the rules for this action mention, each with its path's text."""
-        return [(str(path), inputs.read(path, {})) for path in self._paths(inputs.name)]
+        return [(text, inputs.read(path, {})) for text, path in self._paths(inputs.name)]
 
     def check(self, tools: Iterable[object]) -> tuple[Diagnostic, ...]:
         """Check the rules against the signatures of decorated functions, which close the set of actions.

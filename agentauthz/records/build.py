@@ -6,10 +6,12 @@ Nothing in a record is a live reference, so what the host changes later doesn't 
 from __future__ import annotations
 
 import datetime as dt
+import functools
+import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, TypeVar, cast, final
+from typing import Final, TypeVar, cast, final
 
-from agentauthz.canonical import Json, bounded, canonical, encode, stamp, utf8
+from agentauthz.canonical import Json, bounded, canonical, encode, plain, quote, stamp, utf8
 from agentauthz.decision import Decision, Obligation, Reason
 from agentauthz.keys import InstanceKey
 from agentauthz.principals import Chain, Delegation, Principal
@@ -17,17 +19,9 @@ from agentauthz.records.record import (
     MAX_LINE,
     MAX_NAME,
     VERSION,
-    Action,
-    Actor,
-    Ctx,
     DecisionRecord,
-    Hop,
-    Input,
-    Meta,
-    Obliged,
-    PolicyRef,
-    ResourceRef,
-    dump,
+    compact,
+    finished,
 )
 from agentauthz.records.secrets import Secrets, escaped, member
 from agentauthz.request import Request, Resource, SessionFacts
@@ -40,6 +34,8 @@ MAX_VALUE: Final = 2048  # of one value, with at most 400 elements
 MAX_LISTED: Final = 16  # rules, reasons, obligations, actions of a hop that one record names
 MAX_INPUTS: Final = 256  # and clauses of one rule
 MAX_CLAUSE: Final = 6  # lists and objects around the values of an explanation
+
+_NO_SECRETS: Final = Secrets(frozenset(), {})
 
 # What gives way first where a line would be too long; the identities go last
 _DROPPED: Final = (
@@ -72,63 +68,59 @@ def decision_record(
     shown. The arguments named in `sensitive` are never shown: not as inputs, not in `explain`, nor where a
     text repeats them. `ts` has a time zone.
     """
-    draft = _Draft(key, Secrets(sensitive, args))
-    named, duties, inputs = draft.name, decision.obligations, draft.inputs(seen)
-    tree: dict[str, Json] = {
-        "v": VERSION,
-        "type": "decision",
-        "id": id,
-        "ts": stamp(ts.astimezone(dt.UTC)),
-        "mono_ns": mono_ns,
-        "outcome": decision.outcome.value,
-        "basis": decision.basis.value,
-        "mode": mode,
-        "enforced": decision.enforced,
-        "policy": _full({"digest": decision.policy_digest, "set": policy_set, "version": policy_version}),
-        "action": draft.action(decision.action, args, inputs),
-        "resource": draft.resource(request.resource, inputs),
-        "actors": [draft.actor(who, i) for i, who in enumerate(_parties(request.chain))],
-        "depth": request.chain.depth,
-        "chain": [draft.hop(hop, f"/chain/{i}") for i, hop in enumerate(request.chain.delegations)],
-        "session": named(request.session.id, "/session") if type(request.session) is SessionFacts else None,
-        "purpose": named(request.purpose, "/purpose") if isinstance(request.purpose, str) else None,
-        "route": named(request.route, "/route") if isinstance(request.route, str) else None,
-        "rules": draft.names(decision.rules, "/rules"),
-        "undetermined": draft.names(decision.undetermined, "/undetermined"),
-        "missing": draft.names(decision.missing, "/missing"),
-        "marks": draft.names(decision.marks, "/marks"),
-        "reasons": [draft.reason(each, f"/reasons/{i}") for i, each in draft.first(decision.reasons, "/reasons")],
-        "obligations": [draft.duty(each, f"/obligations/{i}") for i, each in draft.first(duties, "/obligations")],
-        "inputs": [*inputs],
-        "explain": None if explain is None else draft.explain(explain),
-        "ctx": draft.ctx(call_id, parent),
-    }  # fmt: skip
-    return _decision(tree, draft.line(tree), ts)
+    draft = _Draft(key, Secrets(sensitive, args) if sensitive else _NO_SECRETS)
+    inputs, listed, named = draft.inputs(seen), draft.listed, draft.named
+    facts, purpose, route = request.session, request.purpose, request.route
+    draft.parts = [
+        f'"v":"{VERSION}","type":"decision","id":{quote(id)},"ts":"{stamp(ts.astimezone(dt.UTC))}"',
+        "" if mono_ns is None else f',"mono_ns":{mono_ns}',
+        f',"outcome":"{decision.outcome.value}","basis":"{decision.basis.value}","mode":{quote(mode)}',
+        ',"enforced":true' if decision.enforced else ',"enforced":false',
+        f',"policy":{{"digest":{quote(decision.policy_digest)}',
+        "" if policy_set is None else f',"set":{quote(policy_set)}',
+        "}" if policy_version is None else f',"version":{quote(policy_version)}}}',
+        draft.action(decision.action, args),
+        draft.resource(request.resource),
+        request.chain._written or draft.chain(request.chain),
+        named("session", facts.id if type(facts) is SessionFacts else None),
+        named("purpose", purpose if isinstance(purpose, str) else None),
+        named("route", route if isinstance(route, str) else None),
+        listed("rules", decision.rules),
+        listed("undetermined", decision.undetermined),
+        listed("missing", decision.missing),
+        listed("marks", decision.marks),
+        draft.reasons(decision.reasons),
+        draft.duties(decision.obligations) if decision.obligations else "",
+        inputs,
+        "" if explain is None else draft.explanation(explain),
+        "" if call_id is None and parent is None else draft.ctx(call_id, parent),
+    ]
+    return DecisionRecord.of_line(draft.line(), decision.outcome.value)
 
 
-def _full(members: dict[str, Json]) -> dict[str, Json]:
-    """Return what is there: nulls, and lists and objects without content, are left out."""
-    return {name: value for name, value in members.items() if value is not None and value != [] and value != {}}
+@functools.lru_cache(maxsize=4096)
+def _place(path: str) -> tuple[str, str, str]:
+    """Return how an input at `path` begins, and the root and the name of the member that it is, if it is one."""
+    opening = f'{{"name":{quote(path)},"state":'
+    for root in ("args", "resource"):
+        if (name := member(path, root)) is not None:
+            return opening, root, name
+    return opening, "", ""
 
 
 def _parties(chain: Chain) -> list[Principal]:
     return [chain.subject, *(hop.to for hop in chain.delegations)]
 
 
-def _members(inputs: Iterable[dict[str, Json]], root: str) -> dict[str, Json]:
-    """Return the members of `root` among the inputs, those that have a value."""
-    return {
-        name: entry["value"]
-        for entry in inputs
-        if "value" in entry and (name := member(cast(str, entry["name"]), root)) is not None
-    }
+def _object(members: Mapping[str, str]) -> str:
+    return "{" + ",".join([f"{quote(name)}:{text}" for name, text in members.items()]) + "}"
 
 
 @final
 class _Draft:
     """Collect what a record must tell about itself while its parts are written."""
 
-    __slots__ = ("key", "more", "oversized", "redacted", "secrets")
+    __slots__ = ("key", "members", "more", "oversized", "parts", "redacted", "secrets")
 
     def __init__(self, key: InstanceKey, secrets: Secrets) -> None:
         self.key = key
@@ -136,18 +128,34 @@ class _Draft:
         self.redacted = list(secrets.pointers)
         self.oversized: dict[str, str] = {}
         self.more: dict[str, int] = {}
+        self.members: dict[str, dict[str, str]] = {"args": {}, "resource": {}}
+        self.parts: list[str] = []
 
-    # ---- pieces
+    # ---- pieces: each is JSON text
 
-    def name(self, text: str, pointer: str) -> str:
+    def name(self, text: str, pointer: str, step: object = None) -> str:
         """Write a name or an id, which a secret argument can't hide."""
-        return text if len(text) <= MAX_NAME and text.isascii() else self._clipped(text, MAX_NAME, pointer)
+        if len(text) <= MAX_NAME and text.isascii():
+            return quote(text)
+        return quote(self._clipped(text, MAX_NAME, pointer if step is None else f"{pointer}/{step}"))
+
+    def named(self, field: str, text: str | None) -> str:
+        return "" if text is None else f',"{field}":{self.name(text, "", field)}'
+
+    def listed(self, field: str, names: Sequence[str]) -> str:
+        return f',"{field}":{self.names(names, "/" + field)}' if names else ""
+
+    def names(self, names: Sequence[str], pointer: str) -> str:
+        every = "".join(names)
+        if len(every) <= MAX_NAME and every.isascii() and len(names) <= MAX_LISTED:
+            return f"[{','.join(map(quote, names))}]"
+        return f"[{','.join([self.name(text, pointer, i) for i, text in self.first(names, pointer)])}]"
 
     def prose(self, text: str, pointer: str) -> str:
-        if self.secrets.within(text):
+        if self.secrets is not _NO_SECRETS and self.secrets.within(text):
             self.redacted.append(pointer)
-            return self.key.digest("value", canonical(text))
-        return text if len(text) <= MAX_PROSE and text.isascii() else self._clipped(text, MAX_PROSE, pointer)
+            return quote(self.key.digest("value", canonical(text)))
+        return quote(text if len(text) <= MAX_PROSE and text.isascii() else self._clipped(text, MAX_PROSE, pointer))
 
     def _clipped(self, text: str, limit: int, pointer: str) -> str:
         if len(text) <= limit:
@@ -169,71 +177,111 @@ class _Draft:
 
     def first(self, items: Sequence[T], pointer: str, limit: int = MAX_LISTED) -> Iterable[tuple[int, T]]:
         """Return the first elements with their places, and count the rest."""
-        if len(items) > limit:
-            self.more[pointer] = len(items) - limit
+        if len(items) <= limit:
+            return enumerate(items)
+        self.more[pointer] = len(items) - limit
         return enumerate(items[:limit])
 
-    def names(self, names: Sequence[str], pointer: str) -> list[Json]:
-        return [self.name(text, f"{pointer}/{i}") for i, text in self.first(names, pointer)]
+    # ---- parts: each a member of the record, with its comma
 
-    # ---- parts
+    def inputs(self, seen: Sequence[tuple[str, Value]]) -> str:
+        open_to_all = self.secrets is _NO_SECRETS
+        texts = []
+        for i, (path, value) in self.first(self.secrets.visible(seen), "/inputs", MAX_INPUTS):
+            if len(path) > MAX_NAME or not path.isascii():
+                path = self._clipped(path, MAX_NAME, f"/inputs/{i}/name")
+            opening, root, name = _place(path)
+            if type(value) is Sentinel:
+                texts.append(f'{opening}"{value.value}"}}')
+                continue
+            text = plain(value) if open_to_all else None
+            if text is None:
+                text = compact(self.value(value, f"/inputs/{i}/value"))
+            if root:
+                self.members[root][name] = text
+            texts.append(f'{opening}"value","value":{text}}}')
+        return f',"inputs":[{",".join(texts)}]' if texts else ""
 
-    def inputs(self, seen: Sequence[tuple[str, Value]]) -> list[dict[str, Json]]:
-        shown = self.secrets.visible(seen)
-        return [self._input(*pair, f"/inputs/{i}") for i, pair in self.first(shown, "/inputs", MAX_INPUTS)]
-
-    def _input(self, path: str, value: Value, pointer: str) -> dict[str, Json]:
-        name = self.name(path, f"{pointer}/name")
-        if type(value) is Sentinel:
-            return {"name": name, "state": value.value}
-        return {"name": name, "state": "value", "value": self.value(value, f"{pointer}/value")}
-
-    def action(self, name: str, args: Mapping[str, object], inputs: Sequence[dict[str, Json]]) -> dict[str, Json]:
+    def action(self, name: str, args: Mapping[str, object]) -> str:
         digest = self.key.digest("args", canonical(dict(args)))
-        return _full({
-            "name": self.name(name, "/action/name"), "args_digest": digest, "args": _members(inputs, "args"),
-        })  # fmt: skip
+        shown = self.members["args"]
+        end = f',"args":{_object(shown)}}}' if shown else "}"
+        return f',"action":{{"name":{self.name(name, "/action/name")},"args_digest":"{digest}"{end}'
 
-    def resource(self, resource: object, inputs: Sequence[dict[str, Json]]) -> dict[str, Json] | None:
+    def resource(self, resource: object) -> str:
         if type(resource) is not Resource:
-            return {"state": "unknown"} if resource is UNKNOWN else None
-        found = self.value(resource.id, "/resource/id") if self.secrets.within(resource.id) else None
-        name = found["$c"] if isinstance(found, dict) else self.name(resource.id, "/resource/id")
-        attributes = _members(inputs, "resource")
-        attributes.pop("type", None)
-        attributes.pop("id", None)
-        return _full({"type": self.name(resource.type, "/resource/type"), "id": name, "attributes": attributes})
+            return ',"resource":{"state":"unknown"}' if resource is UNKNOWN else ""
+        name = self._resource_id(resource.id)
+        shown = self.members["resource"]
+        shown.pop("type", None)
+        shown.pop("id", None)
+        end = f',"attributes":{_object(shown)}}}' if shown else "}"
+        return f',"resource":{{"type":{self.name(resource.type, "/resource/type")},"id":{name}{end}'
 
-    def actor(self, who: Principal, place: int) -> dict[str, Json]:
-        pointer = f"/actors/{place}"
-        issuer = None if who.issuer is None else self.name(who.issuer, f"{pointer}/iss")
-        return _full({"sub": self.name(who.id, f"{pointer}/sub"), "kind": who.kind, "iss": issuer})
+    def _resource_id(self, id: str) -> str:
+        if self.secrets is not _NO_SECRETS and self.secrets.within(id):
+            found = self.value(id, "/resource/id")
+            return quote(cast("dict[str, str]", found)["$c"])
+        return self.name(id, "/resource/id")
 
-    def hop(self, hop: Delegation, pointer: str) -> dict[str, Json]:
-        return _full({
-            "to": self.name(str(hop.to), f"{pointer}/to"),
-            "actions": self.names(hop.actions, f"{pointer}/actions"),
-            "purpose": hop.purpose and self.name(hop.purpose, f"{pointer}/purpose"),
-            "expires": None if hop.expires is None else stamp(hop.expires.astimezone(dt.UTC)),
-            "handoff": hop.handoff or None,
-            "via": hop.via,
-        })  # fmt: skip
+    def chain(self, chain: Chain) -> str:
+        """Write the actors and the hops; the text is kept where it says all, so that it depends on the chain only."""
+        before = len(self.oversized) + len(self.more)
+        actors = [self._actor(who, f"/actors/{i}") for i, who in enumerate(_parties(chain))]
+        hops = [self._hop(hop, f"/chain/{i}") for i, hop in enumerate(chain.delegations)]
+        below = f',"chain":[{",".join(hops)}]' if hops else ""
+        text = f',"actors":[{",".join(actors)}],"depth":{chain.depth}{below}'
+        return chain._keep(text) if len(self.oversized) + len(self.more) == before else text
 
-    def reason(self, reason: Reason, pointer: str) -> dict[str, Json]:
-        return _full({
-            "code": reason.code,
-            "text": self.prose(reason.text, f"{pointer}/text"),
-            "rule": reason.rule and self.name(reason.rule, f"{pointer}/rule"),
-            "at": reason.at and self.name(reason.at, f"{pointer}/at"),
-            "because": reason.because and self.prose(reason.because, f"{pointer}/because"),
-        })  # fmt: skip
+    def _actor(self, who: Principal, pointer: str) -> str:
+        issuer = "" if who.issuer is None else f',"iss":{self.name(who.issuer, pointer, "iss")}'
+        return f'{{"sub":{self.name(who.id, pointer, "sub")},"kind":"{who.kind}"{issuer}}}'
 
-    def duty(self, duty: Obligation, pointer: str) -> dict[str, Json]:
+    def _hop(self, hop: Delegation, pointer: str) -> str:
+        texts = [f'{{"to":{self.name(str(hop.to), pointer, "to")}']
+        texts.append(f'"actions":{self.names(hop.actions, pointer + "/actions")}')
+        if hop.purpose is not None:
+            texts.append(f'"purpose":{self.name(hop.purpose, pointer, "purpose")}')
+        if hop.expires is not None:
+            texts.append(f'"expires":"{stamp(hop.expires.astimezone(dt.UTC))}"')
+        if hop.handoff:
+            texts.append('"handoff":true')
+        return f'{",".join(texts)},"via":"{hop.via}"}}'
+
+    def reasons(self, reasons: Sequence[Reason]) -> str:
+        if not reasons:
+            return ""
+        plain = self.secrets is _NO_SECRETS
+        texts = [
+            (plain and reason._written) or self._reason(reason, f"/reasons/{i}")
+            for i, reason in self.first(reasons, "/reasons")
+        ]
+        return f',"reasons":[{",".join(texts)}]'
+
+    def _reason(self, reason: Reason, pointer: str) -> str:
+        before = len(self.oversized) + len(self.redacted)
+        text = f'{{"code":{quote(reason.code)},"text":{self.prose(reason.text, pointer + "/text")}'
+        if reason.rule is not None:
+            text += f',"rule":{self.name(reason.rule, pointer, "rule")}'
+        if reason.at is not None:
+            text += f',"at":{self.name(reason.at, pointer, "at")}'
+        if reason.because is not None:
+            text += f',"because":{self.prose(reason.because, pointer + "/because")}'
+        text += "}"
+        return reason._keep(text) if len(self.oversized) + len(self.redacted) == before else text
+
+    def duties(self, duties: Sequence[Obligation]) -> str:
+        texts = [self._duty(duty, f"/obligations/{i}") for i, duty in self.first(duties, "/obligations")]
+        return f',"obligations":[{",".join(texts)}]'
+
+    def _duty(self, duty: Obligation, pointer: str) -> str:
         properties = self.value(dict(duty.properties), f"{pointer}/properties")
-        return _full({
-            "id": self.name(duty.id, f"{pointer}/id"), "type": self.name(duty.type, f"{pointer}/type"),
-            "properties": properties,
-        })  # fmt: skip
+        shown = f',"properties":{compact(properties)}' if properties else ""
+        return f'{{"id":{self.name(duty.id, pointer, "id")},"type":{self.name(duty.type, pointer, "type")}{shown}}}'
+
+    def explanation(self, part: object) -> str:
+        tree = self.explain(part)
+        return "" if tree in (None, [], {}) else f',"explain":{compact(tree)}'
 
     def explain(self, part: object, pointer: str = "/explain", depth: int = 0) -> Json:
         """Write clauses: lists and objects as they are, each value in them as any other value."""
@@ -253,31 +301,33 @@ class _Draft:
         shown = self.secrets.shown(saw, expr)
         return {utf8(path): self.value(value, f"{pointer}/{escaped(path)}") for path, value in shown.items()}
 
-    def ctx(self, call_id: str | None, parent: str | None) -> dict[str, Json]:
-        return _full({
-            "call_id": call_id and self.name(call_id, "/ctx/call_id"),
-            "parent": parent and self.name(parent, "/ctx/parent"),
-        })  # fmt: skip
+    def ctx(self, call_id: str | None, parent: str | None) -> str:
+        given = (("call_id", call_id), ("parent", parent))
+        texts = [f'"{field}":{self.name(text, "/ctx", field)}' for field, text in given if text is not None]
+        return f',"ctx":{{{",".join(texts)}}}'
 
     # ---- the whole
 
-    def line(self, tree: dict[str, Json]) -> bytes:
-        """Finish the tree, in place, and return its line; parts give way until it fits."""
-        self._finish(tree)
-        line = dump(tree)
+    def line(self) -> bytes:
+        """Return the line of the parts; where it is too long, parts give way until it fits."""
+        meta = f',"meta":{compact(self._meta())}' if self.redacted or self.oversized or self.more else ""
+        text = "".join(self.parts)
+        line = finished(f"{{{text}{meta}}}")
+        return line if len(line) <= MAX_LINE else self._shortened(json.loads(f"{{{text}}}"))
+
+    def _meta(self) -> dict[str, Json]:
+        redacted: list[Json] = [pointer for _, pointer in self.first(self.redacted, "/meta/redacted")]
+        told: dict[str, Json] = {"redacted": redacted, "oversized": {**self.oversized}, "more": {**self.more}}
+        return {name: value for name, value in told.items() if value}
+
+    def _shortened(self, tree: dict[str, Json]) -> bytes:
+        line = b""
         for path in _DROPPED:
+            self._drop(tree, path)
+            line = finished(compact({**tree, "meta": self._meta()}))
             if len(line) <= MAX_LINE:
                 break
-            self._drop(tree, path)
-            self._finish(tree)
-            line = dump(tree)
         return line
-
-    def _finish(self, tree: dict[str, Json]) -> None:
-        pointers: list[Json] = [pointer for _, pointer in self.first(self.redacted, "/meta/redacted")]
-        tree["meta"] = _full({"redacted": pointers, "oversized": {**self.oversized}, "more": {**self.more}})
-        for name in [name for name, value in tree.items() if value is None or value == [] or value == {}]:
-            del tree[name]
 
     def _drop(self, tree: dict[str, Json], path: str) -> None:
         *outer, name = path.split("/")
@@ -291,45 +341,3 @@ class _Draft:
         }
         self.more = {pointer: count for pointer, count in self.more.items() if not pointer.startswith(below)}
         self.oversized[f"/{path}"] = self.key.digest("value", encode(holder.pop(name)))
-
-
-def _decision(tree: dict[str, Json], line: bytes, ts: dt.datetime) -> DecisionRecord:
-    """Return the record of a finished tree; its classes take over the tree's values and make them immutable."""
-    whole = cast("dict[str, Any]", tree)
-
-    def several(name: str, kind: Any) -> tuple[Any, ...]:
-        return tuple(kind(**each) for each in whole.get(name, ()))
-
-    return DecisionRecord(
-        id=whole["id"],
-        ts=ts.astimezone(dt.UTC),
-        outcome=whole["outcome"],
-        basis=whole["basis"],
-        action=Action(**whole["action"]),
-        policy=PolicyRef(**whole["policy"]),
-        mode=whole["mode"],
-        enforced=whole["enforced"],
-        mono_ns=whole.get("mono_ns"),
-        reasons=several("reasons", Reason),
-        rules=tuple(whole.get("rules", ())),
-        undetermined=tuple(whole.get("undetermined", ())),
-        missing=tuple(whole.get("missing", ())),
-        marks=tuple(whole.get("marks", ())),
-        actors=several("actors", Actor),
-        depth=whole["depth"],
-        chain=tuple(Hop(**{**hop, "actions": tuple(hop.get("actions", ()))}) for hop in whole.get("chain", ())),
-        resource=ResourceRef(**whole["resource"]) if "resource" in whole else None,
-        session=whole.get("session"),
-        purpose=whole.get("purpose"),
-        route=whole.get("route"),
-        inputs=several("inputs", Input),
-        explain=whole.get("explain"),
-        obligations=several("obligations", Obliged),
-        ctx=Ctx(**whole.get("ctx", {})),
-        meta=_meta(whole.get("meta", {})),
-        line=line,
-    )
-
-
-def _meta(meta: dict[str, Any]) -> Meta:
-    return Meta(tuple(meta.get("redacted", ())), meta.get("oversized", {}), meta.get("more", {}))

@@ -6,15 +6,15 @@ import datetime as dt
 import functools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast, final
 
-from attrs import field, frozen
+from attrs import field, fields, frozen
 from attrs.converters import optional
 from attrs.validators import in_
 
-from agentauthz.canonical import class_name, stamp, utf8
+from agentauthz.canonical import class_name, quote, stamp, utf8
 from agentauthz.decision import Reason
 from agentauthz.errors import InvalidArgument
 
@@ -175,6 +175,19 @@ class DecisionRecord:
     meta: Meta = field(default=Meta())
     _line: bytes
 
+    @classmethod
+    def of_line(cls, line: bytes, outcome: str) -> DecisionRecord:
+        """Return the record that the library has just written; its other fields are read when first asked for."""
+        record = cls.__new__(cls)
+        object.__setattr__(record, "_line", line)
+        object.__setattr__(record, "outcome", outcome)  # a log asks for it to know its level
+        return record
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> object:
+            return _read_field(self, name)
+
     def line(self) -> bytes:
         """Return the record as one line of UTF-8 JSON, at most 32 KiB, with its line feed: always the same bytes."""
         return self._line
@@ -185,9 +198,6 @@ class DecisionRecord:
 
     def __repr__(self) -> str:
         return f"DecisionRecord({self.id!r}, {self.outcome!r}, {self.action.name!r})"  # values stay out of tracebacks
-
-
-_EFFECT: Final = ("of", "status", "action", "error_type", "result_digest", "dur_us")
 
 
 def _utc(moment: dt.datetime) -> dt.datetime:
@@ -223,20 +233,21 @@ class EffectRecord:
 
     def __attrs_post_init__(self) -> None:
         if not self._line:
-            object.__setattr__(self, "_line", dump(self._tree()))
+            given = {each.name: getattr(self, each.name) for each in fields(EffectRecord) if each.init}
+            del given["_line"]
+            object.__setattr__(self, "_line", effect_line(**given))
 
-    def _tree(self) -> dict[str, object]:
-        effect = {name: getattr(self, name) for name in _EFFECT if getattr(self, name) is not None}
-        ctx = {name: text for name, text in (("call_id", self.ctx.call_id), ("parent", self.ctx.parent)) if text}
-        beside = {"mono_ns": self.mono_ns, "session": self.session, "ctx": ctx or None}
-        return {
-            "v": VERSION,
-            "type": "effect",
-            "id": self.id,
-            "ts": stamp(self.ts),
-            **{name: value for name, value in beside.items() if value is not None},
-            "effect": effect,
-        }
+    @classmethod
+    def of_line(cls, line: bytes) -> EffectRecord:
+        """Return the record that the library has just written; its fields are read when first asked for."""
+        record = cls.__new__(cls)
+        object.__setattr__(record, "_line", line)
+        return record
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> object:
+            return _read_field(self, name)
 
     def line(self) -> bytes:
         """Return the record as one line of UTF-8 JSON with its line feed: always the same bytes."""
@@ -257,14 +268,101 @@ Record: TypeAlias = DecisionRecord | EffectRecord
 # A terminal that shows the line must not obey it: DEL, C1 controls, line separators, marks of direction
 _UNSAFE: Final = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 _encoder: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+compact: Final[Callable[[object], str]] = _encoder.encode  # a JSON tree as text
 
 
-def dump(tree: Mapping[str, object]) -> bytes:
-    """Return a JSON tree as one line; what a terminal could take for a command is escaped."""
-    text = _encoder.encode(tree)
+def finished(text: str) -> bytes:
+    """Return JSON text as one line; what a terminal could take for a command is escaped."""
     if not text.isascii() or "\x7f" in text:
         text = _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
     return text.encode() + b"\n"
+
+
+def effect_line(
+    *,
+    id: str,
+    ts: dt.datetime,
+    of: str,
+    status: Status,
+    action: str | None = None,
+    session: str | None = None,
+    error_type: str | None = None,
+    result_digest: str | None = None,
+    dur_us: int | None = None,
+    mono_ns: int | None = None,
+    ctx: Ctx | None = None,
+) -> bytes:
+    """Return the line of an effect, whose fields are those of `EffectRecord`."""
+    parts = [f'{{"v":"{VERSION}","type":"effect","id":{quote(id)},"ts":"{stamp(_utc(ts))}"']
+    if mono_ns is not None:
+        parts.append(f'"mono_ns":{mono_ns}')
+    if session is not None:
+        parts.append(f'"session":{_quoted(session)}')
+    if ctx is not None and (ctx.call_id or ctx.parent):
+        told = {"call_id": ctx.call_id, "parent": ctx.parent}
+        parts.append(f'"ctx":{compact({name: text for name, text in told.items() if text})}')
+    parts.append(f'"effect":{{"of":{_quoted(of)},"status":"{status}"')
+    if action is not None:
+        parts.append(f'"action":{_quoted(action)}')
+    if error_type is not None:
+        parts.append(f'"error_type":{_quoted(error_type)}')
+    if result_digest is not None:
+        parts.append(f'"result_digest":{_quoted(result_digest)}')
+    if dur_us is not None:
+        parts.append(f'"dur_us":{dur_us}')
+    return finished(",".join(parts) + "}}")
+
+
+def _quoted(text: str) -> str:
+    return quote(text if len(text) <= MAX_NAME and text.isascii() else _name(text))
+
+
+# ---- records that were just written: what a sink never reads isn't made
+
+
+def _read_field(record: Record, name: str) -> object:
+    """Read all fields of a record from its line, which was the account from the start, and return one."""
+    kind: Any = type(record)
+    if name == "_line" or name not in kind.__slots__ or name == "__weakref__":
+        raise AttributeError(f"`{kind.__name__}` has no field `{name}`", name=name, obj=record)
+    line = record.line()
+    tree = json.loads(line)
+    whole = _decision(tree, line) if kind is DecisionRecord else _effect(tree, line)
+    for each in fields(kind):
+        object.__setattr__(record, each.name, getattr(whole, each.name))
+    return getattr(whole, name)
+
+
+def _decision(tree: dict[str, Any], line: bytes) -> DecisionRecord:
+    def several(name: str, kind: Any) -> tuple[Any, ...]:
+        return tuple(kind(**each) for each in tree.get(name, ()))
+
+    meta = tree.get("meta", {})
+    hops = (Hop(**{**hop, "actions": tuple(hop.get("actions", ()))}) for hop in tree.get("chain", ()))
+    names: dict[str, Any] = {name: tuple(tree.get(name, ())) for name in ("rules", "undetermined", "missing", "marks")}
+    same = ("id", "outcome", "basis", "mode", "enforced", "depth", "mono_ns", "session", "purpose", "route", "explain")
+    return DecisionRecord(
+        **names,
+        **{name: tree[name] for name in same if name in tree},
+        ts=dt.datetime.fromisoformat(tree["ts"]),
+        action=Action(**tree["action"]),
+        policy=PolicyRef(**tree["policy"]),
+        reasons=several("reasons", Reason),
+        actors=several("actors", Actor),
+        chain=tuple(hops),
+        resource=ResourceRef(**tree["resource"]) if "resource" in tree else None,
+        inputs=several("inputs", Input),
+        obligations=several("obligations", Obliged),
+        ctx=Ctx(**tree.get("ctx", {})),
+        meta=Meta(tuple(meta.get("redacted", ())), meta.get("oversized", {}), meta.get("more", {})),
+        line=line,
+    )
+
+
+def _effect(tree: dict[str, Any], line: bytes) -> EffectRecord:
+    same = {name: tree[name] for name in ("id", "session", "mono_ns") if name in tree}
+    ts = dt.datetime.fromisoformat(tree["ts"])
+    return EffectRecord(**same, **tree["effect"], ts=ts, ctx=Ctx(**tree.get("ctx", {})), line=line)
 
 
 def read_record(line: bytes) -> Record:
