@@ -72,17 +72,18 @@ class _Series:
     def __init__(self, random: Callable[[int], bytes]) -> None:
         self.process = _Process.mark
         self.lock = threading.Lock()
-        self.node = _digits(int.from_bytes(random(_NODE_BYTES)), 10)
+        self.node = _digits(int.from_bytes(random(_NODE_BYTES)))
         self.millis = 0
         self.count = 0
-        self.stem = _digits(0, 10)
+        self.stem = _digits(0)
 
     def start(self, millis: int) -> int:
         """Begin a millisecond, and return its first number."""
         self.millis = millis
-        self.stem = _digits(millis, 10)
+        self.stem = _digits(millis)
         return 0
 
 
-def _digits(number: int, length: int) -> str:
-    return "".join(_DIGITS[number >> shift & 31] for shift in range(5 * (length - 1), -1, -5))
+def _digits(number: int) -> str:
+    """Return the lowest 50 bits as ten digits; where calls are rare, each of their ids begins a millisecond."""
+    return "".join([_PAIRS[number >> shift & 1023] for shift in (40, 30, 20, 10, 0)])
