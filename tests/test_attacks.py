@@ -7,11 +7,14 @@ import dataclasses
 import datetime as dt
 import enum
 import functools
+import gc
 import inspect
 import sys
+import threading
 import types
 import zoneinfo
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any, NewType
 
 import attrs
@@ -34,6 +37,7 @@ from agentauthz import (
     authorize,
 )
 from agentauthz.errors import SessionError, WideningError
+from agentauthz.records import FileSink, MemorySink
 from agentauthz.values import copy_plain
 from tests.support import BOT, HELPER, MARIA, NOON, Recorded
 
@@ -480,25 +484,25 @@ def test_replacing_policies_never_makes_an_action_look_watched_before_it_was() -
                 kept.clock.forward(minutes=1)
                 facts = session.facts(session.memory.read(), {})
                 request = Request("t.send", subject=MARIA, session=facts, now=kept.clock.now)
-                with replaced_at(line, kept.authorizer, new):
+                with at_line(line, lambda: kept.authorizer.replace(new), inspect.getfile(Authorizer)):  # noqa: B023
                     decision = kept.authorizer.decide(request) if by_hand else session.decide("t.send")
             assert decision.policy_digest == old.digest or not decision.allowed
 
 
 @contextlib.contextmanager
-def replaced_at(line: int, authorizer: Authorizer, policies: PolicySet) -> Iterator[None]:
-    """Replace the policies before the so-manieth line that the authorizer itself runs."""
+def at_line(line: int, act: Callable[[], object], within: str) -> Iterator[None]:
+    """Act before the so-manieth line that is run in files whose path holds `within`."""
     left = line
 
     def trace(frame: types.FrameType, event: str, _: object) -> Any:
         nonlocal left
-        if frame.f_code.co_filename != inspect.getfile(Authorizer):
+        if within not in frame.f_code.co_filename:
             return None
         if event == "line":
             left -= 1
             if left == -1:
                 sys.settrace(None)
-                authorizer.replace(policies)
+                act()
         return trace
 
     before = sys.gettrace()
@@ -542,3 +546,54 @@ def test_perform_is_entered_and_left_once() -> None:
     with pytest.raises(SessionError):
         performing.__exit__(None, None, None)
     assert (len(kept.decisions), len(kept.effects)) == (1, 1)
+
+
+# ---- what Python collects
+
+
+@authorize("t.stream")
+def stream() -> Iterator[int]:
+    """Give numbers."""
+    yield 1
+    yield 2
+
+
+LINES = 300  # more than such a call runs
+
+
+class Abandoned:
+    """Hold a generator, and itself: only the collector ends the two."""
+
+    def __init__(self) -> None:
+        self.numbers = stream()
+        self.itself = self
+        next(self.numbers)
+
+
+def test_a_generator_that_is_collected_while_a_record_is_written_stops_nothing(tmp_path: Path) -> None:
+    """Wherever in a call the collector ends it: its effect is recorded once, and no lock is waited for."""
+    memory = MemorySink()
+    kept = Recorded(sinks=[FileSink(tmp_path), memory])
+    done: list[int] = []
+
+    def calls() -> None:
+        for line in range(LINES):
+            memory.clear()
+            with kept.session() as session:
+                gc.disable()
+                try:
+                    Abandoned()
+                    with at_line(line, lambda: gc.collect(0), "agentauthz"):
+                        session.authorize("t.pay")
+                        _ = memory.records
+                finally:
+                    gc.enable()
+                    gc.collect(0)
+            assert len({record.id for record in memory.records}) == 3
+            assert [effect.status for effect in memory.effects] == ["stopped"]
+            done.append(line)
+
+    thread = threading.Thread(target=calls, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert len(done) == LINES

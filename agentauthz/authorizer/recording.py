@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+from collections import deque
 from typing import Final, final
 
 from attrs import evolve
@@ -29,6 +30,7 @@ class Recording:
         self.recorder: Final = recorder
         self._key: Final = key
         self._ids: Final = RecordIds()
+        self._late: Final[deque[EffectRecord]] = deque()
 
     def write(self, case: Case, judged: Judged) -> Verdict:
         """Record a decision, and give it the record's id; the verdict is a denial where that fails."""
@@ -37,6 +39,8 @@ class Recording:
                 self.recorder.write(self._record(case, judged))
         except Exception as error:  # what can't be recorded must not happen
             return _unrecorded(judged, error)
+        finally:
+            self._catch_up()
         return _verdict(judged)
 
     async def awrite(self, case: Case, judged: Judged) -> Verdict:
@@ -46,21 +50,38 @@ class Recording:
                 await self.recorder.awrite(self._record(case, judged))
         except Exception as error:
             return _unrecorded(judged, error)
+        finally:
+            self._catch_up()
         return _verdict(judged)
 
     def write_effect(self, session: Session, effect: Effect, now: dt.datetime) -> None:
         """Record how a call ended."""
         if (record := self._effect(session, effect, now)) is not None:
-            try:
-                self.recorder.write(record)
-            except Exception:  # the call has run: its result must not be lost for it
-                _log_lost(record)
+            self._late.append(record)
+            self._catch_up()
 
     async def awrite_effect(self, session: Session, effect: Effect, now: dt.datetime) -> None:
         """Do what `write_effect` does without blocking the loop on a sink."""
         if (record := self._effect(session, effect, now)) is not None:
             try:
                 await self.recorder.awrite(record)
+            except Exception:  # the call has run: its result must not be lost for it
+                _log_lost(record)
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Write the effects that are waiting, unless a sink is at work here.
+
+        A generator that nobody uses any more ends wherever Python collects it: also inside a sink, whose locks are
+        taken then.
+        """
+        while self._late and not self.recorder.writing():
+            try:
+                record = self._late.popleft()
+            except IndexError:  # another thread was faster
+                return
+            try:
+                self.recorder.write(record)
             except Exception:  # the call has run: its result must not be lost for it
                 _log_lost(record)
 

@@ -51,13 +51,12 @@ class RecordIds:
             series = self._series = _Series(self._random)
         millis = int(now.timestamp() * 1000)
         with series.lock:
-            count = series.count
             if millis > series.millis:
-                count = series.start(millis)
-            elif count >> _COUNT_BITS:
-                count = series.start(series.millis + 1)
-            series.count = count + 1
-            stem = series.stem
+                series.start(millis)
+            elif series.count >> _COUNT_BITS:
+                series.start(series.millis + 1)
+            # one step, in which nothing is collected
+            count, stem, series.count = series.count, series.stem, series.count + 1
         if count < 1024:
             return f"{stem}0000{_PAIRS[count]}{series.node}"
         return f"{stem}{_PAIRS[count >> 20]}{_PAIRS[count >> 10 & 1023]}{_PAIRS[count & 1023]}{series.node}"
@@ -71,17 +70,17 @@ class _Series:
 
     def __init__(self, random: Callable[[int], bytes]) -> None:
         self.process = _Process.mark
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # a generator that is collected in here may end with a record of its own
         self.node = _digits(int.from_bytes(random(_NODE_BYTES)))
         self.millis = 0
         self.count = 0
         self.stem = _digits(0)
 
-    def start(self, millis: int) -> int:
-        """Begin a millisecond, and return its first number."""
-        self.millis = millis
-        self.stem = _digits(millis)
-        return 0
+    def start(self, millis: int) -> None:
+        """Begin a millisecond, if nobody has meanwhile."""
+        stem = _digits(millis)
+        if millis > self.millis:
+            self.millis, self.stem, self.count = millis, stem, 0
 
 
 def _digits(number: int) -> str:

@@ -41,7 +41,7 @@ class MemorySink:
         if limit is not None and (type(limit) is not int or limit < 1):
             raise InvalidArgument("limit", "must be a number of records, at least 1, or None")
         self._records: deque[Record] = deque(maxlen=limit)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a generator that is collected in here may end with a record of its own
         self._closed = False
 
     def append(self, line: bytes, record: Record) -> None:
@@ -68,7 +68,7 @@ class MemorySink:
     def records(self) -> tuple[Record, ...]:
         """Return what is kept, oldest first."""
         with self._lock:
-            return tuple(self._records)
+            return tuple(self._records.copy())
 
     @property
     def decisions(self) -> tuple[DecisionRecord, ...]:
