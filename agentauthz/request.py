@@ -70,7 +70,7 @@ class SessionFacts:
     id: str
     started: dt.datetime
     expires: dt.datetime | None = None
-    attributes: Mapping[str, object] = field(default=_NOTHING)
+    attributes: Mapping[str, object] = field(default=_NOTHING, repr=False)
     marks: frozenset[str] | Unknown = frozenset()
     began: Mapping[str, dt.datetime] | Unknown = field(default=MappingProxyType({}))
     done: Mapping[str, dt.datetime] | Unknown = field(default=MappingProxyType({}))

@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from types import MappingProxyType, TracebackType
 from typing import Final, Literal, Protocol, TypeAlias, TypeVar, cast, final, overload
 
-from attrs import define, evolve, frozen
+from attrs import define, evolve, field, frozen
 
 from agentauthz.decision import Decision, Outcome, Reason
 from agentauthz.errors import Denied, InvalidArgument, NoSession, ReviewRequired, SessionError, Stopped, WideningError
@@ -106,7 +106,7 @@ class Current:
 
     session: Session
     decision: Decision | None = None
-    resource: object = None
+    resource: object = field(default=None, repr=False)
 
 
 _current: ContextVar[Current | None] = ContextVar("agentauthz.current", default=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import datetime as dt
@@ -33,10 +34,13 @@ from agentauthz import (
     PolicySet,
     Principal,
     Request,
+    Resource,
     Sensitive,
+    Session,
     authorize,
+    current,
 )
-from agentauthz.errors import SessionError, WideningError
+from agentauthz.errors import SessionError, Stopped, WideningError
 from agentauthz.records import FileSink, MemorySink
 from agentauthz.values import copy_plain
 from tests.support import BOT, HELPER, MARIA, NOON, Recorded
@@ -597,3 +601,123 @@ def test_a_generator_that_is_collected_while_a_record_is_written_stops_nothing(t
     thread.start()
     thread.join(60)
     assert len(done) == LINES
+
+
+# ---- what is decorated is what runs
+
+
+def outer(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a function as most decorators do."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return call
+
+
+def test_bind_drops_no_decorator_that_is_above() -> None:
+    """What another decorator adds above @authorize is part of the tool: it is refused rather than left out."""
+
+    @authorize("t.pay")
+    def pay() -> str:
+        return "paid"
+
+    class Bank:
+        @outer
+        @authorize("t.pay")
+        def pay(self) -> str:
+            return "paid"
+
+    session = Recorded().session()
+    assert session.bind(pay)() == "paid"
+    for wrapped in (outer(pay), Bank().pay):
+        with pytest.raises(InvalidArgument, match="another decorator"):
+            session.bind(wrapped)
+
+
+def test_a_signature_that_names_parameters_in_another_order_is_refused() -> None:
+    """Values are decided under the names of the signature, and passed by place: both must mean the same."""
+
+    def pay(amount: int, limit: int) -> str:
+        return f"{amount} of {limit}"
+
+    places = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    lie = inspect.Signature([inspect.Parameter(name, places) for name in ("limit", "amount")])
+    pay.__signature__ = lie  # type: ignore[attr-defined]
+    with pytest.raises(InvalidArgument, match="another order"):
+        authorize("t.pay")(pay)
+
+
+def test_the_librarys_own_actions_can_not_be_a_tools() -> None:
+    """Every delegation passes those on, so a tool under such a name would be narrowed by none."""
+    for name in ("token.mint", "delegation.handoff"):
+        with pytest.raises(InvalidArgument, match="the library's own"):
+            authorize(name)(outer)
+
+
+async def test_a_coroutine_that_a_plain_function_returns_is_done_when_it_ends() -> None:
+    """Its effect is that of the coroutine: a check that fails after its first step was not done."""
+
+    @authorize("t.check")
+    @outer
+    async def check(good: bool) -> str:
+        assert current().decision is not None
+        await asyncio.sleep(0)
+        if not good:
+            raise ValueError
+        return "good"
+
+    kept = Recorded('permit p on * when true\nforbid f on t.pay unless done("t.check", 1h)')
+    with kept.session() as session:
+        with pytest.raises(ValueError):
+            await check(False)
+        assert not session.decide("t.pay").allowed
+        running = check(True)
+        assert not session.decide("t.pay").allowed
+        assert await running == "good"
+        assert session.decide("t.pay").allowed
+        assert current().decision is None
+    assert [effect.status for effect in kept.effects] == ["failed", "done"]
+
+
+class Closing:
+    """Be a sink while whose writing the session ends."""
+
+    def __init__(self) -> None:
+        self.session: Session | None = None
+
+    def append(self, line: bytes, record: object) -> None:
+        if self.session is not None:
+            self.session.close()
+
+    def close(self) -> None:
+        pass
+
+
+async def test_a_coroutine_does_not_begin_after_its_session_was_closed() -> None:
+    """Between the decision and the first step others may run, and close the session."""
+    ran: list[str] = []
+
+    @authorize("t.pay")
+    async def pay() -> None:
+        ran.append("paid")
+
+    sink = Closing()
+    with Recorded(sinks=[sink]).session() as session:
+        sink.session = session
+        with pytest.raises(Stopped):
+            await pay()
+    assert not ran
+
+
+def test_no_repr_shows_what_was_looked_up() -> None:
+    """What a tool may print for debugging holds neither the resource's fields nor the host's attributes."""
+
+    @authorize("t.pay", resource=lambda: Resource("order", "o-1", {"card": "4111"}, original={"card": "4111"}))
+    def pay() -> str:
+        here = current()
+        return repr(here) + repr(here.session.facts(here.session.memory.read(), {}))
+
+    with Recorded().session(attributes={"card": "4111"}):
+        assert "4111" not in pay()

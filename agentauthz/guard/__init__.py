@@ -8,17 +8,18 @@ import logging
 import time
 import types
 import warnings
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, final
 
 from attrs import evolve
 
-from agentauthz.decision import Reason
+from agentauthz.decision import Decision, Reason
 from agentauthz.errors import InvalidArgument, NoSession
 from agentauthz.guard.binding import Binder, binder
 from agentauthz.guard.overrides import watch_class_body
 from agentauthz.guard.resolving import mapping_resolver, resource_resolver
 from agentauthz.guard.signature import Injected, Sensitive, hints, marked, policy_types
+from agentauthz.principals import OWN_NAMESPACES
 from agentauthz.request import Resource, Unknown
 from agentauthz.session import Call, Current, Effect, Session, Verdict, _current, allowed, effect_of
 from agentauthz.values import UNKNOWN, copy_plain
@@ -129,6 +130,10 @@ class Guarded:
             raise InvalidArgument("action", "must be named for a function that is defined inside another")
         self.function: Final = function
         self.action: Final = str.__str__(action) if action else f"{function.__module__}.{function.__qualname__}"
+        if self.action.startswith(OWN_NAMESPACES):
+            raise InvalidArgument(
+                "action", f"is `{self.action}`, and such names are the library's own: every delegation passes them on"
+            )
         self.route: Final = f"python:{function.__module__}.{function.__qualname__}"
         self.binder: Final[Binder] = binder(function)
         parameters = frozenset(self.binder.names)
@@ -189,7 +194,15 @@ class Guarded:
         return wrapper
 
     def bind(self, tool: object, session: Session) -> object:
-        """Return the same tool, fixed to `session`; a bound method keeps its object."""
+        """Return the same tool, fixed to `session`; a bound method keeps its object.
+
+        Raises:
+            InvalidArgument: `tool` is what another decorator made of a decorated function.
+        """
+        if getattr(tool, "__wrapped__", None) is not self.function:
+            raise InvalidArgument(
+                "tools", "holds what another decorator made of a decorated function: bind the function below that one"
+            )
         bound = self.wrap(session)
         receiver = getattr(tool, "__self__", None)
         return bound if receiver is None else types.MethodType(bound, receiver)
@@ -313,15 +326,20 @@ def _function(guarded: Guarded, bound: Session | None) -> Callable[..., Any]:
         decision = allowed(verdict)
         before, mine = _current.get(), _here(session, verdict)
         _current.set(mine)
-        started, problem = time.perf_counter_ns(), None
+        started, problem, awaited = time.perf_counter_ns(), None, False
         try:
-            return binder.call(function, values)
+            result = binder.call(function, values)
+            if type(result) is types.CoroutineType:  # nothing of it has run yet
+                awaited = True
+                return _awaited(result, mine, decision)
+            return result
         except BaseException as error:
             problem = error
             raise
         finally:
             _leave(mine, before)
-            session.authorizer.finish_call(session, effect_of(decision, problem, started))
+            if not awaited:
+                session.authorizer.finish_call(session, effect_of(decision, problem, started))
 
     return call
 
@@ -334,19 +352,27 @@ def _coroutine(guarded: Guarded, bound: Session | None) -> Callable[..., Any]:
         session = guarded.session_for(bound)
         verdict = await session.authorizer.adecide_call(session, await guarded.aresolved(asked, values))
         decision = allowed(verdict)
-        before, mine = _current.get(), _here(session, verdict)
-        _current.set(mine)
-        started, problem = time.perf_counter_ns(), None
-        try:
-            return await binder.call(function, values)
-        except BaseException as error:
-            problem = error
-            raise
-        finally:
-            _leave(mine, before)
-            await _afinish(session, effect_of(decision, problem, started))
+        return await _awaited(binder.call(function, values), _here(session, verdict), decision)
 
     return call
+
+
+async def _awaited(running: Coroutine[Any, Any, Any], mine: Current, decision: Decision) -> Any:
+    """Run a call's coroutine under its session, and tell how it ended."""
+    session, before = mine.session, _current.get()
+    _current.set(mine)
+    started, problem = time.perf_counter_ns(), None
+    try:
+        if session.closed:  # since it was decided
+            running.close()
+            session.ensure_running()
+        return await running
+    except BaseException as error:
+        problem = error
+        raise
+    finally:
+        _leave(mine, before)
+        await _afinish(session, effect_of(decision, problem, started))
 
 
 @final

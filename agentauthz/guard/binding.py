@@ -68,7 +68,8 @@ def binder(function: Callable[..., Any]) -> Binder:
     """Return the binder of a function.
 
     Raises:
-        InvalidArgument: the function has no signature that can be read.
+        InvalidArgument: the function has no signature that can be read, or one that was set by hand and
+            has its parameters in another order.
     """
     try:
         signature = inspect.signature(function)
@@ -76,6 +77,7 @@ def binder(function: Callable[..., Any]) -> Binder:
         raise InvalidArgument("function", "has no signature that can be read") from error
     parameters = list(signature.parameters.values())
     names = tuple(parameter.name for parameter in parameters)
+    _require_order(function, names)
     kinds = [parameter.kind for parameter in parameters]
     return Binder(
         signature,
@@ -85,6 +87,14 @@ def binder(function: Callable[..., Any]) -> Binder:
         kinds.index(Parameter.VAR_POSITIONAL) if Parameter.VAR_POSITIONAL in kinds else None,
         kinds.index(Parameter.VAR_KEYWORD) if Parameter.VAR_KEYWORD in kinds else None,
     )
+
+
+def _require_order(function: Callable[..., Any], names: tuple[str, ...]) -> None:
+    """Refuse a signature by which a value would be decided under one name and arrive under another."""
+    code = getattr(function, "__code__", None)
+    own = () if code is None else code.co_varnames[: code.co_argcount]
+    if any(mine != name and mine in names for mine, name in zip(own, names, strict=False)):
+        raise InvalidArgument("function", "has a `__signature__` that names its parameters in another order")
 
 
 def _binding(function: Callable[..., Any], parameters: list[Parameter]) -> Callable[..., tuple[Any, ...]]:
