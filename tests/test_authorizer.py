@@ -470,6 +470,22 @@ def test_a_clock_that_lies_raises() -> None:
         session.decide("t.run")
 
 
+def test_a_clock_that_fails_after_a_call_does_not_lose_its_result(caplog: pytest.LogCaptureFixture) -> None:
+    """An agent that saw an error would make the payment again."""
+    clock = Clock()
+    kept = Recorded(clock=clock)
+
+    @authorize("t.run")
+    def breaks_the_clock() -> str:
+        clock.now = dt.datetime(2026, 1, 1)  # noqa: DTZ001
+        return "paid"
+
+    with kept.session():
+        assert breaks_the_clock() == "paid"
+    assert [effect.status for effect in kept.effects] == ["done"]
+    assert "the clock failed" in caplog.text
+
+
 def test_decisions_run_side_by_side_in_one_loop() -> None:
     """A hundred tasks, one record each, none lost."""
     kept = Recorded()

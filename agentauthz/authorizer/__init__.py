@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -268,7 +269,13 @@ class Authorizer:
         return effect.decision.record_id is not None or effect.decision.action in self.policies.tracked
 
     def _finished(self, session: Session, effect: Effect) -> dt.datetime:
-        now = self.now()
+        try:
+            now = self.now()
+        except Exception:  # the call has run: its result must not be lost for it
+            logging.getLogger("agentauthz.records").error(
+                "the clock failed when a call ended; its effect has the system's time"
+            )
+            return dt.datetime.now(dt.UTC)
         if effect.status == "done" and effect.decision.action in self.policies.tracked:
             session.memory.finish(effect.decision.action, now)
         return now
