@@ -5,12 +5,12 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Final, Literal, TypeAlias, cast, final
+from typing import Final, Literal, TypeAlias, final
 
 from attrs import field, frozen
 
 from agentauthz.errors import InvalidArgument, WideningError
-from agentauthz.values import ABSENT, Record, Value, copy_plain, record_of, utc
+from agentauthz.values import ABSENT, INVALID, Record, Value, copy_plain, record_of, utc
 
 PrincipalKind: TypeAlias = Literal["user", "agent", "service"]
 KINDS: Final[tuple[PrincipalKind, ...]] = ("user", "agent", "service")
@@ -44,8 +44,16 @@ def _identity(principal: Principal) -> tuple[str | None, str, str]:
     return (principal.issuer, principal.kind, principal.id)
 
 
+def _own(value: object) -> object:
+    """Return a copy of what the host may change later; what nests too deep to be copied is no value."""
+    try:
+        return copy_plain(value)
+    except InvalidArgument:
+        return INVALID
+
+
 def _facts(principal: Principal) -> Record:
-    facts = record_of(cast(Mapping[str, object], copy_plain(dict(principal.attributes))))
+    facts = record_of({name: _own(value) for name, value in dict(principal.attributes).items()})
     facts["kind"], facts["id"] = principal.kind, principal.id
     facts["issuer"] = ABSENT if principal.issuer is None else principal.issuer
     return facts

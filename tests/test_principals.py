@@ -305,3 +305,13 @@ def test_extending_only_narrows() -> None:
     assert chain.extend(Delegation(HELPER, ("docs.read",))).depth == 2
     with pytest.raises(WideningError):
         chain.extend(Delegation(HELPER))
+
+
+def test_an_attribute_that_nests_too_deep_is_of_the_wrong_type() -> None:
+    """Such a principal can be made; no rule can be true on that attribute, and the others stay."""
+    deep: list[object] = []
+    for _ in range(1000):
+        deep = [deep]
+    facts = Principal.user("anna", deep=deep, team="red").facts
+    assert facts["deep"] is INVALID
+    assert facts["team"] == "red"

@@ -84,7 +84,7 @@ class Facts:
         )
 
 
-def shown(value: object, depth: int = 6) -> str:
+def shown(value: object, depth: int = 3) -> str:
     """Return a value as text, also where its own `repr` raises or never ends."""
     kind = type(value)
     if kind in (Who, Hop, Facts, Plan):
