@@ -25,6 +25,7 @@ from agentauthz.policy.builtins import (
     negate,
     negation,
 )
+from agentauthz.policy.format import format_expr
 from agentauthz.policy.inputs import Inputs
 from agentauthz.policy.syntax import (
     And,
@@ -318,7 +319,7 @@ def _undetermined(expr: Expr, parts: tuple[Clause, ...], source: str | None = No
         missing |= {f"{source} (unknown)"}
     if not missing:  # every part has a value, but not one that this can work with
         missing = frozenset(f"{p.expr} (of the wrong type)" for p in parts if isinstance(p.expr, Path))
-    return Clause(expr, Undetermined(missing or frozenset({f"{expr.span} (no result)"})), parts)
+    return Clause(expr, Undetermined(missing or frozenset({f"`{format_expr(expr)}` (no result)"})), parts)
 
 
 def _missing(part: Clause) -> frozenset[str]:
