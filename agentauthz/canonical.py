@@ -212,7 +212,7 @@ def _collection(value: object, base: type, walk: _Walk, depth: int) -> Json:
     if depth >= MAX_NESTING or id(value) in walk.open:
         walk.cut = True
         return _placeholder(value)
-    if not walk.spend(base.__len__(value), 0):  # type: ignore[attr-defined]
+    if not walk.spend(base.__len__(value), 0):  # type: ignore[attr-defined]  # the base is a collection
         return _placeholder(value)
     written: list[Json] = []
     walk.open.add(id(value))
@@ -222,7 +222,7 @@ def _collection(value: object, base: type, walk: _Walk, depth: int) -> Json:
             names.append(name if type(name) is str and name.isascii() else _tree(name, walk, depth + 1))
             written.append(_tree(item, walk, depth + 1))
     else:
-        for item in tuple(base.__iter__(value)):  # type: ignore[attr-defined]
+        for item in tuple(base.__iter__(value)):  # type: ignore[attr-defined]  # a list, tuple or set
             written.append(_tree(item, walk, depth + 1))
     walk.open.discard(id(value))
     if base is dict:

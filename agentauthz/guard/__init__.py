@@ -190,7 +190,7 @@ class Guarded:
         """Return the function, decided before it runs: in `session`, or in the one that is current then."""
         kind = next((wrap for test, wrap in _WRAPPERS if test(self.function)), _function)
         wrapper = functools.wraps(self.function)(kind(self, session))
-        wrapper.__agentauthz__ = self  # type: ignore[attr-defined]
+        wrapper.__agentauthz__ = self  # type: ignore[attr-defined]  # a function takes any attribute
         return wrapper
 
     def bind(self, tool: object, session: Session) -> object:

@@ -146,7 +146,7 @@ def _calling(parameters: list[Parameter]) -> Callable[[Callable[..., Any], tuple
 def _define(arguments: ast.arguments, body: ast.stmt, names: dict[str, Any]) -> types.FunctionType:
     definition = ast.FunctionDef(name="f", args=arguments, body=[body], decorator_list=[])
     if "type_params" in ast.FunctionDef._fields:  # from Python 3.12 on
-        setattr(definition, "type_params", [])  # noqa: B010
+        setattr(definition, "type_params", [])  # noqa: B010  (typeshed of 3.11 lacks it)
     module = ast.fix_missing_locations(ast.Module([definition], []))
     scope = {"__builtins__": {}, **names}
     exec(compile(module, "<agentauthz binder>", "exec"), scope)  # noqa: S102  (a tree of names: no text is run)

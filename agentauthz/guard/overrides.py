@@ -36,7 +36,7 @@ class _Watch:
         if _OWN not in owner.__dict__:  # else a class with slots is made anew, of what it held before
             setattr(owner, _OWN, owner.__dict__.get("__init_subclass__"))
 
-        def __init_subclass__(cls: Any, /, **keywords: Any) -> None:  # noqa: N807
+        def __init_subclass__(cls: Any, /, **keywords: Any) -> None:  # noqa: N807  (it becomes the class's own)
             own = owner.__dict__[_OWN]
             if own is None:
                 super(owner, cls).__init_subclass__(**keywords)

@@ -53,7 +53,7 @@ def _carries(hint: object, marker: type, within: tuple[object, ...] = ()) -> boo
     if isinstance(hint, str):
         return re.search(rf"\b{marker.__name__}\b", hint) is not None
     if typing.get_origin(hint) is Annotated:
-        if any(extra is marker or isinstance(extra, marker) for extra in hint.__metadata__):  # type: ignore[attr-defined]
+        if any(extra is marker or isinstance(extra, marker) for extra in hint.__metadata__):  # type: ignore[attr-defined]  # it is Annotated
             return True
     if any(hint is outer for outer in within):  # an alias that names itself
         return False

@@ -12,7 +12,7 @@ import ipaddress
 import posixpath
 import re
 import zoneinfo
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, Inexact, InvalidOperation
 from typing import Final, TypeAlias, cast, final
 
@@ -53,10 +53,10 @@ def _equal_lists(left: tuple[Value, ...], right: tuple[Value, ...]) -> Answer:
     return all_of(equal(a, b) for a, b in zip(left, right, strict=True))
 
 
-def all_of(answers: object) -> Answer:
+def all_of(answers: Iterable[Answer]) -> Answer:
     """Answer Kleene's `and`: false where one is false, true where all are true."""
     result: Answer = True
-    for answer in answers:  # type: ignore[attr-defined]
+    for answer in answers:
         if answer is False:
             return False
         if answer is None:
@@ -64,10 +64,10 @@ def all_of(answers: object) -> Answer:
     return result
 
 
-def any_of(answers: object) -> Answer:
+def any_of(answers: Iterable[Answer]) -> Answer:
     """Answer Kleene's `or`: true where one is true, false where all are false."""
     result: Answer = False
-    for answer in answers:  # type: ignore[attr-defined]
+    for answer in answers:
         if answer is True:
             return True
         if answer is None:

@@ -168,7 +168,7 @@ def _combine(rules: Rules, action: str, calls: Sequence[tuple[Inputs, Verdict]])
     def decision(outcome: Outcome, basis: Basis, because: Iterable[Reason], **more: object) -> Decision:
         return Decision(
             outcome, basis, action, undetermined=unsure, reasons=tuple(because), marks=marks,
-            policy_digest=rules.digest, **more,  # type: ignore[arg-type]
+            policy_digest=rules.digest, **more,  # type: ignore[arg-type]  # each caller gives fields of a decision
         )  # fmt: skip
 
     def stopping(effect: Effect, outcome: Outcome, basis: Basis, code: str) -> Decision | None:

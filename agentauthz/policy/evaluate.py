@@ -215,7 +215,7 @@ def _not(expr: Not, scope: _Scope) -> Clause:
     return _combined(expr, negation(operand.answer), (operand,))
 
 
-def _junction(combine: Callable[[object], Answer]) -> Callable[..., Clause]:
+def _junction(combine: Callable[[Iterable[Answer]], Answer]) -> Callable[..., Clause]:
     def evaluator(expr: And | Or, scope: _Scope) -> Clause:
         operands = tuple(_evaluate(operand, scope) for operand in expr.operands)
         return _combined(expr, combine(operand.answer for operand in operands), operands)

@@ -71,9 +71,9 @@ def _read(file: pathlib.Path) -> bytes:
 
 
 def _unreadable(place: pathlib.Path, error: OSError | ValueError) -> PolicyLoadError:
-    known = isinstance(error, OSError) and error.strerror and isinstance(error.filename, str)
-    where, why = (error.filename, error.strerror) if known else (place, str(error))  # type: ignore[union-attr]
-    return PolicyLoadError(shown(where), f"can't be read: {why}")
+    if isinstance(error, OSError) and error.strerror and isinstance(error.filename, str):
+        return PolicyLoadError(shown(error.filename), f"can't be read: {error.strerror}")
+    return PolicyLoadError(shown(place), f"can't be read: {error}")
 
 
 def _raise(error: OSError) -> None:

@@ -122,6 +122,6 @@ def conforms(value: Value, declared: Type) -> bool:
         case Sequence(item):
             if type(value) not in (tuple, Unordered):
                 return False
-            return all(element is UNKNOWN or conforms(element, item) for element in value)  # type: ignore[attr-defined]
+            return all(element is UNKNOWN or conforms(element, item) for element in value)  # type: ignore[attr-defined]  # a tuple
         case Fields():
             return type(value) in (Record, Entity)

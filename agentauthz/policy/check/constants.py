@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final, TypeAlias, final
 
 from attrs import define, field
@@ -72,10 +72,10 @@ def constant(expr: Expr) -> Value:
             return NO_CONSTANT
 
 
-def _result(apply: object, values: tuple[Value, ...]) -> Value:
+def _result(apply: Callable[..., Value], values: tuple[Value, ...]) -> Value:
     if NO_CONSTANT in values:
         return NO_CONSTANT
-    result = apply(*values)  # type: ignore[operator]
+    result = apply(*values)
     return NO_CONSTANT if result is INVALID else result
 
 

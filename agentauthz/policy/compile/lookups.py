@@ -52,7 +52,7 @@ def lookups(
     body.append(python.give(python.name(_FOUND)))
     failed = python.give(python.call(python.use(otherwise), python.name("inputs")))
     function = python.function("index", ["inputs"], [python.attempt([*code.paths.prologue, *body], [failed])])
-    exec(code_of([function], "<index>"), python.globals)  # noqa: S102
+    exec(code_of([function], "<index>"), python.globals)  # noqa: S102  (a tree that we built: no text is run)
     return _Lookups(cast("Callable[[Inputs], Codes]", python.globals["index"]))
 
 

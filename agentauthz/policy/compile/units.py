@@ -163,7 +163,7 @@ def compiled(
     failed = python.give(python.call(python.use(otherwise), python.name("inputs")))
     shared = [python.attempt(paths.prologue, [failed])] if paths.prologue else []
     function = python.function("rules", ["inputs"], [start, *shared, *body, end])
-    exec(code_of([*conditions.functions, function], _filename(rules)), python.globals)  # noqa: S102
+    exec(code_of([*conditions.functions, function], _filename(rules)), python.globals)  # noqa: S102  (a tree: no text is run)
     return cast("Callable[[Inputs], Codes]", python.globals["rules"])
 
 
