@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Final, Literal, TypeAlias, final
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from agentauthz.errors import InvalidArgument, WideningError
 from agentauthz.values import ABSENT, INVALID, Record, Value, copy_plain, record_of, utc
@@ -246,6 +246,12 @@ class Chain:
         """Keep the text that records write for this chain; it depends on nothing else."""
         object.__setattr__(self, "_written", written)
         return written
+
+    def by_hand(self) -> Chain:
+        """Return the chain as the host's word alone: no hop counts as made by a session or a verified token."""
+        if all(hop.via == "host" for hop in self.delegations):
+            return self
+        return Chain(self.subject, [evolve(hop, via="host") for hop in self.delegations])
 
     def prefix(self, depth: int) -> Chain:
         """Return the chain up to its first `depth` hops."""

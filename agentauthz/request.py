@@ -146,7 +146,7 @@ class Request:
         resource: Resource | Unknown | None,
         route: str | Unknown | None,
         purpose: str | Unknown | None,
-        session: SessionFacts,
+        session: SessionFacts | Unknown | None,
         context: Mapping[str, object] | Unknown,
         now: dt.datetime,
     ) -> Request:
@@ -156,6 +156,14 @@ class Request:
             action, chain.subject, chain.actor, chain, args, resource, route, purpose, session, context, now
         )
         return made
+
+    def by_hand(self) -> Request:
+        """Return the same request with its chain as the host's word alone."""
+        if (chain := self.chain.by_hand()) is self.chain:
+            return self
+        return Request.trusted(
+            self.action, chain, self.args, self.resource, self.route, self.purpose, self.session, self.context, self.now
+        )
 
     def with_session(self, session: SessionFacts) -> Request:
         """Return the same request with another account of its session."""

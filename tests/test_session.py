@@ -22,6 +22,7 @@ from agentauthz import (
     NoSession,
     Outcome,
     Principal,
+    Request,
     ReviewRequired,
     State,
     authorize,
@@ -475,6 +476,18 @@ def test_a_hand_off_in_a_chain_given_by_hand_is_asked_again() -> None:
     chain = Chain(MARIA, (Delegation(weak), Delegation(strong, handoff=True)))
     assert not Recorded(policy).session(actor=None, chain=chain).decide("a.b").allowed
     assert Recorded(policy + off).session(actor=None, chain=chain).decide("a.b").allowed
+
+
+def test_a_chain_given_by_hand_vouches_for_nothing() -> None:
+    """`via` in a chain from outside is a claim: its hand-offs are asked again, and its givers are judged."""
+    policy = "permit trusted on a.b when actor is agent and actor.trust >= 2"
+    weak, strong = Principal.agent("weak", trust=1), Principal.agent("strong", trust=9)
+    for claimed in (Delegation(strong, handoff=True, via="session"), Delegation(strong, via="token")):
+        chain = Chain(MARIA, (Delegation(weak), claimed))
+        kept = Recorded(policy)
+        assert not kept.session(actor=None, chain=chain).decide("a.b").allowed
+        assert not kept.authorizer.decide(Request("a.b", subject=MARIA, chain=chain)).allowed
+        assert not kept.authorizer.preview(Request("a.b", subject=MARIA, chain=chain)).allowed
 
 
 def test_a_delegations_purpose_must_be_the_requests() -> None:

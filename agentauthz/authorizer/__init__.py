@@ -156,7 +156,7 @@ class Authorizer:
             raise InvalidArgument("attributes", "must be a mapping of names to values")
         own = id or new_session_id()
         return Session(
-            self, self._memory(own, now, keep=id is not None), checked.chain, id=own,
+            self, self._memory(own, now, keep=id is not None), checked.chain.by_hand(), id=own,
             purpose=cast(str | None, checked.purpose),
             expires=None if expires is None else moment(expires, now),
             attributes=cast(Mapping[str, object], copy_plain(dict(attributes))),
@@ -318,6 +318,7 @@ class Authorizer:
     def _by_hand(self, request: Request) -> Case:
         if type(request) is not Request:
             raise InvalidArgument("request", f"must be a Request, not {type(request).__name__}")
+        request = request.by_hand()
         given = request.session
         call = Call(request.action, request.args, request.resource)
         observing = self._observing(request.now)
