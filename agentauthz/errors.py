@@ -139,3 +139,72 @@ class SinkError(AgentAuthzError):
     """Say that a sink couldn't keep a record; a required one turns an allow into a deny."""
 
     code = "sink"
+
+
+class TokenError(AgentAuthzError):
+    """Say that a token, a proof or the key for it can't be relied on; nothing of it is in the text.
+
+    `reason` is a stable code, such as ``expired`` or ``signature``, for records and logs of the service: a caller
+    is told no more than what `agentauthz.tokens.challenge` makes of it.
+    """
+
+    code = "token"
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(reason, message)
+        self.reason = reason
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.reason})"
+
+
+class ExchangeRefused(AgentAuthzError):
+    """Say, inside the token service, that it issues no token; `error` (RFC 6749 §5.2) and `status` go on the wire.
+
+    `reason` is the precise code, and stays in the record that `record_id` names.
+    """
+
+    code = "exchange_refused"
+
+    def __init__(self, error: str, reason: str, *, status: int = 400, record_id: str | None = None) -> None:
+        super().__init__(error, reason)
+        self.error = error
+        self.reason = reason
+        self.status = status
+        self.record_id = record_id
+
+    def __str__(self) -> str:
+        return f"no token is issued: {self.error}"
+
+
+class ExchangeDenied(AgentAuthzError):
+    """Say that a token endpoint answered with an error (RFC 6749 §5.2); `description` and `uri` are its words."""
+
+    code = "exchange_denied"
+
+    def __init__(
+        self, error: str, *, description: str | None = None, uri: str | None = None, status: int = 400
+    ) -> None:
+        super().__init__(error)
+        self.error = error
+        self.description = description
+        self.uri = uri
+        self.status = status
+
+    def __str__(self) -> str:
+        return f"the token endpoint refused: `{self.error}` (HTTP {self.status})"
+
+
+class ExchangeProtocolError(AgentAuthzError):
+    """Say that a token endpoint couldn't be reached, or its answer isn't one that may be relied on."""
+
+    code = "exchange_protocol"
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(reason, message)
+        self.reason = reason
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.reason})"

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from agentauthz.errors import InvalidArgument
-from agentauthz.keys import InstanceKey, _check_private
+from agentauthz.keys import InstanceKey
+from agentauthz.keys.instance import _check_private
 
 SECRET = bytes(range(32))
 

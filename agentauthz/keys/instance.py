@@ -57,7 +57,7 @@ class InstanceKey:
             InvalidArgument: the file is missing or unreadable, not a regular file, belongs to another user
                 (but root's is taken), may be used by its group or others, or has the wrong size.
         """
-        content = _read_private(os.fspath(path))
+        content = read_private(os.fspath(path), MAX_BYTES)
         if not MIN_BYTES <= len(content) <= MAX_BYTES:
             raise _refused(path, f"must hold {MIN_BYTES} to {MAX_BYTES} bytes: `openssl rand -out FILE 32` makes one")
         return cls(content)
@@ -86,7 +86,12 @@ class InstanceKey:
         raise InvalidArgument("key", "can't be pickled or copied: load it again where it is needed")
 
 
-def _read_private(path: str) -> bytes:
+def read_private(path: str, limit: int) -> bytes:
+    """Return the first `limit` + 1 bytes of a file that only its owner, this user or root, may use.
+
+    Raises:
+        InvalidArgument: the file is missing, unreadable, not a regular file, or may be used by others.
+    """
     try:
         # O_NONBLOCK: opening a pipe by mistake must fail below, not hang
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0))
@@ -94,7 +99,7 @@ def _read_private(path: str) -> bytes:
         raise _refused(path, f"can't be read: {_why(cause)}") from cause
     try:
         _check_private(path, os.fstat(handle))
-        return os.read(handle, MAX_BYTES + 1)
+        return os.read(handle, limit + 1)
     except OSError as cause:
         raise _refused(path, f"can't be read: {_why(cause)}") from cause
     finally:

@@ -1,0 +1,1 @@
+"""Turn the bytes of tokens into a chain, and a chain into tokens (RFC 8693)."""
