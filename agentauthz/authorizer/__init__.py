@@ -7,7 +7,6 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypeVar, cast, final
 
 from attrs import evolve
@@ -15,6 +14,7 @@ from attrs import evolve
 from agentauthz.authorizer.deciding import Case, failed, judged, previewed
 from agentauthz.authorizer.recording import Recording
 from agentauthz.authorizer.resources import Resources
+from agentauthz.calls import NOTHING, Call, Effect, Expiry, Verdict, allowed, moment
 from agentauthz.decision import Decision, Reason
 from agentauthz.errors import InvalidArgument
 from agentauthz.keys import InstanceKey
@@ -22,7 +22,7 @@ from agentauthz.policy.policyset import PolicySet
 from agentauthz.principals import Chain, Principal
 from agentauthz.records import Recorder, Sink
 from agentauthz.request import Request, Resource, SessionFacts, Unknown
-from agentauthz.session import Call, Effect, Expiry, Session, Verdict, allowed, moment, new_session_id
+from agentauthz.session import Session, new_session_id
 from agentauthz.state.memory import SessionMemory, State
 from agentauthz.values import UNKNOWN, copy_plain, field_reader, utc
 
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 Policies: TypeAlias = PolicySet | str | os.PathLike[str]
 Mode: TypeAlias = Literal["enforce", "observe"]
 T = TypeVar("T")
-
-_NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
 
 
 @final
@@ -130,8 +128,8 @@ class Authorizer:
         chain: Chain | None = None,
         purpose: str | None = None,
         expires: Expiry | None = None,
-        attributes: Mapping[str, object] = _NOTHING,
-        context: Mapping[str, object] = _NOTHING,
+        attributes: Mapping[str, object] = NOTHING,
+        context: Mapping[str, object] = NOTHING,
         route: str | None = None,
     ) -> Session:
         """Return a session of `subject`, acting through `actor` or `chain`.

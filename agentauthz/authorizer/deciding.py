@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final, final
 
 from attrs import define, evolve
 
+from agentauthz.calls import Call
 from agentauthz.decision import Basis, Decision, Outcome, Reason
 from agentauthz.request import Request
-from agentauthz.session import Call
 from agentauthz.state.memory import SessionMemory, State
 
 if TYPE_CHECKING:

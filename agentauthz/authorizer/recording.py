@@ -10,12 +10,13 @@ from typing import Final, final
 from attrs import evolve
 
 from agentauthz.authorizer.deciding import Case, Judged
+from agentauthz.calls import Effect, Verdict
 from agentauthz.canonical import class_name
 from agentauthz.decision import Basis, Outcome, Reason
 from agentauthz.keys import InstanceKey
 from agentauthz.records import DecisionRecord, EffectRecord, Recorder, RecordIds, decision_record
 from agentauthz.records.record import effect_line
-from agentauthz.session import Effect, Session, Verdict
+from agentauthz.session import Session
 from agentauthz.values import UNKNOWN
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, final
 
 from attrs import evolve
 
+from agentauthz.calls import Call, Effect, Verdict, allowed, effect_of
 from agentauthz.decision import Decision, Reason
 from agentauthz.errors import InvalidArgument, NoSession
 from agentauthz.guard.binding import Binder, binder
@@ -21,7 +22,7 @@ from agentauthz.guard.resolving import mapping_resolver, resource_resolver
 from agentauthz.guard.signature import Injected, Sensitive, hints, marked, policy_types
 from agentauthz.principals import OWN_NAMESPACES
 from agentauthz.request import Resource, Unknown
-from agentauthz.session import Call, Current, Effect, Session, Verdict, _current, allowed, effect_of
+from agentauthz.session import Current, Session, _current
 from agentauthz.values import UNKNOWN, copy_plain
 
 if TYPE_CHECKING:

@@ -1,0 +1,231 @@
+"""Hold what sessions, guards and the authorizer hand each other: a call, its verdict, its effect."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+import time
+from collections.abc import Mapping
+from types import MappingProxyType, TracebackType
+from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, cast, final
+
+from attrs import define
+
+from agentauthz.decision import Decision, Outcome, Reason
+from agentauthz.errors import Denied, InvalidArgument, ReviewRequired, SessionError, Stopped
+from agentauthz.request import Resource, Unknown
+from agentauthz.values import UNKNOWN, copy_plain, utc
+
+if TYPE_CHECKING:
+    from agentauthz.session import Session
+    from agentauthz.state.memory import State
+
+Expiry: TypeAlias = str | dt.timedelta | dt.datetime
+Status: TypeAlias = Literal["done", "failed", "stopped"]
+
+NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
+_UNITS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+@final
+@define(eq=False, repr=False)  # these three are made at every call: what is frozen costs three times as much
+class Call:
+    """Be one call before its decision: bound arguments (own copies), and what was looked up for it.
+
+    `problem` and `cause` say that a look-up failed, which denies the call.
+    """
+
+    action: str
+    args: Mapping[str, object] | Unknown = NOTHING
+    resource: object = None
+    context: Mapping[str, object] | Unknown = NOTHING
+    route: str | None = None
+    sensitive: frozenset[str] = frozenset()
+    problem: Reason | None = None
+    cause: BaseException | None = None
+
+
+@final
+@define(eq=False)
+class Verdict:
+    """Be a decision with the resource that it was made on, and what made it fail, if anything did."""
+
+    decision: Decision
+    resource: Resource | Unknown | None = None
+    cause: BaseException | None = None
+
+
+@final
+@define(eq=False)
+class Effect:
+    """Be how an allowed call ended: it returned, raised `error`, or was stopped; after `ns` nanoseconds."""
+
+    decision: Decision
+    status: Status
+    error: BaseException | None
+    ns: int
+
+
+class Deciding(Protocol):
+    """Be what a session needs of its authorizer."""
+
+    def now(self) -> dt.datetime:
+        """Return the time by the authorizer's clock."""
+
+    def decide_call(self, session: Session, call: Call) -> Verdict:
+        """Decide, commit and record."""
+
+    async def adecide_call(self, session: Session, call: Call) -> Verdict:
+        """Decide, commit and record, without blocking the loop on a sink."""
+
+    def preview_call(self, session: Session, call: Call, state: State | None) -> Decision:
+        """Decide; commit and record nothing."""
+
+    def finish_call(self, session: Session, effect: Effect) -> None:
+        """Remember and record how a call ended."""
+
+    async def afinish_call(self, session: Session, effect: Effect) -> None:
+        """Remember and record how a call ended, without blocking the loop on a sink."""
+
+
+@final
+class Performing:
+    """Authorize on entry, and record on exit how the work ended. Made by `Session.perform`, used once."""
+
+    def __init__(self, session: Session, authorizer: Deciding, call: Call) -> None:
+        self._session = session
+        self._authorizer = authorizer
+        self._call: Call | None = call
+        self._started = 0
+        self._decision: Decision | None = None
+
+    def __enter__(self) -> Decision:
+        return self._begin(self._authorizer.decide_call(self._session, self._take()))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._authorizer.finish_call(self._session, self._effect(error))
+
+    async def __aenter__(self) -> Decision:
+        return self._begin(await self._authorizer.adecide_call(self._session, self._take()))
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._authorizer.afinish_call(self._session, self._effect(error))
+
+    def _take(self) -> Call:
+        call, self._call = self._call, None
+        if call is None:
+            raise SessionError("`perform` is one call: ask for another to make it again")
+        return call
+
+    def _begin(self, verdict: Verdict) -> Decision:
+        self._decision = allowed(verdict)
+        self._started = time.perf_counter_ns()
+        return self._decision
+
+    def _effect(self, error: BaseException | None) -> Effect:
+        decision, self._decision = self._decision, None
+        if decision is None:
+            raise SessionError("`perform` is entered once and left once: ask for another to make the call again")
+        return effect_of(decision, error, self._started)
+
+
+def inline(action: str, args: Mapping[str, object] | Unknown, resource: object, context: Mapping[str, object]) -> Call:
+    """Return a call that was made by hand.
+
+    Raises:
+        InvalidArgument: an argument of the wrong type.
+    """
+    if not isinstance(action, str) or not action:
+        raise InvalidArgument("action", "must be a string that is not empty")
+    if args is not UNKNOWN and args is not NOTHING:
+        args = _names("args", args)
+    if context is not NOTHING:
+        context = _names("context", context)
+    return Call(str.__str__(action), args, resource, context)
+
+
+def _names(name: str, mapping: object) -> Mapping[str, object]:
+    """Return an own copy of a mapping of names: what is decided is what is recorded, whoever changes it meanwhile."""
+    if type(mapping) is not dict and not isinstance(mapping, Mapping):
+        raise InvalidArgument(name, "must be a mapping of names to values")
+    own = dict(mapping)
+    for key in own:
+        if not isinstance(key, str):
+            raise InvalidArgument(name, "must have names that are strings")
+    return cast(Mapping[str, object], copy_plain(own))
+
+
+def effect_of(decision: Decision, error: BaseException | None, started: int) -> Effect:
+    """Return the effect of a call that began at `started` (nanoseconds) and left with `error`.
+
+    Cancelled and closed work was stopped.
+    """
+    ns = time.perf_counter_ns() - started
+    if error is None:
+        return Effect(decision, "done", None, ns)
+    # by name: asyncio isn't loaded for its sake
+    stopped = isinstance(error, Stopped | GeneratorExit) or type(error).__name__ == "CancelledError"
+    return Effect(decision, "stopped" if stopped else "failed", error, ns)
+
+
+def allowed(verdict: Verdict) -> Decision:
+    """Return the decision of a call that may happen, else raise.
+
+    Raises:
+        Denied, ReviewRequired: with the decision, chained to what made it fail.
+    """
+    decision = verdict.decision
+    if decision.allowed:
+        return decision
+    text = refusal(decision)
+    if decision.outcome is Outcome.REVIEW:
+        raise ReviewRequired(text, decision)
+    raise Denied(text, decision) from verdict.cause
+
+
+_ADVICE: Final = {
+    "review": "Wait: a person must approve this call first",
+    "rule": "Don't try it again: find another way, or tell the user that it isn't allowed",
+    "default": "Don't try it again: find another way, or tell the user that it isn't allowed",
+    "authority": "This session doesn't hold the authority for it: ask the user to start one that does",
+    "limit": "Don't try it again now: the budget for it isn't there",
+    "revoked": "Stop: this work may not go on",
+    "undetermined": "It couldn't be established that this is allowed: tell the user that something is missing",
+    "error": "Something failed while this was checked: report it to the user, and don't go on with it",
+}
+
+
+def refusal(decision: Decision) -> str:
+    """Return what a model or a person is told: the action, a stable code, the policy's `because`, what to do."""
+    reason = decision.reasons[0] if decision.reasons else Reason("denied", "")
+    review = decision.outcome is Outcome.REVIEW
+    because = next((found.because for found in decision.reasons if found.because), None)
+    head = f"`{decision.action}` {'needs an approval' if review else 'is denied'} ({reason.code})"
+    return f"{head}{f': {because}' if because else ''}. {_ADVICE['review' if review else decision.basis.value]}."
+
+
+def moment(expires: Expiry, now: dt.datetime) -> dt.datetime:
+    """Return a moment given as `"10m"`, a timedelta from now, or a datetime with a zone.
+
+    Raises:
+        InvalidArgument: another form, or a duration that is not positive.
+    """
+    if isinstance(expires, str):
+        found = re.fullmatch(r"([0-9]{1,9})(ms|s|m|h|d|w)", expires)
+        if found is None:
+            raise InvalidArgument("expires", f'must be a duration such as "10m", not {expires!r}')
+        expires = dt.timedelta(seconds=int(found[1]) * _UNITS[found[2]])
+    if isinstance(expires, dt.timedelta):
+        if expires <= dt.timedelta(0):
+            raise InvalidArgument("expires", "must be a duration longer than nothing")
+        try:
+            return now + expires
+        except OverflowError:
+            raise InvalidArgument("expires", "must be a moment before the year 10000") from None
+    if (ends := utc(expires)) is None:
+        raise InvalidArgument("expires", "must be a duration, a timedelta, or a datetime with a time zone")
+    return ends
