@@ -17,9 +17,8 @@ from agentauthz.keys.jwk import KeySet
 from agentauthz.principals import Principal
 from agentauthz.sts.assertions import AssertionRules
 from agentauthz.sts.credentials import MAX_ID, MAX_SECRET, Credentials, Pairs, credentials_of
+from agentauthz.tokens.types import TOKEN_EXCHANGE
 
-TOKEN_EXCHANGE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"  # noqa: S105 (a name, no secret)
-JWT_BEARER: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 MIN_SECRET: Final = 22  # characters: 128 bits in base64url, what RFC 6749 §10.10 asks for
 MAX_SECRETS: Final = 2  # the one in use, and its successor
 

@@ -12,11 +12,11 @@ from urllib.parse import unquote_to_bytes
 from attrs import frozen
 
 from agentauthz.errors import ExchangeRefused
+from agentauthz.tokens.types import JWT_CLIENT_ASSERTION
 
 Pairs: TypeAlias = Iterable[tuple[str, str]]
 Method: TypeAlias = Literal["client_secret_basic", "client_secret_post", "private_key_jwt", "none"]
 
-ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 MAX_ID: Final = 256  # characters
 MAX_SECRET: Final = 1024
 
@@ -82,7 +82,7 @@ def _has_assertion(found: dict[str, str]) -> bool:
     assertion, kind = found.get("client_assertion"), found.get("client_assertion_type")
     if (assertion is None) != (kind is None):
         raise ExchangeRefused("invalid_request", "client_assertion_incomplete")
-    if kind not in (None, ASSERTION_TYPE):
+    if kind not in (None, JWT_CLIENT_ASSERTION):
         raise _refused("client_assertion_type")
     return assertion is not None
 
