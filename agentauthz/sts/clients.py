@@ -7,7 +7,7 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Literal, NoReturn, TypeAlias, final
 
 from attrs import field, frozen
@@ -118,7 +118,10 @@ class Client:
 
     As an actor it is the principal (`issuer`, `kind`, `id`); `issuer` None is the token service itself.
     `scopes`, `audiences`, `resources` and `detail_types` (RFC 9396) are the most that it can get, and empty means
-    none. `serves` are the audiences of the tokens that it may ask about, as a resource server.
+    none; `id_token_scopes` are those that an ID token, which has none of its own, is exchanged for. `serves` are the
+    audiences that mean this client, as a resource server: it may ask about tokens for them, and exchange them.
+    `client_ids` are its names at other issuers, by issuer. `may_impersonate` lets it ask for a token in which no
+    actor is seen, `may_unbind` for one without a key in exchange for one with; each is a decision to write down.
 
     Raises:
         InvalidArgument: nothing that proves who it is and not `public`, or both; shared secrets as `keys`; a
@@ -138,7 +141,10 @@ class Client:
     resources: frozenset[str] = field(default=(), converter=_texts)
     detail_types: frozenset[str] = field(default=(), converter=_texts)
     serves: frozenset[str] = field(default=(), converter=_texts)
+    id_token_scopes: frozenset[str] = field(default=(), converter=_texts)
+    client_ids: Mapping[str, str] = field(factory=dict)
     may_impersonate: bool = False
+    may_unbind: bool = False
     max_lifetime: dt.timedelta | None = None
 
     def __attrs_post_init__(self) -> None:
