@@ -39,14 +39,15 @@ def confirm(
     jkt, x5t = (None, None) if confirmation is None else (confirmation.jkt, confirmation.x5t_s256)
     if confirmation is not None and jkt is None and x5t is None:
         raise TokenError("cnf", "the token is bound to a key in a way that isn't understood")
-    if jkt is None and proofs:
+    given = [proofs] if isinstance(proofs, str) else list(proofs or ())
+    if jkt is None and given:
         raise TokenError("dpop_unbound", "the request has a DPoP proof, but its token is bound to no DPoP key")
     if x5t is not None:
         _same_certificate(x5t, peer_certificate)
     if jkt is not None:  # last, since it uses the proof up
         if verifier is None or method is None or uri is None:
             raise TokenError("dpop_missing", "the token needs a DPoP proof: give a `DpopVerifier`, `method` and `uri`")
-        verifier.check(proofs, method=method, uri=uri, access_token=access_token, thumbprint=jkt)
+        verifier.check(given, method=method, uri=uri, access_token=access_token, thumbprint=jkt)
 
 
 def _same_certificate(thumbprint: str, certificate: bytes | None) -> None:

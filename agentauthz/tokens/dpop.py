@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, cast, final
 
 from attrs import field, frozen
+
 from agentauthz.errors import InvalidArgument, TokenError
 from agentauthz.keys.base64url import to_base64url
 from agentauthz.keys.instance import InstanceKey
@@ -276,8 +277,8 @@ def _only(proofs: str | Sequence[str] | None) -> str:
 
 def _same_request(claims: Mapping[str, Json], method: str, uri: str) -> str:
     """Return the target URI that a proof is for, which must be the request's, as its method."""
-    target = target_uri(uri)
-    if target is None or claims.get("htm") != method or target_uri(claims.get("htu")) != target:
+    target, named = target_uri(uri), claims.get("htm")
+    if not named or named != method or target is None or target_uri(claims.get("htu")) != target:
         raise _refused("is for another method or URI than the request's")
     return target
 
