@@ -242,7 +242,7 @@ class Clients:
             return client
         if client is None or client.tls_thumbprint is None or peer_cert is None:
             raise _unknown("client_not_authenticated")
-        from agentauthz.tokens.dpop import certificate_thumbprint
+        from agentauthz.tokens.confirmation import certificate_thumbprint
 
         try:
             presented = certificate_thumbprint(peer_cert)

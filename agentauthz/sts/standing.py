@@ -94,7 +94,7 @@ class Standing:
             raise ExchangeRefused("unauthorized_client", "token_of_another")
         try:
             assert self._revoked is not None  # else there is no such endpoint
-            self._revoked.revoke(token, token.expires_at)
+            self._revoked.revoke(token)
         except Exception as cause:
             raise ExchangeRefused("temporarily_unavailable", "revocation_store", status=503) from cause
 
