@@ -17,6 +17,7 @@ from agentauthz.keys.jwk import KeySet
 from agentauthz.principals import Principal
 from agentauthz.sts.assertions import AssertionRules
 from agentauthz.sts.credentials import MAX_ID, MAX_SECRET, Credentials, Pairs, credentials_of
+from agentauthz.tokens.confirmation import certificate_thumbprint
 from agentauthz.tokens.types import TOKEN_EXCHANGE
 
 MIN_SECRET: Final = 22  # characters: 128 bits in base64url, what RFC 6749 §10.10 asks for
@@ -242,11 +243,9 @@ class Clients:
             return client
         if client is None or client.tls_thumbprint is None or peer_cert is None:
             raise _unknown("client_not_authenticated")
-        from agentauthz.tokens.confirmation import certificate_thumbprint
-
         try:
             presented = certificate_thumbprint(peer_cert)
-        except Exception:
+        except InvalidArgument:
             raise _unknown("client_certificate") from None
         if not hmac.compare_digest(presented.encode(), client.tls_thumbprint.encode()):
             raise _unknown("client_certificate")
