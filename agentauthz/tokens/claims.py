@@ -71,6 +71,25 @@ def extended_act(inherited: Mapping[str, Json] | None, actor: Principal) -> dict
     return named if inherited is None else {**named, "act": dict(inherited)}
 
 
+def inherited_act(act: Mapping[str, Json], token_issuer: str) -> dict[str, Json]:
+    """Return a token's `act` as a next token carries it on: each member as it was, and every actor with its issuer.
+
+    An actor without `iss` is one of `token_issuer`, which another issuer's token has to say. Members that say nothing
+    about who acts are left behind, since they mean nothing in it (RFC 8693 §4.1).
+    """
+    levels: list[dict[str, Json]] = []
+    while True:
+        levels.append({name: value for name, value in act.items() if name not in _NOT_IDENTITY and name != "act"})
+        if "act" not in act:
+            break
+        act = cast("dict[str, Json]", act["act"])
+    found: dict[str, Json] | None = None
+    for level in reversed(levels):
+        named = level if "iss" in level else {**level, "iss": token_issuer}
+        found = named if found is None else {**named, "act": found}
+    return cast("dict[str, Json]", found)
+
+
 def chain_from_claims(claims: Mapping[str, Json], *, subject: Principal, limits: ActLimits = LIMITS) -> Chain:
     """Return the chain of a token's claims: `subject`, then each actor of `act` from the innermost out.
 
@@ -114,12 +133,23 @@ def _principal(
     named: Mapping[str, Json], token_issuer: str, kind: PrincipalKind, attributes: Mapping[str, object]
 ) -> Principal:
     sub, issuer = named.get("sub"), named.get("iss", token_issuer)
-    profile = named.get("sub_profile")
     if not isinstance(sub, str) or not sub or not isinstance(issuer, str) or not issuer:
         raise TokenError("act", "the token names a party without `sub`, or with an `iss` that is no text")
-    if profile is not None and (not isinstance(profile, str) or profile not in _PROFILES):
-        raise TokenError("act", "the token names a party with a `sub_profile` that isn't known")
-    return Principal(_PROFILES[profile] if profile else kind, sub, issuer, attributes)
+    return Principal(kind_of(named, kind), sub, issuer, attributes)
+
+
+def kind_of(named: Mapping[str, Json], default: PrincipalKind) -> PrincipalKind:
+    """Return what kind of party a `sub_profile` says that claims name; `default` where there is none.
+
+    Raises:
+        TokenError: `sub_profile`: it is none of `user`, `service` and `ai_agent`.
+    """
+    if "sub_profile" not in named:
+        return default
+    profile = named["sub_profile"]
+    if not isinstance(profile, str) or profile not in _PROFILES:
+        raise TokenError("sub_profile", "the token names a party with a `sub_profile` that isn't known")
+    return _PROFILES[profile]
 
 
 def may_act_allows(claim: object, actor: Principal) -> bool:
