@@ -92,7 +92,7 @@ def parse(token: object, *, header: Collection[str] = _HEADER, max_length: int =
 
 def is_compact(token: str) -> bool:
     """Say whether a text has the form of a signed token: whatever it is then, it is nothing else."""
-    return _COMPACT.fullmatch(token) is not None
+    return len(token) <= MAX_TOKEN and _COMPACT.fullmatch(token) is not None
 
 
 def _check_header(header: Mapping[str, Json], allowed: Collection[str]) -> None:
