@@ -115,11 +115,11 @@ class SecurityTokenService:
         self.targets: Final = tuple(targets)
         self.limits: Final = StsLimits() if limits is None else limits
         self._targets: Final[Targets] = {(target.by, target.name): target for target in self.targets}
-        self._verifiers: Final = dict(verifiers)
+        self.verifiers: Final = dict(verifiers)
         self._authorizer: Final = authorizer
-        self._revoked: Final = revoked
+        self.revoked: Final = revoked
         self._replay: Final = replay
-        self._dpop: Final = dpop
+        self.dpop: Final = dpop
         self._subjects: Final = Subjects(self.issuer, subject_mapper, self.limits.mapped_subjects)
         self._comparators: Final = dict(comparators)
         self._customise: Final = customise
@@ -128,9 +128,9 @@ class SecurityTokenService:
         self._entropy: Final = entropy
         if len(self._targets) != len(self.targets):
             raise InvalidArgument("targets", "must each have a name of their own")
-        if not self._verifiers.keys() <= KINDS.keys():
+        if not self.verifiers.keys() <= KINDS.keys():
             raise InvalidArgument("verifiers", "must be by the URI of a type of token that can be verified")
-        if replay is None and (ID_JAG in self._verifiers):
+        if replay is None and (ID_JAG in self.verifiers):
             raise InvalidArgument("replay", "must be given, so that an ID-JAG is redeemed once")
         if not RESERVED.isdisjoint(self._transcribed):
             raise InvalidArgument("transcribed", "must not have claims that are this service's own")
@@ -218,7 +218,7 @@ class SecurityTokenService:
 
     def _verified(self, raw: str, type_uri: str, what: str) -> VerifiedToken:
         """Return a token, verified as what it was declared to be, that is not revoked (RFC 8693 §2.1)."""
-        verifier = self._verifiers.get(type_uri)
+        verifier = self.verifiers.get(type_uri)
         if verifier is None:
             raise refused(f"{what}_type")
         try:
@@ -227,8 +227,8 @@ class SecurityTokenService:
             if error.reason.endswith("_unavailable"):
                 raise ExchangeRefused("temporarily_unavailable", f"{what}_{error.reason}", status=503) from None
             raise refused(f"{what}_{error.reason}") from None
-        if self._revoked is not None:
-            self._check_standing(token, self._revoked, what)
+        if self.revoked is not None:
+            self._check_standing(token, self.revoked, what)
         return token
 
     def _check_standing(self, token: VerifiedToken, revoked: Revocation, what: str) -> None:
@@ -251,12 +251,12 @@ class SecurityTokenService:
             raise refused("certificate") from None
         if not dpop:
             return None if certificate is None else Confirmation(None, certificate)
-        if self._dpop is None:
+        if self.dpop is None:
             raise ExchangeRefused("invalid_dpop_proof", "dpop_unsupported")
         if uri is None:
             raise ExchangeRefused("server_error", "dpop_uri", status=500)
         try:
-            return Confirmation(self._dpop.check(dpop, method=method, uri=uri), certificate)
+            return Confirmation(self.dpop.check(dpop, method=method, uri=uri), certificate)
         except TokenError as error:
             name = "use_dpop_nonce" if error.reason == "dpop_nonce" else "invalid_dpop_proof"
             raise ExchangeRefused(name, error.reason) from None
