@@ -1,4 +1,4 @@
-"""Compare authorization details (RFC 9396 §2): there is no general rule, so each type has a comparator or is refused."""
+"""Compare authorization details (RFC 9396 §2): no rule holds for all, so each type has a comparator or is refused."""
 
 from __future__ import annotations
 

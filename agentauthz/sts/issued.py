@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, Literal, NoReturn, final
+from typing import Literal, NoReturn, final
 
 from attrs import field, frozen
 
 from agentauthz.errors import InvalidArgument
 from agentauthz.tokens.strict import Json
 from agentauthz.tokens.types import ACCESS_TOKEN
-
-NOT_APPLICABLE: Final = "N_A"  # what isn't an access token isn't presented as one
 
 
 @final
