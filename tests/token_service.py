@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
 import uuid
 from collections.abc import Iterator
@@ -45,6 +46,11 @@ PAYMENTS: Final = "https://payments.example"
 SCOPES: Final = ("docs.read", "docs.write", "pay.small")
 
 
+def basic(client: str, secret: str) -> dict[str, str]:
+    """Return the header with a client's Basic credentials."""
+    return {"Authorization": f"Basic {base64.b64encode(f'{client}:{secret}'.encode()).decode()}"}
+
+
 def form(**named: Any) -> dict[str, Any]:
     """Return the parameters of an exchange, changed as said; None leaves one out."""
     given = {"grant_type": TOKEN_EXCHANGE, "subject_token_type": ACCESS_TOKEN, "audience": "worker", **named}
@@ -63,7 +69,7 @@ class Running:
     http: httpx.Client = field()
 
     def token(self, *, typ: str = "at+jwt", key: SigningKey = SERVICE_KEY, **changed: Any) -> str:
-        """Return an access token of the service: of the person `ana`, issued to the planner; None leaves a claim out."""
+        """Return an access token of the service: of `ana`, issued to the planner; None leaves a claim out."""
         now = int(dt.datetime.now(dt.UTC).timestamp())
         claims = {
             "iss": self.url,
@@ -81,8 +87,8 @@ class Running:
 
     def post(self, path: str = "/token", client: str | None = "planner", **parameters: Any) -> httpx.Response:
         """Send a form as a client, by Basic; None: without authentication."""
-        auth = None if client is None else (client, SECRETS[client])
-        return self.http.post(path, data=parameters, auth=auth)
+        headers = {} if client is None else basic(client, SECRETS[client])
+        return self.http.post(path, data=parameters, headers=headers)
 
     def exchange(self, client: str | None = "planner", **changed: Any) -> httpx.Response:
         """Ask to exchange a token, as a client."""
@@ -101,16 +107,26 @@ def clients(url: str, once: Any) -> Clients:
     return Clients(
         [
             Client(
-                "planner", secret=SECRETS["planner"], keys=KeySet([PLANNER_KEY.public_key()]), serves=["planner"],
-                grant_types=[TOKEN_EXCHANGE, JWT_BEARER], **ceilings,
-            ),  # fmt: skip
+                "planner",
+                secret=SECRETS["planner"],
+                keys=KeySet([PLANNER_KEY.public_key()]),
+                serves=["planner"],
+                grant_types=[TOKEN_EXCHANGE, JWT_BEARER],
+                **ceilings,
+            ),
             Client("worker", secret=SECRETS["worker"], serves=["worker"], **ceilings),
             Client("plain", secret=SECRETS["plain"], grant_types=[]),
             Client("browser", public=True, **ceilings),
-            Client("payments", kind="service", secret=SECRETS["payments"], grant_types=[], serves=["payments", PAYMENTS]),
+            Client(
+                "payments",
+                kind="service",
+                secret=SECRETS["payments"],
+                grant_types=[],
+                serves=["payments", PAYMENTS],
+            ),
         ],
         AssertionRules([url, f"{url}/token"], once),
-    )  # fmt: skip
+    )
 
 
 def make(url: str, *, nonces: bool = False, **changed: Any) -> tuple[SecurityTokenService, MemorySink]:
@@ -147,9 +163,10 @@ def running(*, nonces: bool = False, **changed: Any) -> Iterator[Running]:
 
     def application(url: str) -> TokenApp:
         service, sink = make(url, nonces=nonces, **changed)
-        endpoint = TokenEndpoint(service, loopback_http=True)
+        endpoint = TokenEndpoint(service)
         made.extend([service, endpoint, sink])
         return TokenApp(endpoint)
 
     with serving(application) as url, httpx.Client(base_url=url, timeout=10, trust_env=False) as http:
-        yield Running(url, *made, http)
+        service, endpoint, sink = made
+        yield Running(url, service, endpoint, sink, http)
