@@ -98,12 +98,13 @@ class DpopKey:
         With `access_token` where the request presents one; with `nonce` where the server has given one (§8, §9).
 
         Raises:
-            InvalidArgument: `uri` is no absolute `http` or `https` URI in ASCII, or another argument is no text.
+            InvalidArgument: `uri` is no absolute `http` or `https` URI, or another argument is empty or not in ASCII.
         """
         if target_uri(uri) is None:
             raise InvalidArgument("uri", "must be an absolute `http` or `https` URI, percent-encoded, without a user")
-        if not isinstance(method, str) or not method or not isinstance(nonce, str | None):
-            raise InvalidArgument("method" if isinstance(nonce, str | None) else "nonce", "must be text, and not empty")
+        for name, value in (("method", method), ("nonce", "-" if nonce is None else nonce)):
+            if not isinstance(value, str) or not value or not value.isascii():
+                raise InvalidArgument(name, "must be text in ASCII, and not empty")
         claims: dict[str, object] = {
             "jti": to_base64url(self._random(_JTI_BYTES)),
             "htm": method,
