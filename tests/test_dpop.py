@@ -170,6 +170,13 @@ def test_6_no_other_way_to_a_key(more: str) -> None:
     refused(made({more: ["x"] if more in ("crit", "x5c") else "x"}))
 
 
+def test_6_a_kid_only_repeats_that_of_the_key() -> None:
+    """A `kid` in the header is taken where `jwk` has the same, as some clients write it, and chooses nothing."""
+    named = {**public(KEY), "kid": "one"}
+    assert checked(made({"jwk": named, "kid": "one"})) == checked(made({"jwk": named})) == client().thumbprint
+    refused(made({"jwk": named, "kid": "another"}))
+
+
 @pytest.mark.parametrize("jwk", [LEFT_OUT, None, "x", [], {}, {"kty": "EC"}, {**public(KEY), "crv": "P-384"},
                                  {**public(KEY), "x": public(KEY)["y"]}, {**public(KEY), "use": "enc"},
                                  {**public(KEY), "key_ops": ["encrypt"]}, {**public(KEY), "alg": "ES384"}])  # fmt: skip

@@ -30,7 +30,7 @@ TYPE: Final = "dpop+jwt"
 MAX_PROOF: Final = 8 * 1024  # characters: a key of 8,192 bits and its signature fit
 MAX_JTI: Final = 256  # characters
 
-_HEADER: Final = frozenset({"alg", "typ", "jwk"})
+_HEADER: Final = frozenset({"alg", "typ", "jwk", "kid"})  # a `kid` must be that of `jwk`: some clients repeat it
 _ASYMMETRIC: Final = RSA_ALGORITHMS | ED25519_ALGORITHMS | {"ES256", "ES384", "ES512"}
 _JTI_BYTES: Final = 16  # RFC 9449 §4.2 wants 96 random bits at least
 _NONCE: Final = re.compile(r"([0-9]{1,12})\.[A-Za-z0-9:]{1,100}", re.ASCII)

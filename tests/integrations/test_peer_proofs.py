@@ -36,12 +36,13 @@ def test_proofs_of_oauth4webapi_are_taken_once(node_script: NodeScript) -> None:
         given = {"verifier": by, "proofs": one["proof"], "method": "POST", "uri": URI}
         assert one["authorization"] == f"DPoP {TOKEN}"
         confirm(Confirmation(one["thumbprint"]), TOKEN, **given)
-        for wrong, reason in [
+        wrongs: list[tuple[dict[str, Any], str]] = [
             ({}, "dpop_replayed"),
             ({"method": "GET"}, "dpop_proof"),
             ({"uri": URI + "/1"}, "dpop_proof"),
             ({"verifier": DpopVerifier(Seen(), nonces=Nonces())}, "dpop_nonce"),
-        ]:
+        ]
+        for wrong, reason in wrongs:
             with pytest.raises(TokenError) as caught:
                 confirm(Confirmation(one["thumbprint"]), TOKEN, **{**given, **wrong})
             assert caught.value.reason == reason
