@@ -159,6 +159,23 @@ class TokenError(AgentAuthzError):
         return f"{self.message} ({self.reason})"
 
 
+class TransportError(AgentAuthzError):
+    """Say that an HTTP request brought no answer within its bounds; nothing that was sent is in the text.
+
+    `reason` is ``deadline``, ``too_large``, ``encoding`` or ``unreachable``.
+    """
+
+    code = "transport"
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(reason, message)
+        self.reason = reason
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.reason})"
+
+
 class ExchangeRefused(AgentAuthzError):
     """Say, inside the token service, that it issues no token; `error` (RFC 6749 §5.2) and `status` go on the wire.
 

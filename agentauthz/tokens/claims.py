@@ -114,12 +114,23 @@ def _principal(
     named: Mapping[str, Json], token_issuer: str, kind: PrincipalKind, attributes: Mapping[str, object]
 ) -> Principal:
     sub, issuer = named.get("sub"), named.get("iss", token_issuer)
-    profile = named.get("sub_profile")
     if not isinstance(sub, str) or not sub or not isinstance(issuer, str) or not issuer:
         raise TokenError("act", "the token names a party without `sub`, or with an `iss` that is no text")
-    if profile is not None and (not isinstance(profile, str) or profile not in _PROFILES):
-        raise TokenError("act", "the token names a party with a `sub_profile` that isn't known")
-    return Principal(_PROFILES[profile] if profile else kind, sub, issuer, attributes)
+    return Principal(kind_of(named, kind), sub, issuer, attributes)
+
+
+def kind_of(named: Mapping[str, Json], default: PrincipalKind) -> PrincipalKind:
+    """Return what kind of party a `sub_profile` says that claims name; `default` where there is none.
+
+    Raises:
+        TokenError: `sub_profile`: it is none of `user`, `service` and `ai_agent`.
+    """
+    if "sub_profile" not in named:
+        return default
+    profile = named["sub_profile"]
+    if not isinstance(profile, str) or profile not in _PROFILES:
+        raise TokenError("sub_profile", "the token names a party with a `sub_profile` that isn't known")
+    return _PROFILES[profile]
 
 
 def may_act_allows(claim: object, actor: Principal) -> bool:

@@ -90,6 +90,11 @@ def parse(token: object, *, header: Collection[str] = _HEADER, max_length: int =
     return Jws(found, parts[1], signed.encode("ascii"), parts[2])
 
 
+def is_compact(token: str) -> bool:
+    """Say whether a text has the form of a signed token: whatever it is then, it is nothing else."""
+    return _COMPACT.fullmatch(token) is not None
+
+
 def _check_header(header: Mapping[str, Json], allowed: Collection[str]) -> None:
     if not header.keys() <= set(allowed):
         raise TokenError("header", "the token has a header member that is not understood")
