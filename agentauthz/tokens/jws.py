@@ -24,7 +24,7 @@ MAX_TOKEN: Final = 16 * 1024  # characters
 DEFAULT_ALGORITHMS: Final = frozenset({"Ed25519", "EdDSA", "ES256", "ES384", "PS256", "RS256"})
 MAX_KEY_ID: Final = 256
 
-_COMPACT: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+_COMPACT: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*\.[A-Za-z0-9_-]+")  # RFC 7515 §2: a payload may be empty
 _HEADER: Final = frozenset({"alg", "kid", "typ"})  # RFC 8725 §3.10: `jku`, `x5u`, `jwk` are ways to another's key
 
 
@@ -82,7 +82,7 @@ def parse(token: object, *, header: Collection[str] = _HEADER, max_length: int =
         raise malformed("is not in compact form: three parts of base64url without padding")
     signed, _, signature = token.rpartition(".")
     head, _, payload = signed.partition(".")
-    parts = [from_base64url(part) for part in (head, payload, signature)]
+    parts = [from_base64url(part) if part else b"" for part in (head, payload, signature)]
     if parts[0] is None or parts[1] is None or parts[2] is None:
         raise malformed("is not in canonical base64url")
     found = json_object(parts[0])
