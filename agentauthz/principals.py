@@ -28,8 +28,6 @@ def _actions(given: Iterable[str]) -> tuple[str, ...]:
     if isinstance(given, str):
         raise InvalidArgument("actions", 'must be a list of action names, such as ["docs.*"]')
     actions = tuple(given)
-    if not actions:
-        raise InvalidArgument("actions", "must name at least one action")
     for action in actions:
         _require_text("actions", action)
         stem = action[:-2] if action.endswith(".*") else action
@@ -147,10 +145,11 @@ class Delegation:
 
     `actions` are names, prefixes with a star (`docs.*`) or `*`. `handoff` asks that the giver is no longer
     judged for what the receiver does. `via` says who made the hop: the host by hand, a session (which
-    decided a hand-off when it was made), or a verified token.
+    decided a hand-off when it was made), or a verified token, which may cover no action at all.
 
     Raises:
-        InvalidArgument: a receiver that is no principal, malformed actions, an empty purpose, an expiry without a zone.
+        InvalidArgument: a receiver that is no principal, malformed actions or none, an empty purpose, an expiry
+            without a zone.
     """
 
     to: Principal
@@ -163,6 +162,8 @@ class Delegation:
     def __attrs_post_init__(self) -> None:
         if type(self.to) is not Principal:
             raise InvalidArgument("to", "must be a Principal")
+        if not self.actions and self.via != "token":
+            raise InvalidArgument("actions", "must name at least one action")
         if self.purpose is not None:
             _require_text("purpose", self.purpose)
             object.__setattr__(self, "purpose", str.__str__(self.purpose))
@@ -175,8 +176,7 @@ class Delegation:
 
     def covers(self, action: str) -> bool:
         """Say whether this hop passed on the authority for `action`; the library's own actions always are."""
-        # a star covers all but the library's own actions, which are covered anyway
-        return "*" in self.actions or action.startswith(OWN_NAMESPACES) or any(matches(p, action) for p in self.actions)
+        return covered(self.actions, action)
 
     def narrower(
         self, *, actions: Iterable[str] | None, purpose: str | None, expires: dt.datetime | None
@@ -187,15 +187,28 @@ class Delegation:
             WideningError: an action, purpose or expiry that this hop doesn't cover.
             InvalidArgument: malformed actions.
         """
-        kept = self.actions if actions is None else _actions(actions)
-        for action in kept:
-            if not any(includes(own, action) for own in self.actions):
-                raise WideningError(f"the delegation to {self.to} doesn't cover `{action}`, so it can't be passed on")
+        kept = narrowed(self.actions, actions, f"the delegation to {self.to}")
         if purpose is not None and self.purpose is not None and purpose != self.purpose:
             raise WideningError(f"the delegation to {self.to} is for another purpose, so this one can't be passed on")
         if expires is not None and self.expires is not None and expires > self.expires:
             raise WideningError(f"the delegation to {self.to} ends before the one asked for")
         return (kept, purpose or self.purpose, expires or self.expires)
+
+
+def narrowed(own: tuple[str, ...], asked: Iterable[str] | None, what: str) -> tuple[str, ...]:
+    """Return the action patterns to pass on: those `asked` for, or all of `own`; `what` names their holder.
+
+    Raises:
+        WideningError: one that `own` doesn't cover, or nothing to pass on.
+        InvalidArgument: malformed patterns.
+    """
+    kept = own if asked is None else _actions(asked)
+    for action in kept:
+        if not any(includes(pattern, action) for pattern in own):
+            raise WideningError(f"{what} doesn't cover `{action}`, so it can't be passed on")
+    if asked is None and not own:
+        raise WideningError(f"{what} covers no action, so nothing can be passed on")
+    return kept
 
 
 def _hops(given: Iterable[Delegation]) -> tuple[Delegation, ...]:
@@ -262,6 +275,12 @@ class Chain:
     def prefix(self, depth: int) -> Chain:
         """Return the chain up to its first `depth` hops."""
         return Chain(self.subject, self.delegations[:depth])
+
+
+def covered(patterns: tuple[str, ...], action: str) -> bool:
+    """Say whether what was passed on covers an action; the library's own actions always are."""
+    # a star covers all but the library's own actions, which are covered anyway
+    return "*" in patterns or action.startswith(OWN_NAMESPACES) or any(matches(one, action) for one in patterns)
 
 
 def matches(pattern: str, action: str) -> bool:
