@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeVar, cast, final, overload
+from typing import TYPE_CHECKING, Final, Literal, Protocol, TypedDict, TypeVar, Unpack, cast, final, overload
 
 from attrs import evolve, field, frozen
 
@@ -19,9 +19,23 @@ from agentauthz.request import SessionFacts, Unknown
 from agentauthz.state.memory import SessionMemory, State
 
 if TYPE_CHECKING:
+    from agentauthz.tokens.answer import ExchangedToken
+    from agentauthz.tokens.client import TokenExchangeClient
+    from agentauthz.tokens.exchange import TokenExchangeRequest
     from agentauthz.tokens.verified import VerifiedToken
 
 T = TypeVar("T")
+
+
+class NextHop(TypedDict, total=False):
+    """Be what `Session.exchange` may be given beside the client; `actor_token` is verified."""
+
+    actor_token: VerifiedToken | None
+    scope: Iterable[str] | None
+    audience: Iterable[str]
+    resource: Iterable[str]
+    requested_token_type: str | None
+    authorization_details: Iterable[Mapping[str, object]] | None
 
 
 class Bindable(Protocol):
@@ -363,6 +377,42 @@ class Session:
             expires=self.expires, attributes=self.attributes, context=self.context, route=self.route,
             token=self.token, parent=self,
         )  # fmt: skip
+
+    def exchange(self, client: TokenExchangeClient, **asked: Unpack[NextHop]) -> ExchangedToken:
+        """Return a token for the next hop: this session's own, exchanged at a token service for a narrower one.
+
+        The client's party becomes the actor or, with `actor_token`, the party that this session was delegated to.
+        `scope` left out asks for all of the token's scopes that the session still covers; the rest is as in
+        `TokenExchangeRequest`. The exchange is itself the action `token.exchange` (arguments `audience`, `resource`,
+        `scope`, `requested_token_type`, `authorization_details`): a policy must allow it here, as at the service.
+
+        Raises:
+            Denied, ReviewRequired: the exchange may not happen.
+            WideningError: a scope that the session doesn't cover.
+            SessionError: the session was delegated further than the new token would show.
+            ExchangeDenied, ExchangeProtocolError: the service refused, or answered what may not be relied on.
+            InvalidArgument: the session rests on no token, or a malformed argument.
+        """
+        from agentauthz.tokens.next_hop import arguments_of
+
+        request = self._next_hop(asked)
+        with self.perform("token.exchange", args=arguments_of(request)):
+            return client.exchange(request)
+
+    async def aexchange(self, client: TokenExchangeClient, **asked: Unpack[NextHop]) -> ExchangedToken:
+        """Do what `exchange` does without blocking the loop."""
+        from agentauthz.tokens.next_hop import arguments_of
+
+        request = self._next_hop(asked)
+        async with self.perform("token.exchange", args=arguments_of(request)):
+            return await client.aexchange(request)
+
+    def _next_hop(self, asked: NextHop) -> TokenExchangeRequest:
+        from agentauthz.tokens.next_hop import next_hop_request
+
+        if self.token is None:
+            raise InvalidArgument("session", "rests on no token that could be exchanged: make it with `token=`")
+        return next_hop_request(self.token, self.chain, **asked)
 
     def _hop(
         self, to: Principal, actions: Iterable[str] | None, purpose: str | None, expires: dt.datetime | None

@@ -28,7 +28,7 @@ Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 PeerCert: TypeAlias = Callable[[Scope], bytes | None]
-Posted: TypeAlias = Callable[[str, Headers, bytes, bytes | None], HttpResponse]
+Posted: TypeAlias = Callable[..., HttpResponse]  # method, headers, body, and `peer_cert`
 
 WELL_KNOWN: Final = "/.well-known/oauth-authorization-server"
 BODY_SECONDS: Final = 10.0  # how long a client may take to send its form
@@ -63,9 +63,9 @@ class TokenApp:
         self._pool: Final = ThreadPoolExecutor(workers, thread_name_prefix="agentauthz-sts")
         self._room: Final = threading.Semaphore(workers + waiting)
         self._posted: Final[Mapping[str, Posted]] = {
-            "/token": lambda *given: endpoint.handle(given[0], given[1], given[2], peer_cert=given[3]),
-            "/introspect": lambda *given: endpoint.introspect(given[0], given[1], given[2], peer_cert=given[3]),
-            "/revoke": lambda *given: endpoint.revoke(given[0], given[1], given[2], peer_cert=given[3]),
+            "/token": endpoint.handle,
+            "/introspect": endpoint.introspect,
+            **({"/revoke": endpoint.revoke} if endpoint.revokes else {}),
         }
         metadata = partial(answers.published, endpoint.metadata(), seconds=3600)
         self._read: Final[Mapping[str, Callable[[], HttpResponse]]] = {
@@ -126,7 +126,7 @@ class TokenApp:
             return None
         if not self._room.acquire(blocking=False):
             return answers.error(ExchangeRefused("temporarily_unavailable", "too_many_requests", status=503))
-        work = partial(self._posted[path], method, headers, body, self._peer_cert(scope))
+        work = partial(self._posted[path], method, headers, body, peer_cert=self._peer_cert(scope))
         try:
             running = self._pool.submit(copy_context().run, work)
         except RuntimeError:  # it shuts down

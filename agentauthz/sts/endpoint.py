@@ -13,7 +13,8 @@ from agentauthz.sts.credentials import Pairs
 from agentauthz.sts.forms import form_of, values
 from agentauthz.sts.metadata import Addresses, metadata
 from agentauthz.sts.service import SecurityTokenService
-from agentauthz.sts.standing import MayRevoke, Standing, issued_to
+from agentauthz.sts.standing import MayRevoke, Revoke, Standing, issued_to
+from agentauthz.tokens.revocation import RevokedTokens
 from agentauthz.tokens.transport import Headers, HttpResponse
 from agentauthz.tokens.types import ID_JAG
 
@@ -32,11 +33,12 @@ class TokenEndpoint:
     `HttpResponse` is returned whatever happens; write its status, its headers and its body out as they are.
 
     `base` is where clients reach the service, if not at its issuer's address; a proof of possession must name
-    `base` + `/token`. `mutual_tls` says in the metadata that the host passes certificates on. `may_revoke` says
-    whether a client may revoke a token; by default its own.
+    `base` + `/token`. `mutual_tls` says in the metadata that the host passes certificates on. `revoke` takes a token
+    back; a service whose `revoked` is a `RevokedTokens` uses that. `may_revoke` says whether a client may revoke a
+    token; by default its own.
 
     Raises:
-        InvalidArgument: an issuer or base that isn't https (http: with `loopback_http`, on loopback only).
+        InvalidArgument: an issuer or base that isn't an https address (http only on loopback).
     """
 
     def __init__(
@@ -44,17 +46,20 @@ class TokenEndpoint:
         service: SecurityTokenService,
         *,
         base: str | None = None,
-        loopback_http: bool = False,
         mutual_tls: bool = False,
+        revoke: Revoke | None = None,
         may_revoke: MayRevoke = issued_to,
     ) -> None:
+        if revoke is None and isinstance(service.revoked, RevokedTokens):
+            revoke = service.revoked.revoke
         self.issuer: Final = service.issuer
+        self.revokes: Final = revoke is not None
         self._service: Final = service
-        self._addresses: Final = Addresses(
-            issuer=service.issuer, base=base or service.issuer, loopback_http=loopback_http
-        )
+        self._addresses: Final = Addresses(issuer=service.issuer, base=base or service.issuer)
         self._mutual_tls: Final = mutual_tls
-        self._standing: Final = Standing(service.issuer, service.keys, service.revoked, may_revoke=may_revoke)
+        self._standing: Final = Standing(
+            service.issuer, service.keys, revocation=service.revoked, revoke=revoke, may_revoke=may_revoke
+        )
 
     def handle(
         self, method: str, headers: Pairs, body: bytes | Pairs, *, peer_cert: bytes | None = None
@@ -108,7 +113,7 @@ class TokenEndpoint:
             private_key_jwt=() if rules is None else rules.algorithms,
             mutual_tls=self._mutual_tls,
             dpop=() if self._service.dpop is None else self._service.dpop.algorithms,
-            revocation=self._service.revoked is not None,
+            revocation=self.revokes,
             assertions=ID_JAG in self._service.verifiers,
         )
 

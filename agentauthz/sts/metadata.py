@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Final, final
 from urllib.parse import urlsplit
 
-from attrs import field, frozen
+from attrs import frozen
 
 from agentauthz.errors import InvalidArgument
 from agentauthz.tokens.types import JWT_BEARER, TOKEN_EXCHANGE
@@ -18,23 +18,18 @@ _SHARED_SECRET: Final = ("client_secret_basic", "client_secret_post")
 @final
 @frozen(kw_only=True)
 class Addresses:
-    """Be the addresses of a token service, as its clients reach it: below `base`, which is its issuer's by default.
+    """Be the addresses of a token service, as its clients reach it: below `base`.
 
     Raises:
-        InvalidArgument: not https (http needs `loopback_http`, and a loopback address), or with a query or fragment.
+        InvalidArgument: not https (http only on loopback), or with a query, a fragment or a user.
     """
 
     issuer: str
-    base: str = field()
-    loopback_http: bool = False
-
-    @base.default
-    def _issuer_as_base(self) -> str:
-        return self.issuer
+    base: str
 
     def __attrs_post_init__(self) -> None:
         for name, address in (("issuer", self.issuer), ("base", self.base)):
-            if not _secure(address, loopback_http=self.loopback_http):
+            if not _secure(address):
                 raise InvalidArgument(
                     name, f"must be an https address without query, fragment or user, not `{address}` (RFC 8414 §2)"
                 )
@@ -44,7 +39,7 @@ class Addresses:
         return self.base.rstrip("/") + path
 
 
-def _secure(address: str, *, loopback_http: bool) -> bool:
+def _secure(address: str) -> bool:
     try:
         parts = urlsplit(address)
         parts.port  # noqa: B018  (reading it checks it)
@@ -52,7 +47,7 @@ def _secure(address: str, *, loopback_http: bool) -> bool:
         return False
     if not parts.hostname or "?" in address or "#" in address or "@" in parts.netloc or not address.isascii():
         return False
-    return parts.scheme == "https" or (loopback_http and parts.scheme == "http" and parts.hostname in _LOOPBACK)
+    return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)
 
 
 def metadata(

@@ -13,11 +13,12 @@ from agentauthz.keys.signing import KeyRing
 from agentauthz.sts.clients import Client
 from agentauthz.sts.credentials import Pairs
 from agentauthz.tokens.issuers import TrustedIssuer
-from agentauthz.tokens.revocation import RevokedTokens
+from agentauthz.tokens.revocation import Revocation
 from agentauthz.tokens.validator import Validator
 from agentauthz.tokens.verified import TokenKind, VerifiedToken
 
 MayRevoke: TypeAlias = Callable[[Client, VerifiedToken], bool]
+Revoke: TypeAlias = Callable[[VerifiedToken], None]
 
 _KINDS: Final[tuple[TokenKind, ...]] = ("access", "txn", "id-jag")  # what a token service issues
 # RFC 7662 §2.2, RFC 8693 §4.1 and §4.4, RFC 7800 §3, RFC 9396 §9.2: what is told of a token
@@ -50,15 +51,24 @@ def issued_to(client: Client, token: VerifiedToken) -> bool:
 
 @final
 class Standing:
-    """Answer for the tokens of one token service."""
+    """Answer for the tokens of one token service.
+
+    `revocation` is asked whether a token was taken back, and `revoke` takes one back, for the two of a store.
+    """
 
     def __init__(
-        self, issuer: str, ring: KeyRing, revoked: RevokedTokens | None, *, may_revoke: MayRevoke = issued_to
+        self,
+        issuer: str,
+        ring: KeyRing,
+        *,
+        revocation: Revocation | None,
+        revoke: Revoke | None,
+        may_revoke: MayRevoke = issued_to,
     ) -> None:
         own = TrustedIssuer(issuer, RingKeys(ring), token_kinds=_KINDS)
-        self._standing: Final = Validator([own], revocation=revoked)
+        self._standing: Final = Validator([own], revocation=revocation)
         self._genuine: Final = Validator([own])
-        self._revoked: Final = revoked
+        self._revoke: Final = revoke
         self._may_revoke: Final = may_revoke
 
     def described(self, pairs: Pairs, client: Client) -> dict[str, object]:
@@ -85,16 +95,18 @@ class Standing:
 
         Raises:
             ExchangeRefused: `invalid_request`: no token, or a parameter twice; `unauthorized_client`: another's
-                token; `temporarily_unavailable` (503): it couldn't be revoked, and still stands (RFC 7009 §2.2.1).
+                token; `unsupported_token_type`: nothing is revoked here; `temporarily_unavailable` (503): it couldn't
+                be revoked, and still stands (RFC 7009 §2.2.1).
         """
         token = self._found(_token(pairs))
+        if self._revoke is None:
+            raise ExchangeRefused("unsupported_token_type", "revocation_not_offered")
         if token is None:
             return
         if self._may_revoke(client, token) is not True:
             raise ExchangeRefused("unauthorized_client", "token_of_another")
         try:
-            assert self._revoked is not None  # else there is no such endpoint
-            self._revoked.revoke(token)
+            self._revoke(token)
         except Exception as cause:
             raise ExchangeRefused("temporarily_unavailable", "revocation_store", status=503) from cause
 
