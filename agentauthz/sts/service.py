@@ -23,7 +23,15 @@ from agentauthz.sts.clients import Client, Clients
 from agentauthz.sts.details import Comparator
 from agentauthz.sts.issued import Issued
 from agentauthz.sts.minting import HEADER_TYPES, RESERVED, Grant, claims_of
-from agentauthz.sts.narrowing import Targets, expiry, granted_details, granted_scopes, granted_targets
+from agentauthz.sts.narrowing import (
+    Targets,
+    expiry,
+    granted_details,
+    granted_scopes,
+    granted_targets,
+    shortened,
+    shortens_life,
+)
 from agentauthz.sts.parameters import Asked, asked, grant_type, parameters
 from agentauthz.sts.parties import (
     Presenter,
@@ -306,17 +314,19 @@ class SecurityTokenService:
         arguments = _arguments(
             grant.names("audience"), grant.names("resource"), grant.scopes, grant.issued_type, grant.details
         )
-        decision = self._authorizer.decide_verified(_request(action, grant.chain, arguments, attempt.now))
+        request = _request(action, grant.chain, arguments, attempt.now)
+        decision = self._authorizer.decide_verified(request, carries_out=shortens_life)
         attempt.decided = True
         # SECURITY: the outcome, not `allowed`: what observe mode lets run is no token
         if decision.outcome is not Outcome.ALLOW:
             raise ExchangeRefused("invalid_request", f"policy_{decision.basis.value}", record_id=decision.record_id)
-        access_token = jws.make(claims, self.keys.signer, typ=HEADER_TYPES[grant.issued_type])
+        expires = shortened(grant.expires, attempt.now, decision.obligations)
+        access_token = jws.make({**claims, "exp": expires}, self.keys.signer, typ=HEADER_TYPES[grant.issued_type])
         return Issued(
             access_token,
             grant.issued_type,
             _token_type(grant, attempt.presenter),
-            int(grant.expires - attempt.now.timestamp()),
+            int(expires - attempt.now.timestamp()),
             tuple(grant.scopes),
             grant.details,
             decision.record_id,
