@@ -144,7 +144,7 @@ def test_80_an_actor_without_issuer_is_given_the_one_it_had() -> None:
     assert claims["act"]["act"] == {"iss": IDP, "sub": "helper", "act": {"iss": IDP, "sub": "x"}}
 
 
-FOREIGN = {
+FOREIGN: dict[str, Any] = {
     "nonce": "n", "at_hash": "h", "sid": "s", "azp": "orchestrator", "roles": ["admin"], "email": "alice@example.org",
     "custom": {"x": 1}, "nbf": 1, "auth_time": 1_700_000_000, "acr": "urn:mfa", "amr": ["otp"],
 }  # fmt: skip
@@ -263,7 +263,8 @@ def test_the_lineage_names_every_ancestor_and_is_bounded() -> None:
     assert claims[LINEAGE] == [jti_hash(STS, claims_of(first)["jti"]), jti_hash(STS, "root")]
     answer = refusal(service, HELPER, subject_token=second.access_token, resource=PAY)
     assert answer[:2] == ("invalid_request", "lineage")
-    broken = token(**{LINEAGE: "text"})
+    text: dict[str, Any] = {LINEAGE: "text"}
+    broken = token(**text)
     assert refusal(service, subject_token=broken, **GOOD)[:2] == ("invalid_request", "lineage")
 
 

@@ -16,7 +16,7 @@ from agentauthz.decision import Basis, Outcome, Reason
 from agentauthz.errors import ExchangeRefused, InvalidArgument, TokenError
 from agentauthz.keys.base64url import to_base64url
 from agentauthz.keys.signing import KeyRing, Signer
-from agentauthz.principals import Chain, Delegation, Principal
+from agentauthz.principals import MAX_DEPTH, Chain, Delegation, Principal
 from agentauthz.request import Request
 from agentauthz.sts.ceilings import StsLimits, Target
 from agentauthz.sts.clients import Client, Clients
@@ -77,7 +77,8 @@ class _Attempt:
     def saw(self, token: VerifiedToken, actor: Principal) -> None:
         """Note the parties that are verified so far: the token's, and who asks or acts."""
         chain = token.chain
-        self.chain = chain if actor == chain.actor else Chain(chain.subject, (*chain.delegations, _hop(actor)))
+        known = actor == chain.actor or chain.depth == MAX_DEPTH
+        self.chain = chain if known else Chain(chain.subject, (*chain.delegations, Delegation(actor, via="token")))
 
 
 @final
@@ -209,7 +210,7 @@ class SecurityTokenService:
         actor = actor_of(actor_token, presenter)
         attempt.saw(token, actor)
         _check_impersonation(wanted, token, client)
-        check_may_act(token, actor, required=self.limits.require_may_act)
+        check_may_act(token, actor, presenter, required=self.limits.require_may_act)
         subject = self._subject(token)
         targets = granted_targets(wanted, token, presenter, self._targets)
         scopes = granted_scopes(wanted, token, presenter, targets)
@@ -389,10 +390,6 @@ def _check_impersonation(wanted: Asked, token: VerifiedToken, client: Client) ->
         raise refused("impersonation")
 
 
-def _hop(actor: Principal) -> Delegation:
-    return Delegation(actor, via="token")
-
-
 def _arguments(
     audience: Iterable[str], resource: Iterable[str], scope: Iterable[str], type_uri: str, details: Iterable[object]
 ) -> dict[str, object]:
@@ -412,7 +409,7 @@ def _request(action: str, chain: Chain, arguments: Mapping[str, object], now: dt
 def _token_type(grant: Grant, presenter: Presenter) -> Literal["Bearer", "DPoP", "N_A"]:
     if grant.issued_type != ACCESS_TOKEN:
         return "N_A"  # RFC 8693 §2.2.1: what is no access token is not presented as one
-    bound = presenter.confirmation
+    bound = presenter.proven
     return "Bearer" if bound is None or bound.jkt is None else "DPoP"
 
 
