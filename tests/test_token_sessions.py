@@ -75,16 +75,16 @@ def test_session_has_the_tokens_chain() -> None:
 
 @pytest.mark.parametrize("act", [ACT, GONE], ids=["delegated", "the subject's own"])
 def test_scopes_are_the_ceiling(act: Any) -> None:
-    """What no scope names is denied for want of authority, whatever the policies permit, and what one names is decided."""
+    """What no scope names is denied for want of authority, whatever the policies permit; what one names is decided."""
     session = Service().session(act=act)
     assert session.decide("payments.read").allowed
     assert reason(lambda: session.authorize("payments.delete")) == ("action_not_covered", Basis.AUTHORITY)
 
 
 @pytest.mark.parametrize("act", [ACT, GONE], ids=["delegated", "the subject's own"])
-@pytest.mark.parametrize("scope", ["*", "payments.*", GONE, "openid"])
+@pytest.mark.parametrize("scope", ["*", "payments.*", GONE])
 def test_star_in_a_scope_is_a_character(scope: Any, act: Any) -> None:
-    """A `*` in a scope grants nothing, nor does a token without scopes, nor one whose scopes name no action."""
+    """A `*` in a scope grants nothing, nor does a token without scopes; and nothing can be passed on."""
     session = Service().session(scope=scope, act=act)
     assert reason(lambda: session.authorize("payments.read")) == ("action_not_covered", Basis.AUTHORITY)
     with pytest.raises(WideningError):
@@ -296,7 +296,7 @@ def test_exchange_is_decided_recorded_and_sent() -> None:
     assert b"scope=payments.read&" in endpoint.asked[0] + b"&"
     decision, effect = service.sink.decisions[0], service.sink.effects[0]
     assert (decision.action.name, decision.outcome, effect.status) == ("token.exchange", "allow", "done")
-    assert session.token.reveal().encode() not in decision.line
+    assert session.token.reveal().encode() not in decision.line()
 
 
 def test_exchange_from_a_coroutine() -> None:
@@ -350,7 +350,8 @@ def test_exchange_asks_for_what_the_session_covers() -> None:
             next_hop_request(verified, chain, actor_token=helper, scope=scope)
     with pytest.raises(WideningError):
         next_hop_request(verified, verified.chain.extend(Delegation(HELPER, ["docs.*"])), actor_token=helper)
-    for bad in ([], "payments.read"):
+    empty: list[str] = []
+    for bad in (empty, "payments.read"):
         with pytest.raises(InvalidArgument, match="scope"):
             next_hop_request(verified, verified.chain, scope=bad)
 
