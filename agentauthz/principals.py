@@ -19,7 +19,12 @@ MAX_DEPTH: Final = 16  # delegations in one chain
 OWN_NAMESPACES: Final = ("delegation.", "token.")  # the library's own actions, never matched by `*`
 
 
+_EVERY: Final = ("*",)
+
+
 def _actions(given: Iterable[str]) -> tuple[str, ...]:
+    if given is _EVERY:
+        return _EVERY
     if isinstance(given, str):
         raise InvalidArgument("actions", 'must be a list of action names, such as ["docs.*"]')
     actions = tuple(given)
@@ -51,7 +56,8 @@ def _own(value: object) -> object:
 
 
 def _facts(principal: Principal) -> Record:
-    facts = record_of({name: _own(value) for name, value in dict(principal.attributes).items()})
+    given = dict(principal.attributes)
+    facts = record_of({name: _own(value) for name, value in given.items()}) if given else Record()
     facts["kind"], facts["id"] = principal.kind, principal.id
     facts["issuer"] = ABSENT if principal.issuer is None else principal.issuer
     return facts
@@ -86,13 +92,13 @@ class Principal:
             raise InvalidArgument("attributes", "must be a mapping of names to values")
         # exact strings: a subclass that overrides comparison must not decide who this is
         for name in ("kind", "id", "issuer"):
-            if (text := getattr(self, name)) is not None:
+            if (text := getattr(self, name)) is not None and type(text) is not str:
                 object.__setattr__(self, name, str.__str__(text))
         object.__setattr__(self, "identity", _identity(self))
         facts = _facts(self)
         object.__setattr__(self, "facts", facts)
         hidden = {"kind", "id", "issuer"}
-        view = {name: value for name, value in facts.items() if name not in hidden}
+        view = {name: value for name, value in facts.items() if name not in hidden} if len(facts) > 3 else {}
         object.__setattr__(self, "attributes", MappingProxyType(view))
 
     @classmethod
@@ -147,7 +153,7 @@ class Delegation:
     """
 
     to: Principal
-    actions: tuple[str, ...] = field(default=("*",), converter=_actions)
+    actions: tuple[str, ...] = field(default=_EVERY, converter=_actions)
     purpose: str | None = None
     expires: dt.datetime | None = None
     handoff: bool = False

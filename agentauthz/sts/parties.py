@@ -29,16 +29,15 @@ def refused(reason: str) -> ExchangeRefused:
 @final
 @frozen
 class Presenter:
-    """Be the client that asks, at the token service whose issuer is `service`, and the keys that it has proven."""
+    """Be the client that asks, at the token service whose issuer is `service`, and the keys that it has proven.
+
+    `principal` is who the client is as an actor.
+    """
 
     client: Client
     service: str
+    principal: Principal
     proven: Confirmation | None = None
-
-    @property
-    def principal(self) -> Principal:
-        """Return who the client is as an actor."""
-        return self.client.principal(self.service)
 
     @property
     def confirmation(self) -> Confirmation | None:

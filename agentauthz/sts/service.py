@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Final, Literal, TypeAlias, final
 from urllib.parse import urlsplit
 
-from attrs import define
+from attrs import define, evolve
 
 from agentauthz.authorizer import Authorizer
 from agentauthz.decision import Basis, Outcome, Reason
@@ -41,7 +41,7 @@ from agentauthz.tokens.confirmation import certificate_thumbprint
 from agentauthz.tokens.dpop import DpopVerifier
 from agentauthz.tokens.issuers import MAX_LEEWAY
 from agentauthz.tokens.once import Once
-from agentauthz.tokens.revocation import Revocation, token_name
+from agentauthz.tokens.revocation import Revocation, RevokedTokens, token_name
 from agentauthz.tokens.strict import Json
 from agentauthz.tokens.types import ACCESS_TOKEN, ID_JAG, JWT_BEARER, KINDS, TXN_TOKEN
 from agentauthz.tokens.validator import Validator
@@ -99,7 +99,7 @@ class SecurityTokenService:
         *,
         targets: Iterable[Target],
         limits: StsLimits | None = None,
-        revoked: Revocation | None = None,
+        revoked: RevokedTokens | None = None,
         replay: Once | None = None,
         dpop: DpopVerifier | None = None,
         subject_mapper: SubjectMapper | None = None,
@@ -154,7 +154,7 @@ class SecurityTokenService:
         Raises:
             ExchangeRefused: no token is issued; its `record_id` is that of the decision.
         """
-        asker = Presenter(client, self.issuer)
+        asker = Presenter(client, self.issuer, client.principal(self.issuer))
         attempt = _Attempt(asker, self._now(), Chain(asker.principal))
         try:
             given = parameters(pairs)
@@ -191,8 +191,9 @@ class SecurityTokenService:
         client = attempt.presenter.client
         token = self._verified(wanted.subject_token, wanted.subject_type, "subject_token")
         attempt.saw(token, attempt.presenter.principal)
-        presenter = Presenter(client, self.issuer, self._proven(dpop, method, uri, peer_cert))
-        attempt.presenter = presenter
+        if (proven := self._proven(dpop, method, uri, peer_cert)) is not None:
+            attempt.presenter = evolve(attempt.presenter, proven=proven)
+        presenter = attempt.presenter
         (check_assertion if wanted.grant_type == JWT_BEARER else check_presenter)(token, presenter)
         actor_token = None
         if wanted.actor_token is not None and wanted.actor_type is not None:

@@ -62,13 +62,24 @@ class _Known:
 @final
 @define(eq=False, repr=False)
 class _Standing:
-    """Ask a revocation hook about one token; whatever isn't a clear "it stands" counts as revoked."""
+    """Ask a revocation hook about one token, whenever it is called."""
 
     hook: Revocation
     token: VerifiedToken | None = None
 
     def __call__(self) -> bool:
-        return self.token is None or self.hook(self.token) is not False
+        """Say whether the token was revoked.
+
+        Raises:
+            TokenError: `revocation_unavailable`: the hook doesn't know, or raised.
+        """
+        try:
+            answer = None if self.token is None else self.hook(self.token)
+        except Exception as cause:
+            raise TokenError("revocation_unavailable", "it isn't known whether the token was revoked") from cause
+        if type(answer) is not bool:
+            raise TokenError("revocation_unavailable", "it isn't known whether the token was revoked")
+        return answer
 
 
 @final
@@ -222,13 +233,13 @@ class Validator:
         now = self._now()
         if (known := opened.known) is not None and any(_same(key, known.key) for key in keys.keys):
             check_still_valid(known.token, self._limits, now)
-            return self._unrevoked(known.token)
+            return _unrevoked(known.token)
         signed = opened.signed or jws.parse(opened.raw)
         key = jws.verify(signed, keys, opened.issuer.algorithms)
         claims = signed.claims() if opened.claims is None else opened.claims
         token = self._checked(claims, opened.issuer, opened.kind, opened.raw, now)
         self._cache.put(_Known(token, opened.issuer, opened.key_id, key), now)
-        return self._unrevoked(token)
+        return _unrevoked(token)
 
     def _introspected(
         self, token: str, kind: TokenKind, issuer: TrustedIssuer, claims: Mapping[str, Json]
@@ -236,7 +247,7 @@ class Validator:
         if kind not in issuer.token_kinds:
             raise TokenError("kind", f"the token's issuer isn't trusted for tokens of the kind `{kind}`")
         named = {"iss": issuer.issuer, **claims}
-        return self._unrevoked(self._checked(named, issuer, kind, token, self._now(), INTROSPECTED))
+        return _unrevoked(self._checked(named, issuer, kind, token, self._now(), INTROSPECTED))
 
     def _checked(
         self,
@@ -263,19 +274,6 @@ class Validator:
         if self._require_actor and not found.chain.delegations:
             raise TokenError("actor_required", "the token has no `act`, and who acts is never inferred")
         return found
-
-    def _unrevoked(self, token: VerifiedToken) -> VerifiedToken:
-        if self._revocation is None:
-            return token
-        try:
-            answer = self._revocation(token)
-        except Exception as cause:
-            raise TokenError("revocation_unavailable", "it isn't known whether the token was revoked") from cause
-        if answer is True:
-            raise TokenError("revoked", "the token was revoked")
-        if answer is not False:
-            raise TokenError("revocation_unavailable", "it isn't known whether the token was revoked")
-        return token
 
     def _authenticated(
         self, token: VerifiedToken, presented: _Presented, method: str, uri: str, peer_cert: bytes | None
@@ -335,6 +333,12 @@ def _by_name(issuers: Iterable[TrustedIssuer]) -> dict[str, TrustedIssuer]:
     if len(found) != len(given):
         raise InvalidArgument("issuers", "must each have a name of their own")
     return found
+
+
+def _unrevoked(token: VerifiedToken) -> VerifiedToken:
+    if token.revoked():
+        raise TokenError("revoked", "the token was revoked")
+    return token
 
 
 def _same(one: VerificationKey, other: VerificationKey) -> bool:
