@@ -27,6 +27,7 @@ from agentauthz.tokens.dpop import DpopVerifier, Nonces
 from agentauthz.tokens.issuers import TrustedIssuer
 from agentauthz.tokens.once import MemoryOnce
 from agentauthz.tokens.revocation import RevokedTokens
+from agentauthz.tokens.sources import RingKeys
 from agentauthz.tokens.types import ACCESS_TOKEN, JWT_BEARER, TOKEN_EXCHANGE
 from agentauthz.tokens.validator import Validator
 from tests.serving import serving
@@ -133,7 +134,7 @@ def make(url: str, *, nonces: bool = False, **changed: Any) -> tuple[SecurityTok
     """Return a token service whose issuer is `url`, and where its decisions go."""
     once, sink, revoked = MemoryOnce(), MemorySink(), RevokedTokens()
     ring = KeyRing(SERVICE_KEY)
-    own = Validator([TrustedIssuer(url, ring.key_set(), [url])], revocation=revoked)
+    own = Validator([TrustedIssuer(url, RingKeys(ring), [url])], revocation=revoked)
     service = SecurityTokenService(
         url,
         ring,

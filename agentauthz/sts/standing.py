@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, TypeAlias, final
 
-from attrs import frozen
-
 from agentauthz.errors import ExchangeRefused, TokenError
-from agentauthz.keys.jwk import KeySet
 from agentauthz.keys.signing import KeyRing
 from agentauthz.sts.clients import Client
 from agentauthz.sts.credentials import Pairs
 from agentauthz.tokens.issuers import TrustedIssuer
 from agentauthz.tokens.revocation import Revocation
+from agentauthz.tokens.sources import RingKeys
 from agentauthz.tokens.validator import Validator
 from agentauthz.tokens.verified import TokenKind, VerifiedToken
 
@@ -26,22 +24,6 @@ _TOLD: Final = (
     "iss", "sub", "aud", "client_id", "scope", "exp", "iat", "nbf", "jti", "act", "may_act", "cnf",
     "authorization_details", "sub_profile", "auth_time", "acr", "amr",
 )  # fmt: skip
-
-
-@final
-@frozen(eq=False)
-class RingKeys:
-    """Be the keys of one's own ring as a source, so that a key counts from when it is announced until it is retired."""
-
-    ring: KeyRing
-
-    def keys(self, key_id: str | None) -> KeySet:
-        """Return the keys of the ring now."""
-        return self.ring.key_set()
-
-    async def akeys(self, key_id: str | None) -> KeySet:
-        """Return the keys of the ring now."""
-        return self.ring.key_set()
 
 
 def issued_to(client: Client, token: VerifiedToken) -> bool:

@@ -487,6 +487,21 @@ def test_the_keys_are_public_and_may_be_kept_a_while(sts: Running) -> None:
     assert not {"d", "p", "q", "k"} & key.keys()
 
 
+def test_a_key_counts_from_when_it_is_announced_until_it_is_retired() -> None:
+    """A key that is rotated in is published and signs at once; tokens of the old one stand until it is retired."""
+    with running() as sts:
+        old = sts.token(aud="payments")
+        new = SigningKey.generate("ES256", key_id="next")
+        sts.service.keys.rotate(new)
+        assert [key["kid"] for key in sts.http.get("/jwks").json()["keys"]] == ["next", "service-key"]
+        tokens = (old, sts.token(aud="payments", key=new))
+        assert [sts.post("/introspect", "payments", token=one).json()["active"] for one in tokens] == [True, True]
+        assert sts.exchange().status_code == 200
+        sts.service.keys.retire("service-key")
+        assert [sts.post("/introspect", "payments", token=one).json()["active"] for one in tokens] == [False, True]
+        refused(sts.exchange(), "invalid_request")
+
+
 # ---- HTTP itself
 
 
