@@ -11,16 +11,21 @@ from urllib.parse import urlencode, urlsplit
 
 import httpx
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from agentauthz.errors import ExchangeRefused, InvalidArgument
-from agentauthz.keys.signing import SigningKey
+from agentauthz.keys.signing import KeyRing, SigningKey
 from agentauthz.sts import answers
 from agentauthz.sts.asgi import TokenApp
 from agentauthz.sts.endpoint import TokenEndpoint
 from agentauthz.sts.forms import MAX_BODY
+from agentauthz.tokens import jws
+from agentauthz.tokens.confirmation import certificate_thumbprint
 from agentauthz.tokens.dpop import DpopKey
-from agentauthz.tokens.types import ACCESS_TOKEN, REFRESH_TOKEN, TOKEN_EXCHANGE
-from tests.token_service import PAYMENTS, SECRETS, Running, basic, form, make, running
+from agentauthz.tokens.issuers import TrustedIssuer
+from agentauthz.tokens.types import ACCESS_TOKEN, JWT_BEARER, REFRESH_TOKEN, TOKEN_EXCHANGE
+from agentauthz.tokens.validator import Validator
+from tests.token_service import PAYMENTS, SECRETS, Running, basic, certificate, form, make, running
 
 FORM: Final = {"Content-Type": "application/x-www-form-urlencoded"}
 
@@ -163,6 +168,82 @@ def test_a_store_or_hook_that_fails_is_the_servers_error(sts: Running, monkeypat
 
     monkeypatch.setattr(sts.service, "exchange", failing, raising=True)
     refused(sts.exchange(), "server_error", 500)
+
+
+@pytest.mark.parametrize("answer", [None, OSError()])
+def test_a_revocation_store_that_can_not_tell_means_later(answer: Any) -> None:
+    """A store that raises or doesn't know is 503 `temporarily_unavailable` with `Retry-After`, never a token."""
+
+    def store(_: object) -> None:
+        if answer is not None:
+            raise answer
+
+    with running(revoked=store) as sts:
+        response = sts.exchange()
+    refused(response, "temporarily_unavailable", 503)
+    assert response.headers["retry-after"] == "1"
+
+
+@pytest.mark.parametrize("error", sorted(answers.DESCRIPTIONS))
+def test_each_code_has_one_text(error: str) -> None:
+    """Whatever the reason, a code is answered with the one description of it."""
+    one, other = (json.loads(answers.error(ExchangeRefused(error, reason)).body) for reason in ("this", "that"))
+    assert one == other == {"error": error, "error_description": answers.DESCRIPTIONS[error]}
+
+
+def test_a_certificate_of_the_connection_binds_the_token(sts: Running) -> None:
+    """RFC 8705 §3: what is exchanged over a connection with a client's certificate is bound to that."""
+    cert = certificate().public_bytes(Encoding.DER)
+    headers = [*FORM.items(), *basic("planner", SECRETS["planner"]).items()]
+    found = sts.endpoint.handle("POST", headers, [*form(subject_token=sts.token()).items()], peer_cert=cert)
+    assert found.status == 200
+    claims = jws.parse(json.loads(found.body)["access_token"]).claims()
+    assert claims["cnf"] == {"x5t#S256": certificate_thumbprint(cert)}
+
+
+def test_pairs_of_a_framework_do_as_well_as_bytes(sts: Running) -> None:
+    """A form that a framework has parsed counts like its bytes, those that come twice and the bounds included."""
+    headers = [*FORM.items(), *basic("planner", SECRETS["planner"]).items()]
+    pairs = [*form(subject_token=sts.token()).items()]
+    assert sts.endpoint.handle("POST", headers, pairs).status == 200
+    for wrong in (
+        [*pairs, ("scope", "docs.read"), ("scope", "docs.read")],
+        [*pairs, *[("filler", "x")] * 101],
+        [*pairs, ("filler", "x" * MAX_BODY)],
+    ):
+        assert sts.endpoint.handle("POST", headers, wrong).status in (400, 413)
+    assert sts.endpoint.handle("POST", headers[1:], pairs).status == 400
+
+
+# ---- RFC 7523 §2.1, with an identity assertion
+
+
+def test_an_identity_assertion_is_redeemed_once() -> None:
+    """Cases 84, 85 over HTTP: an ID-JAG for this service and client gives a token; all else is `invalid_grant`."""
+    idp = SigningKey.generate("ES256", key_id="idp")
+    name = "https://idp.example"
+    trusted = TrustedIssuer(name, KeyRing(idp).key_set(), token_kinds=["id-jag"])
+
+    def assertion(service: Running, **changed: Any) -> dict[str, Any]:
+        claims = {"iss": name, "sub": "ana", "aud": service.url, "client_id": "planner", **changed}
+        text = service.token(typ="oauth-id-jag+jwt", key=idp, **claims)
+        return {"grant_type": JWT_BEARER, "assertion": text, "audience": "worker"}
+
+    with running(redeeming=Validator([trusted]), subject_mapper=lambda token: token.subject.id) as service:
+        assert service.endpoint.metadata()["grant_types_supported"] == [TOKEN_EXCHANGE, JWT_BEARER]
+        given = assertion(service, scope="docs.read")
+        response = service.post(**given)
+        assert response.status_code == 200, response.text
+        assert response.json()["token_type"] == "Bearer"
+        refused(service.post(**given), "invalid_grant")
+        for changed in (
+            {"aud": "https://other.example"},
+            {"client_id": "worker"},
+            {"exp": 1},
+            {"iss": "https://x.example"},
+        ):
+            refused(service.post(**assertion(service, **changed)), "invalid_grant")
+        refused(service.post(client="worker", **assertion(service, client_id="worker")), "unauthorized_client")
 
 
 def _planner() -> tuple[str, str]:
