@@ -25,6 +25,7 @@ from agentauthz.tokens.once import MemoryOnce
 from agentauthz.tokens.strict import json_object
 from agentauthz.tokens.types import ACCESS_TOKEN, ID_JAG, ID_TOKEN, JWT, JWT_BEARER, TOKEN_EXCHANGE, TXN_TOKEN
 from agentauthz.tokens.validator import Validator
+from agentauthz.tokens.verified import TokenKind
 from tests.support import NOON, Clock
 
 STS = "https://sts.example"
@@ -37,7 +38,7 @@ PARTNER = "https://partner.example"  # another authorization server, which takes
 DOMAIN = "https://domain.example"  # a trust domain, of transaction tokens
 
 KEYS = {name: SigningKey.generate(key_id=name) for name in (STS, IDP, EVIL)}
-KINDS = ("access", "id", "jwt", "id-jag", "txn")
+KINDS: tuple[TokenKind, ...] = ("access", "id", "jwt", "id-jag", "txn")
 ERRORS = frozenset(  # RFC 6749 §5.2, RFC 8693 §2.2.2, RFC 8707 §2, RFC 9396 §5, RFC 9449 §5: nothing else is answered
     {
         "invalid_request", "invalid_target", "invalid_scope", "invalid_client", "unauthorized_client", "invalid_grant",
@@ -104,7 +105,12 @@ class Service:
         }  # fmt: skip
         clients = settings.pop("clients", Clients([ORCHESTRATOR, HELPER, DESK, STRANGER, REFUSED]))
         self.service = SecurityTokenService(
-            STS, KEYS[STS], settings.pop("verifiers", verifiers), clients, self.authorizer, **settings
+            STS,
+            settings.pop("signer", KEYS[STS]),
+            settings.pop("verifiers", verifiers),
+            clients,
+            self.authorizer,
+            **settings,
         )
 
     def exchange(self, asker: Client = ORCHESTRATOR, /, **parameters: Any) -> Issued:

@@ -11,7 +11,10 @@ from agentauthz.errors import ExchangeRefused
 from agentauthz.keys.signing import SigningKey
 from agentauthz.sts.clients import Client
 from agentauthz.tokens import jws
+from agentauthz.tokens.claims import ActLimits
+from agentauthz.tokens.confirmation import certificate_thumbprint
 from agentauthz.tokens.dpop import DpopKey, DpopVerifier, Nonces
+from agentauthz.tokens.issuers import TokenLimits
 from agentauthz.tokens.once import MemoryOnce
 from agentauthz.tokens.revocation import RevokedTokens
 from agentauthz.tokens.types import ACCESS_TOKEN, ID_JAG, ID_TOKEN, JWT
@@ -35,7 +38,7 @@ from tests.sts_service import (
     token,
     validator,
 )
-from tests.support import NOON
+from tests.support import NOON, Clock
 
 GOOD = {"audience": "helper", "scope": "read"}
 
@@ -47,10 +50,8 @@ def service() -> Service:
 
 def with_dpop(**options: Any) -> tuple[Service, DpopKey, DpopKey]:
     """Return a service that checks proofs, and two keys."""
-    made = Service()
-    verifier = DpopVerifier(MemoryOnce(clock=made.clock), clock=made.clock, **options.pop("verifier", {}))
-    service = Service(dpop=verifier, **options)
-    verifier = DpopVerifier(MemoryOnce(clock=service.clock), clock=service.clock)
+    clock = Clock()
+    service = Service(dpop=DpopVerifier(MemoryOnce(clock=clock), clock=clock), **options)
     return service, key(service), key(service)
 
 
@@ -345,6 +346,29 @@ def certificate() -> bytes:
     return made.sign(private, None).public_bytes(serialization.Encoding.DER)
 
 
+def test_a_token_stays_bound_to_its_certificate_too() -> None:
+    """A DPoP key beside the certificate that the token was bound to is a second one, not one for another."""
+    service, own, _ = with_dpop()
+    one = certificate()
+    cnf = {"x5t#S256": certificate_thumbprint(one)}
+    given = {"subject_token": token(aud="helper", client_id="orchestrator", cnf=cnf), "peer_cert": one, **GOOD}
+    assert granted(service, **given, **proof(own))["cnf"] == {"jkt": own.thumbprint, **cnf}
+    plain = {"subject_token": token(), "peer_cert": one, **GOOD}
+    assert granted(service, **plain, **proof(own))["cnf"] == {"jkt": own.thumbprint}
+
+
+def test_the_deepest_chain_that_can_be_verified_is_refused_and_recorded() -> None:
+    """Sixteen actors leave no place for one more, in the result or in the record."""
+    service = Service()
+    act: dict[str, Any] = {"sub": "agent-0"}
+    for number in range(1, 16):
+        act = {"iss": STS, "sub": f"agent-{number}", "act": act}
+    deep = validator(service.clock, limits=TokenLimits(act=ActLimits(depth=16)))
+    service = Service(verifiers={ACCESS_TOKEN: deep})
+    assert refusal(service, subject_token=token(act=act), **GOOD)[:2] == ("invalid_request", "depth")
+    assert len(service.records[-1].actors) == 17
+
+
 # ---- may_act
 
 
@@ -364,6 +388,19 @@ def test_63_a_may_act_that_names_another_refuses(service: Service, may_act: obje
     claims = granted(service, subject_token=named, **GOOD)
     assert claims["act"]["sub"] == "orchestrator"
     assert "may_act" not in claims
+
+
+def test_63_may_act_may_name_the_client_as_its_issuer_knows_it() -> None:
+    """R13: the client's registered name at another issuer is the client; the same name elsewhere isn't."""
+    service = Service(subject_mapper=lambda token: "user-1")
+    foreign: dict[str, Any] = {"iss": IDP, "aud": "orchestrator-at-idp"}
+    known = token(**foreign, may_act={"iss": IDP, "sub": "orchestrator-at-idp"})
+    assert granted(service, subject_token=known, **GOOD)["act"]["sub"] == "orchestrator"
+    for iss, sub in ((STS, "orchestrator-at-idp"), (IDP, "orchestrator"), (EVIL, "orchestrator-at-idp")):
+        other = token(**foreign, may_act={"iss": iss, "sub": sub})
+        assert refusal(service, subject_token=other, **GOOD)[1] == "may_act"
+    run = actor_token("orchestrator", sub="run-7", sub_profile="ai_agent")
+    assert refusal(service, subject_token=known, actor_token=run, **GOOD)[1] == "may_act"
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,9 @@ from tests.sts_service import (
     TARGETS,
     Service,
     actor_token,
+    claims_of,
     granted,
+    later,
     pairs,
     refusal,
     token,
@@ -63,8 +65,11 @@ def test_65_without_a_rule_nothing_is_exchanged() -> None:
         "permit all on token.exchange when true\nforbid broken on token.exchange when args.nothing == 3",
         "permit all on token.exchange when true with notify(channel: \"x\")",
         "permit all on token.exchange when true with expire(seconds: 60)",
+        "permit all on token.exchange when true with expire(after: 5m, unless: true)",
+        "permit all on token.exchange when true with expire(after: 5)",
         'permit all on token.exchange when true\nreview r on token.exchange when true by approver != subject',
-        "permit all on token.exchange when true\nlimit none on token.exchange to count <= 0 per subject every 1d",
+        "permit all on token.exchange when true\nlimit few on token.exchange to count <= 1 per subject every 1d",
+        "permit all on token.exchange when true with expire(after: 5m) with notify(channel: 1)",
     ],
 )  # fmt: skip
 def test_67_anything_but_an_allow_issues_nothing(policy: str) -> None:
@@ -82,7 +87,7 @@ def test_67_observe_mode_issues_nothing_that_is_not_permitted() -> None:
     """Observe mode lets calls run that lack a permit; a token that was issued couldn't be taken back."""
     service = Service()
     observing = Authorizer(
-        PolicySet.parse("permit none on token.exchange when false"), sinks=[service.sink], clock=service.clock,
+        PolicySet.parse("permit none on docs.read when true"), sinks=[service.sink], clock=service.clock,
         mode="observe", observe_until=service.clock.now + dt.timedelta(days=1),
     )  # fmt: skip
     made = SecurityTokenService(
@@ -119,15 +124,29 @@ def test_the_policy_sees_what_is_granted() -> None:
     assert refusal(service, **given, scope="read")[0] == "invalid_request"
 
 
-def test_the_policy_judges_every_actor_of_the_chain() -> None:
-    """An agent that may not exchange can't be behind one that may: passing on gives at most what one has."""
+def test_36_who_acted_before_is_history() -> None:
+    """Case 36, R12: a forbid for an actor doesn't stop another one behind which it stands (RFC 8693 §4.1)."""
     service = Service()
-    good = service.exchange(subject_token=token(), audience="helper").access_token
-    assert granted(service, HELPER, subject_token=good, resource=PAY, scope="pay")["act"]["sub"] == "helper"
     behind = token(aud="helper", act={"iss": STS, "sub": "refused"})
-    answer = refusal(service, HELPER, subject_token=behind, resource=PAY, scope="pay")
-    assert answer[0] == "invalid_request"
+    assert granted(service, HELPER, subject_token=behind, resource=PAY, scope="pay")["act"]["sub"] == "helper"
     assert [actor.sub for actor in service.records[-1].actors] == ["alice", "refused", "helper"]
+    own = token(aud="refused", act={"iss": STS, "sub": "helper"})
+    assert refusal(service, REFUSED, subject_token=own, resource=PAY, scope="pay")[1] == "forbidden"
+
+
+def test_an_obligation_can_only_shorten_life() -> None:
+    """`expire` caps what is issued, the shortest of several counts, and none makes it longer."""
+    policy = """
+    permit all on token.exchange when true with expire(after: 5m)
+    permit pay on token.exchange when "pay" in args.scope with expire(after: 30s)
+    permit long on token.exchange when true with expire(after: 10d)
+    """
+    service = Service(policy)
+    issued = service.exchange(subject_token=token(), audience="helper", scope="read")
+    assert (claims_of(issued)["exp"], issued.expires_in) == (later(minutes=5), 300)
+    issued = service.exchange(subject_token=token(), audience="helper", scope="pay")
+    assert (claims_of(issued)["exp"], issued.expires_in) == (later(seconds=30), 30)
+    assert granted(service, subject_token=token(exp=later(seconds=20)), **GOOD)["exp"] == later(seconds=20)
 
 
 def test_an_actor_that_an_actor_token_names_is_who_is_judged() -> None:

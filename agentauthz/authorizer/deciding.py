@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, final
 from attrs import define, evolve
 
 from agentauthz.calls import Call
-from agentauthz.decision import Basis, Decision, Outcome, Reason
+from agentauthz.decision import Basis, Decision, Obligation, Outcome, Reason
 from agentauthz.request import Request
 from agentauthz.state.memory import SessionMemory, State
 
@@ -27,7 +27,8 @@ class Case:
     """Be one call on its way to a decision; `request` makes what the policies are asked, from a state.
 
     `policies` are those in force when it began, to the end; `observing` says whether a lacking permit,
-    budget or approval stops it; `stopped` says what stops it before any policy is asked.
+    budget or approval stops it; `stopped` says what stops it before any policy is asked. `carries_out` says
+    whether who asks will see to an obligation; None: to none.
     """
 
     policies: PolicySet
@@ -38,6 +39,7 @@ class Case:
     observing: bool
     closed: bool = False
     stopped: tuple[Basis, Reason] | None = None
+    carries_out: Callable[[Obligation], bool] | None = None
 
 
 @final
@@ -109,9 +111,10 @@ def failed(case: Case, code: str, text: str) -> Decision:
 def enforced(case: Case, decision: Decision) -> Decision:
     """Return the decision as it is enforced: obligations need a handler, observe mode lets some calls run."""
     if decision.outcome is Outcome.ALLOW:
-        if not decision.obligations:
+        left = [one for one in decision.obligations if case.carries_out is None or case.carries_out(one) is not True]
+        if not left:
             return decision
-        names = ", ".join(sorted({f"`{obligation.type}`" for obligation in decision.obligations}))
+        names = ", ".join(sorted({f"`{obligation.type}`" for obligation in left}))
         reason = Reason("obligation_unsupported", f"nothing here can carry out the obligation {names}")
         decision = evolve(decision, outcome=Outcome.DENY, basis=Basis.ERROR, reasons=(reason,), undetermined=())
     lets_run = decision.outcome is Outcome.REVIEW or decision.basis in _OBSERVED

@@ -99,8 +99,8 @@ def claims_of(
     }
     if not grant.impersonated:
         claims["act"] = _act(grant)
-    if presenter.confirmation is not None:
-        claims["cnf"] = cast("dict[str, Json]", presenter.confirmation.claim())
+    if (confirmation := presenter.confirmation_for(token)) is not None:
+        claims["cnf"] = cast("dict[str, Json]", confirmation.claim())
     if grant.details:
         claims["authorization_details"] = [dict(one) for one in grant.details]
     if _size(claims) > MAX_CLAIMS:

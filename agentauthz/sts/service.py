@@ -16,14 +16,22 @@ from agentauthz.decision import Basis, Outcome, Reason
 from agentauthz.errors import ExchangeRefused, InvalidArgument, TokenError
 from agentauthz.keys.base64url import to_base64url
 from agentauthz.keys.signing import KeyRing, Signer
-from agentauthz.principals import Chain, Delegation, Principal
+from agentauthz.principals import MAX_DEPTH, Chain, Delegation, Principal
 from agentauthz.request import Request
 from agentauthz.sts.ceilings import StsLimits, Target
 from agentauthz.sts.clients import Client, Clients
 from agentauthz.sts.details import Comparator
 from agentauthz.sts.issued import Issued
 from agentauthz.sts.minting import HEADER_TYPES, RESERVED, Grant, claims_of
-from agentauthz.sts.narrowing import Targets, expiry, granted_details, granted_scopes, granted_targets
+from agentauthz.sts.narrowing import (
+    Targets,
+    expiry,
+    granted_details,
+    granted_scopes,
+    granted_targets,
+    shortened,
+    shortens_life,
+)
 from agentauthz.sts.parameters import Asked, asked, grant_type, parameters
 from agentauthz.sts.parties import (
     Presenter,
@@ -69,7 +77,8 @@ class _Attempt:
     def saw(self, token: VerifiedToken, actor: Principal) -> None:
         """Note the parties that are verified so far: the token's, and who asks or acts."""
         chain = token.chain
-        self.chain = chain if actor == chain.actor else Chain(chain.subject, (*chain.delegations, _hop(actor)))
+        known = actor == chain.actor or chain.depth == MAX_DEPTH
+        self.chain = chain if known else Chain(chain.subject, (*chain.delegations, Delegation(actor, via="token")))
 
 
 @final
@@ -201,7 +210,7 @@ class SecurityTokenService:
         actor = actor_of(actor_token, presenter)
         attempt.saw(token, actor)
         _check_impersonation(wanted, token, client)
-        check_may_act(token, actor, required=self.limits.require_may_act)
+        check_may_act(token, actor, presenter, required=self.limits.require_may_act)
         subject = self._subject(token)
         targets = granted_targets(wanted, token, presenter, self._targets)
         scopes = granted_scopes(wanted, token, presenter, targets)
@@ -306,17 +315,19 @@ class SecurityTokenService:
         arguments = _arguments(
             grant.names("audience"), grant.names("resource"), grant.scopes, grant.issued_type, grant.details
         )
-        decision = self._authorizer.decide_verified(_request(action, grant.chain, arguments, attempt.now))
+        request = _request(action, grant.chain, arguments, attempt.now)
+        decision = self._authorizer.decide_verified(request, carries_out=shortens_life)
         attempt.decided = True
         # SECURITY: the outcome, not `allowed`: what observe mode lets run is no token
         if decision.outcome is not Outcome.ALLOW:
             raise ExchangeRefused("invalid_request", f"policy_{decision.basis.value}", record_id=decision.record_id)
-        access_token = jws.make(claims, self.keys.signer, typ=HEADER_TYPES[grant.issued_type])
+        expires = shortened(grant.expires, attempt.now, decision.obligations)
+        access_token = jws.make({**claims, "exp": expires}, self.keys.signer, typ=HEADER_TYPES[grant.issued_type])
         return Issued(
             access_token,
             grant.issued_type,
             _token_type(grant, attempt.presenter),
-            int(grant.expires - attempt.now.timestamp()),
+            int(expires - attempt.now.timestamp()),
             tuple(grant.scopes),
             grant.details,
             decision.record_id,
@@ -379,10 +390,6 @@ def _check_impersonation(wanted: Asked, token: VerifiedToken, client: Client) ->
         raise refused("impersonation")
 
 
-def _hop(actor: Principal) -> Delegation:
-    return Delegation(actor, via="token")
-
-
 def _arguments(
     audience: Iterable[str], resource: Iterable[str], scope: Iterable[str], type_uri: str, details: Iterable[object]
 ) -> dict[str, object]:
@@ -402,7 +409,7 @@ def _request(action: str, chain: Chain, arguments: Mapping[str, object], now: dt
 def _token_type(grant: Grant, presenter: Presenter) -> Literal["Bearer", "DPoP", "N_A"]:
     if grant.issued_type != ACCESS_TOKEN:
         return "N_A"  # RFC 8693 §2.2.1: what is no access token is not presented as one
-    bound = presenter.confirmation
+    bound = presenter.proven
     return "Bearer" if bound is None or bound.jkt is None else "DPoP"
 
 
