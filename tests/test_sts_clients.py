@@ -189,6 +189,13 @@ def test_a_secret_is_replaced_without_an_interruption() -> None:
         Client("planner", secret=[old, new, new_secret()])
 
 
+def test_the_longest_secret_counts_to_its_end() -> None:
+    """A secret of 1,024 characters authenticates, and with one more behind it doesn't."""
+    clients = Clients([Client("planner", secret="x" * 1024)])
+    assert clients.authenticate(post("planner", "x" * 1024), []).id == "planner"
+    assert refused(clients, post("planner", "x" * 1025)).error == "invalid_client"
+
+
 def test_a_hash_in_a_configuration_takes_the_place_of_a_secret() -> None:
     """`text` and `from_text` carry the hash; two hashes of one secret differ, and none holds the secret."""
     text = SecretHash.of(SECRET).text()
@@ -239,6 +246,8 @@ def test_secrets_are_compared_alike_for_everybody(pairs: Any, monkeypatch: pytes
         lambda: Client("planner", secret=SECRET, scopes="docs.read"),
         lambda: Client("planner", secret=SECRET, audiences=[""]),
         lambda: Client("planner", secret=SECRET, max_lifetime=dt.timedelta(0)),
+        lambda: Client("planner", tls_thumbprint=""),
+        lambda: Client("planner", tls_thumbprint="AB:CD:EF"),
         lambda: Client("planner", keys=KeySet([])),
         lambda: Client("planner", keys=KeySet([verification_key({"kty": "oct", "k": to_base64url(b"s" * 32)})])),
         lambda: Clients([Client("one", public=True), Client("one", public=True)]),

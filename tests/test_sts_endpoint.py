@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import http.client
 import json
 import socket
@@ -382,6 +383,25 @@ def test_a_resource_server_is_told_what_its_token_says(sts: Running) -> None:
     assert (body["act"], body["sub"], body["scope"], body["token_type"]) == (act, "ana", "pay.small", "Bearer")
     assert body["may_act"] == {"sub": "x", "iss": sts.url}
     assert {"iss", "aud", "client_id", "exp", "iat", "jti"} <= body.keys()
+
+
+def test_a_token_of_any_depth_that_is_issued_is_known(sts: Running) -> None:
+    """A chain as deep as a service may issue is described, however little a validator takes by default."""
+    act: dict[str, Any] = {"sub": "agent-0", "iss": sts.url}
+    for number in range(1, 16):
+        act = {"sub": f"agent-{number}", "iss": sts.url, "act": act}
+    found = sts.post("/introspect", "payments", token=sts.token(aud="payments", act=act)).json()
+    assert found["act"] == act
+
+
+def test_the_services_clock_says_what_has_ended() -> None:
+    """A service on a clock of its own tells a token's end by that clock."""
+    later = dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)
+    with running(clock=lambda: later) as sts:
+        now = int(later.timestamp())
+        assert sts.post("/introspect", "payments", token=sts.token(aud="payments")).json() == {"active": False}
+        token = sts.token(aud="payments", iat=now, exp=now + 60)
+        assert sts.post("/introspect", "payments", token=token).json()["active"] is True
 
 
 def test_anything_else_is_not_active(sts: Running) -> None:

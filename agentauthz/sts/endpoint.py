@@ -65,7 +65,12 @@ class TokenEndpoint:
         self._addresses: Final = Addresses(issuer=service.issuer, base=base or service.issuer)
         self._mutual_tls: Final = mutual_tls
         self._standing: Final = Standing(
-            service.issuer, service.keys, revocation=service.revoked, revoke=revoke, may_revoke=may_revoke
+            service.issuer,
+            service.keys,
+            revocation=service.revoked,
+            revoke=revoke,
+            may_revoke=may_revoke,
+            clock=service.clock,
         )
 
     def handle(
