@@ -138,7 +138,7 @@ class SecurityTokenService:
         self._comparators: Final = dict(comparators)
         self._customise: Final = customise
         self._transcribed: Final = tuple(transcribed)
-        self._clock: Final = authorizer.now if clock is None else clock
+        self.clock: Final = authorizer.now if clock is None else clock
         self._entropy: Final = entropy
         if len(self._targets) != len(self.targets):
             raise InvalidArgument("targets", "must each have a name of their own")
@@ -357,7 +357,7 @@ class SecurityTokenService:
         return ExchangeRefused(refusal.error, refusal.reason, status=refusal.status, record_id=decision.record_id)
 
     def _now(self) -> dt.datetime:
-        if (now := utc(self._clock())) is None:
+        if (now := utc(self.clock())) is None:
             raise InvalidArgument("clock", "must return a datetime with a time zone")
         return now
 
