@@ -70,15 +70,20 @@ class _Attempt:
 
     presenter: Presenter
     now: dt.datetime
-    chain: Chain
     asked: Asked | None = None
+    token: VerifiedToken | None = None
+    actor: Principal | None = None
+    chain: Chain | None = None  # of the result
     decided: bool = False
 
-    def saw(self, token: VerifiedToken, actor: Principal) -> None:
-        """Note the parties that are verified so far: the token's, and who asks or acts."""
-        chain = token.chain
+    def parties(self) -> Chain:
+        """Return the parties that are verified so far: the token's, and who asks or acts."""
+        actor = self.actor or self.presenter.principal
+        if self.chain is not None or self.token is None:
+            return self.chain or Chain(actor)
+        chain = self.token.chain
         known = actor == chain.actor or chain.depth == MAX_DEPTH
-        self.chain = chain if known else Chain(chain.subject, (*chain.delegations, Delegation(actor, via="token")))
+        return chain if known else Chain(chain.subject, (*chain.delegations, Delegation(actor, via="token")))
 
 
 @final
@@ -164,7 +169,7 @@ class SecurityTokenService:
             ExchangeRefused: no token is issued; its `record_id` is that of the decision.
         """
         asker = Presenter(client, self.issuer, client.principal(self.issuer))
-        attempt = _Attempt(asker, self._now(), Chain(asker.principal))
+        attempt = _Attempt(asker, self._now())
         try:
             given = parameters(pairs)
             _check_client(client, grant_type(given))
@@ -198,8 +203,7 @@ class SecurityTokenService:
         wanted = attempt.asked
         assert wanted is not None
         client = attempt.presenter.client
-        token = self._verified(wanted.subject_token, wanted.subject_type, "subject_token")
-        attempt.saw(token, attempt.presenter.principal)
+        token = attempt.token = self._verified(wanted.subject_token, wanted.subject_type, "subject_token")
         if (proven := self._proven(dpop, method, uri, peer_cert)) is not None:
             attempt.presenter = evolve(attempt.presenter, proven=proven)
         presenter = attempt.presenter
@@ -207,21 +211,19 @@ class SecurityTokenService:
         actor_token = None
         if wanted.actor_token is not None and wanted.actor_type is not None:
             actor_token = self._verified(wanted.actor_token, wanted.actor_type, "actor_token")
-        actor = actor_of(actor_token, presenter)
-        attempt.saw(token, actor)
+        actor = attempt.actor = actor_of(actor_token, presenter)
         _check_impersonation(wanted, token, client)
         check_may_act(token, actor, presenter, required=self.limits.require_may_act)
         subject = self._subject(token)
         targets = granted_targets(wanted, token, presenter, self._targets)
         scopes = granted_scopes(wanted, token, presenter, targets)
         details = granted_details(wanted, token, presenter, targets, self._comparators)
-        chain = delegated(token, subject, actor, presenter, self.limits.depth)
+        chain = attempt.chain = delegated(token, subject, actor, presenter, self.limits.depth)
         most = [client.max_lifetime, *(target.max_lifetime for target in targets)]
         grant = Grant(
             wanted.issued_type, token, chain, actor, wanted.impersonate, targets, scopes, details,
             expiry(attempt.now, (token, actor_token), self.limits, most),
         )  # fmt: skip
-        attempt.chain = chain
         claims = self._claims(attempt, grant)
         self._use_up(token)
         return grant, claims
@@ -346,7 +348,7 @@ class SecurityTokenService:
             arguments = _arguments(
                 wanted.audience, wanted.resource, wanted.scopes or (), wanted.issued_type, wanted.details or ()
             )
-        return self._write(_request(action, attempt.chain, arguments, attempt.now), refusal)
+        return self._write(_request(action, attempt.parties(), arguments, attempt.now), refusal)
 
     def _write(self, request: Request, refusal: ExchangeRefused) -> ExchangeRefused:
         reason = Reason(refusal.reason, f"no token is issued: {refusal.error}")
