@@ -14,7 +14,7 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from agentauthz.errors import ExchangeRefused, InvalidArgument
+from agentauthz.errors import ExchangeRefused, InvalidArgument, TokenError
 from agentauthz.keys.signing import KeyRing, SigningKey
 from agentauthz.sts import answers
 from agentauthz.sts.asgi import TokenApp
@@ -26,6 +26,7 @@ from agentauthz.tokens.dpop import DpopKey
 from agentauthz.tokens.issuers import TrustedIssuer
 from agentauthz.tokens.types import ACCESS_TOKEN, JWT_BEARER, REFRESH_TOKEN, TOKEN_EXCHANGE
 from agentauthz.tokens.validator import Validator
+from agentauthz.tokens.verified import TokenKind
 from tests.token_service import PAYMENTS, SECRETS, Running, basic, certificate, form, make, running
 
 FORM: Final = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -461,6 +462,20 @@ def test_revoking_a_token_revokes_what_was_exchanged_from_it(sts: Running) -> No
     assert sts.post("/revoke", token=token).status_code == 200
     assert sts.post("/introspect", "payments", token=second).json() == {"active": False}
     assert sts.post("/introspect", "worker", token=first).json() == {"active": False}
+
+
+@pytest.mark.parametrize(
+    ("kind", "typ"), [("access", "at+jwt"), ("jwt", "JWT"), ("txn", "txntoken+jwt"), ("id-jag", "oauth-id-jag+jwt")]
+)
+def test_every_kind_that_is_issued_can_be_taken_back(sts: Running, kind: TokenKind, typ: str) -> None:
+    """§2.1: whatever the service issues is revoked, so that who verifies it with the same store refuses it."""
+    issuer = TrustedIssuer(sts.url, sts.service.keys.key_set(), token_kinds=[kind])
+    verifier = Validator([issuer], revocation=sts.service.revoked)
+    token = sts.token(typ=typ, txn="t-1", aud="https://other.example")
+    assert verifier.genuine(token, kind=kind).client_id == "planner"
+    assert sts.post("/revoke", token=token).status_code == 200
+    with pytest.raises(TokenError, match="revoked"):
+        verifier.genuine(token, kind=kind)
 
 
 @pytest.mark.parametrize("token", ["unknown", "x.y.z", ""])
