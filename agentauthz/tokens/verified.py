@@ -45,8 +45,13 @@ class Confirmation:
         return f"Confirmation({', '.join(self.claim())})"
 
 
-def _never_revoked() -> bool:
+def never_revoked() -> bool:
+    """Say that a token stands: there is nobody to ask."""
     return False
+
+
+def _read_only(claims: Mapping[str, object]) -> Mapping[str, object]:
+    return MappingProxyType(claims)
 
 
 @final
@@ -72,8 +77,8 @@ class VerifiedToken:
     expires_at: dt.datetime
     confirmation: Confirmation | None = None
     authorization_details: tuple[Mapping[str, object], ...] = ()
-    claims: Mapping[str, object] = field(factory=dict, converter=MappingProxyType)
-    revoked: Callable[[], bool] = _never_revoked
+    claims: Mapping[str, object] = field(factory=dict, converter=_read_only)
+    revoked: Callable[[], bool] = never_revoked
     _raw: str = ""
 
     @property
