@@ -280,7 +280,7 @@ ORDER_8: Final = int.from_bytes(
         _ec(y=OTHER_Y), _ec(x="A" * 43, y="A" * 43), _ec(crv="P-384"), _ec(crv="secp256k1"), _ec(crv=None),
         _ec(alg="ES384"),
         _ec(x="AA" + KEYS["ES256"].public_jwk()["x"]), _ec(x=None), _ec(y=""),
-        _okp(0), _okp(1), _okp(2), _okp(P - 1), _okp(P), _okp(P + 1), _okp(ORDER_8), _okp(P - ORDER_8), _okp(1 << 255),
+        _okp(0), _okp(1), _okp(P - 1), _okp(P), _okp(P + 1), _okp(ORDER_8), _okp(P - ORDER_8), _okp(1 << 255),
         _okp(1 | 1 << 255), _okp(ORDER_8 | 1 << 255), _okp(b"x" * 31), _okp(b"x" * 33), _okp(b"\xff" * 32),
         _okp(crv="X25519"), _okp(crv="Ed448"), _okp(alg="ES256"), _okp(x=None, crv=None),
         {"kty": "oct", "k": "A" * 42}, {"kty": "oct", "k": ""}, {"kty": "oct"},
@@ -289,7 +289,7 @@ ORDER_8: Final = int.from_bytes(
     ],
 )  # fmt: skip
 def test_a_weak_or_malformed_public_key_is_refused(jwk: Any) -> None:
-    """Short moduli, unsafe exponents, points off their curve or of small order, and short secrets verify nothing."""
+    """Short moduli, unsafe exponents, points off P-256 or of small order, and short secrets verify nothing."""
     with pytest.raises(InvalidArgument):
         verification_key(jwk)
 
@@ -321,6 +321,17 @@ def test_a_point_of_small_order_would_fit_anything() -> None:
     forged = (1).to_bytes(32, "little") + bytes(32)
     for text in (b"pay 1", b"pay 1000000"):
         neutral.verify(forged, text)
+
+
+def test_off_its_curve_an_ed25519_key_verifies_nothing() -> None:
+    """There is no point with y = 2: the library below decodes the key when it verifies, and refuses all signatures."""
+    off = KeySet([verification_key(_okp(2))])
+    token = jws.make({}, KEYS["Ed25519"], typ="at+jwt", header={})
+    forged = f"{token.rpartition('.')[0]}.{to_base64url((1).to_bytes(32, 'little') + bytes(32))}"
+    for given in (token, forged):
+        with pytest.raises(TokenError) as refused:
+            jws.verify(jws.parse(given), off, ALGORITHMS)
+        assert refused.value.reason == "signature"
 
 
 # ---- replaced

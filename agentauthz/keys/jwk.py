@@ -272,22 +272,20 @@ def _of_int(number: int, size: int | None = None) -> str:
     return to_base64url(number.to_bytes(size or max(1, (number.bit_length() + 7) // 8)))
 
 
-# ---- points of Ed25519, which the library takes as they come (RFC 8725 §3.4)
+# ---- points of Ed25519 that the library takes as they come (RFC 8725 §3.4); off the curve it verifies nothing
 
 _P: Final = 2**255 - 19
 _D: Final = -121665 * pow(121666, -1, _P) % _P
 
 
 def _sound(y: int) -> bool:
-    """Say whether a point with that `y` is on the curve, and not one of the few that fit signatures of anything.
+    """Say whether a point's `y` is canonical, and not one of the few of small order, which fit signatures of anything.
 
-    From RFC 8032 §5.1: x² = (y² - 1) / (d y² + 1) must be a square. A point of order 1 or 2 has x = 0, of order 4
-    y = 0, and of order 8 x² = -y², so that d y⁴ + 2 y² = 1.
+    From RFC 8032 §5.1, where x² (d y² + 1) = y² - 1: a point of order 1 or 2 has x = 0 and so y² = 1, of order 4
+    y = 0, and of order 8 x² = -y² and so d y⁴ + 2 y² = 1.
     """
     square = y * y % _P
-    product = (square - 1) * (_D * square + 1) % _P
-    small = y % _P == 0 or product == 0 or (_D * square * square + 2 * square - 1) % _P == 0
-    return y < _P and not small and pow(product, (_P - 1) // 2, _P) == 1
+    return y < _P and square > 1 and (_D * square * square + 2 * square) % _P != 1
 
 
 # ---- the one flaw of RSA keys that their modulus shows
