@@ -27,6 +27,7 @@ MAX_DIGITS: Final = 38
 MAX_PLACES: Final = 18
 
 _INT_BOUND: Final = 10**MAX_DIGITS
+_INT_LEAST: Final = -_INT_BOUND  # kept, because negating it makes a number each time
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _QUANTUM: Final = Decimal(1).scaleb(-MAX_PLACES)
 _CONTEXT: Final = Context(prec=400, rounding=ROUND_HALF_EVEN)
@@ -73,10 +74,12 @@ class Record(dict[str, Value]):
         self._read = read
 
     def __missing__(self, name: str) -> Value:
-        if self._read is None or name.startswith("_"):
+        if self._read is None or name[:1] == "_":
             return ABSENT
         try:
-            value = freeze(self._read(name))
+            value = self._read(name)
+            if type(value) is not str:
+                value = freeze(value)
         except Exception:  # a property or a look-up of the host's raised: the fact is unknown
             value = UNKNOWN
         # two threads may read at once: all of them must go on with the same value
@@ -121,7 +124,8 @@ def record_of(mapping: Mapping[str, object]) -> Record:
                 raise InvalidArgument("args", "must have names that are strings")
             name = str.__str__(name)
         if name[:1] != "_":
-            record[name] = value if type(value) is str else freeze(value)
+            freezer = _BY_TYPE.get(type(value))  # as `freeze` does, without a call for each
+            record[name] = freeze(value) if freezer is None else freezer(value)
     return record
 
 
@@ -131,7 +135,7 @@ def number(value: int | Decimal) -> Value:
     Numbers have at most 38 digits written out and 18 after the point.
     """
     if isinstance(value, int):
-        return value if -_INT_BOUND < value < _INT_BOUND else INVALID
+        return _freeze_int(value)
     if not value.is_finite() or value.adjusted() >= MAX_DIGITS:
         return INVALID
     sign, digits, exponent = value.as_tuple()
@@ -187,7 +191,7 @@ def _copy(value: object, memo: dict[int, object], depth: int) -> object:
 
 
 def _freeze_int(value: int) -> Value:
-    return value if -_INT_BOUND < value < _INT_BOUND else INVALID
+    return value if _INT_LEAST < value < _INT_BOUND else INVALID
 
 
 def _freeze_float(value: float) -> Value:
@@ -260,11 +264,11 @@ def field_reader(value: object) -> Callable[[str], object] | None:
 
     Mappings, attrs, dataclass and pydantic objects have fields; methods and other attributes don't exist.
     """
+    if type(value) is dict:  # asked at every decision
+        return value.get if len(value) <= MAX_ELEMENTS else None
     if isinstance(value, dict):
-        if dict.__len__(value) > MAX_ELEMENTS:
-            return None
         # a subclass's own `get` may lie
-        return value.get if type(value) is dict else lambda name: dict.get(value, name)
+        return (lambda name: dict.get(value, name)) if dict.__len__(value) <= MAX_ELEMENTS else None
     if isinstance(value, Mapping):
         return _mapping_reader(value)
     names = _field_names(type(value))

@@ -306,7 +306,7 @@ def _with_facts(call: Call, found: Mapping[str, object]) -> Call:
 
 
 def _here(session: Session, verdict: Verdict) -> Current:
-    resource = verdict.resource
+    resource = verdict.request.resource
     original = resource.original if type(resource) is Resource and resource.original is not None else resource
     return Current(session, verdict.decision, original)
 
@@ -339,7 +339,7 @@ def _function(guarded: Guarded, bound: Session | None) -> Callable[..., Any]:
             raise
         finally:
             _leave(mine, before)
-            if not awaited:
+            if not awaited and session.authorizer.follows(decision):
                 session.authorizer.finish_call(session, effect_of(decision, problem, started))
 
     return call
@@ -373,7 +373,8 @@ async def _awaited(running: Coroutine[Any, Any, Any], mine: Current, decision: D
         raise
     finally:
         _leave(mine, before)
-        await _afinish(session, effect_of(decision, problem, started))
+        if session.authorizer.follows(decision):
+            await _afinish(session, effect_of(decision, problem, started))
 
 
 @final
@@ -410,7 +411,8 @@ def _generator(guarded: Guarded, bound: Session | None) -> Callable[..., Any]:
             problem = error
             raise
         finally:
-            session.authorizer.finish_call(session, effect_of(decision, problem, started))
+            if session.authorizer.follows(decision):
+                session.authorizer.finish_call(session, effect_of(decision, problem, started))
 
     return call
 
@@ -469,7 +471,8 @@ def _async_generator(guarded: Guarded, bound: Session | None) -> Callable[..., A
                 with step:
                     await inner.aclose()
             finally:
-                await _afinish(session, effect_of(decision, problem, started))
+                if session.authorizer.follows(decision):
+                    await _afinish(session, effect_of(decision, problem, started))
 
     return call
 

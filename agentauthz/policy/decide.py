@@ -52,9 +52,14 @@ def decide(rules: Rules, request: Request, inputs: Inputs, *, undeclared: bool =
     seen = judged(rules, inputs)
     if len(seen) == 1:
         found = rules.verdict(inputs)
+        if (allow := found.allow) is not None and allow.action == request.action:
+            return allow  # it says nothing of the call but its action, and nobody can change it
         if (grants := found.grants) is not None:  # most decisions: what `_combine` would give, without its search
             names, reasons = grants
-            return Decision(Outcome.ALLOW, Basis.RULE, request.action, names, (), (), reasons, (), (), rules.digest)
+            found.allow = Decision(
+                Outcome.ALLOW, Basis.RULE, request.action, names, (), (), reasons, (), (), rules.digest
+            )
+            return found.allow
         return _combine(rules, request.action, [(inputs, found)])
     return _combine(rules, request.action, [(one, rules.verdict(one)) for one in seen])
 
@@ -64,7 +69,7 @@ def decide(rules: Rules, request: Request, inputs: Inputs, *, undeclared: bool =
 
 def _stopped(rules: Rules, request: Request, undeclared: bool) -> tuple[Basis, Reason] | None:
     session = request.session
-    if request.chain.delegations or (type(session) is SessionFacts and session.expires is not None):
+    if request.chain.narrows or (type(session) is SessionFacts and session.expires is not None):
         stopped = _expired(request) or _not_covered(request)
         if stopped is not None:
             return stopped

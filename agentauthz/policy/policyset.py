@@ -74,6 +74,7 @@ class PolicySet:
     digest: str
     warnings: tuple[Diagnostic, ...]
     sources: tuple[Source, ...]
+    tracked: frozenset[str]  # the actions whose last-seen times `began` and `done` ask for
     _checked: Checked
     _decider: deciding.Rules
     _by_name: Mapping[str, CheckedRule]
@@ -153,7 +154,7 @@ class PolicySet:
     ) -> PolicySet:
         made = cls.__new__(cls)
         made.__attrs_init__(
-            checked.rules, digest, warnings, sources, checked,
+            checked.rules, digest, warnings, sources, checked.tracked, checked,
             Compiled(checked.rules, checked.arguments, digest) if rules is None else rules,
             {rule.name: rule for rule in checked.rules},
             functools.lru_cache(maxsize=4096)(
@@ -167,11 +168,6 @@ class PolicySet:
         return self._make(
             self._checked, self.digest, self.warnings, self.sources, Definition(self._checked, self.digest)
         )
-
-    @property
-    def tracked(self) -> frozenset[str]:
-        """Return the actions whose last-seen times `began` and `done` ask for."""
-        return self._checked.tracked
 
     def decide(self, request: Request) -> Decision:
         """Return the decision on `request`, without record or state; `Authorizer.decide` is what applications use.
