@@ -212,6 +212,7 @@ class Chain:
 
     subject: Principal
     delegations: tuple[Delegation, ...] = field(default=(), converter=_hops)
+    actor: Principal = field(init=False, eq=False, repr=False)  # who makes the call: the last receiver, or the subject
     narrows: bool = field(init=False, eq=False, repr=False)  # some hop passes on less than everything
     # as records write it, kept by the first one: a session's calls share their chain
     _written: str | None = field(default=None, init=False, eq=False, repr=False)
@@ -223,12 +224,8 @@ class Chain:
             raise InvalidArgument("delegations", "must hold Delegation objects only")
         if len(self.delegations) > MAX_DEPTH:
             raise InvalidArgument("delegations", f"must be at most {MAX_DEPTH} hops, not {len(self.delegations)}")
+        object.__setattr__(self, "actor", self.delegations[-1].to if self.delegations else self.subject)
         object.__setattr__(self, "narrows", any(hop.narrows for hop in self.delegations))
-
-    @property
-    def actor(self) -> Principal:
-        """Return who makes the call: the last hop's receiver, or the subject."""
-        return self.delegations[-1].to if self.delegations else self.subject
 
     @property
     def depth(self) -> int:

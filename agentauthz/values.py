@@ -118,14 +118,24 @@ def record_of(mapping: Mapping[str, object]) -> Record:
         InvalidArgument: a name that is no string.
     """
     record = Record()
-    for name, value in dict(mapping).items():
-        if type(name) is not str:
-            if not isinstance(name, str):
-                raise InvalidArgument("args", "must have names that are strings")
-            name = str.__str__(name)
-        if name[:1] != "_":
-            freezer = _BY_TYPE.get(type(value))  # as `freeze` does, without a call for each
-            record[name] = freeze(value) if freezer is None else freezer(value)
+    record.update(mapping)  # copied first: `freeze` may run code that changes the mapping
+    for name, value in record.items():
+        if type(name) is not str or name[:1] == "_":
+            return _exactly_named(record)
+        kind = type(value)  # most arguments are of these two, and a call for each costs more than the rest
+        if kind is not str and not (kind is int and _INT_LEAST < value < _INT_BOUND):  # type: ignore[operator]
+            record[name] = freeze(value)
+    return record
+
+
+def _exactly_named(values: Record) -> Record:
+    """Return a record under exact strings, without the names that no policy can ask for."""
+    record = Record()
+    for name, value in values.items():
+        if not isinstance(name, str):
+            raise InvalidArgument("args", "must have names that are strings")
+        if (exact := str.__str__(name))[:1] != "_":
+            record[exact] = freeze(value)
     return record
 
 
@@ -277,8 +287,7 @@ def field_reader(value: object) -> Callable[[str], object] | None:
 
 def reader_of(value: object) -> Callable[[str], object]:
     """Return what reads the fields of `value`; where it is no record, all of them are INVALID."""
-    reader = field_reader(value)
-    return _no_field if reader is None else reader
+    return field_reader(value) or _no_field
 
 
 def _no_field(_: str) -> object:

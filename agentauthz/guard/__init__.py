@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, final
 
 from attrs import evolve
 
-from agentauthz.calls import Call, Effect, Verdict, allowed, effect_of
+from agentauthz.calls import NOTHING, Call, Effect, Verdict, allowed, effect_of
 from agentauthz.decision import Decision, Reason
 from agentauthz.errors import InvalidArgument, NoSession
 from agentauthz.guard.binding import Binder, binder
@@ -240,9 +240,8 @@ class Guarded:
             facts = self.binder.facts(own, hidden)
         except Exception as error:  # too deep, or a container that changes while it is copied
             own, problem, cause = values, Reason("arguments_failed", "the arguments can't be read"), error
-        return own, Call(
-            self.action, facts, route=self.route, sensitive=self._secret(own), problem=problem, cause=cause
-        )  # fmt: skip
+        # by position: at every call, names cost as much again
+        return own, Call(self.action, facts, None, NOTHING, self.route, self._secret(own), problem, cause)
 
     def _secret(self, values: tuple[Any, ...]) -> frozenset[str]:
         """Return the sensitive facts of a call: where `**kwargs` is sensitive, all that it holds."""
@@ -308,7 +307,7 @@ def _with_facts(call: Call, found: Mapping[str, object]) -> Call:
 def _here(session: Session, verdict: Verdict) -> Current:
     resource = verdict.request.resource
     original = resource.original if type(resource) is Resource and resource.original is not None else resource
-    return Current(session, verdict.decision, original)
+    return Current.inside(session, verdict.decision, original)
 
 
 def _leave(mine: Current, before: Current | None) -> None:

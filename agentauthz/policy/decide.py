@@ -73,7 +73,8 @@ def _stopped(rules: Rules, request: Request, undeclared: bool) -> tuple[Basis, R
         stopped = _expired(request) or _not_covered(request)
         if stopped is not None:
             return stopped
-    return None if undeclared else _unknown_argument(rules, request)
+    declared = None if undeclared else rules.arguments(request.action)
+    return None if declared is None else _unknown_argument(declared, request)
 
 
 def _expired(request: Request) -> tuple[Basis, Reason] | None:
@@ -100,9 +101,8 @@ def _outside(what: str, place: int, hop: Delegation) -> tuple[Basis, Reason]:
     return Basis.AUTHORITY, Reason(f"{what}_not_covered", text)
 
 
-def _unknown_argument(rules: Rules, request: Request) -> tuple[Basis, Reason] | None:
-    declared = rules.arguments(request.action)
-    if declared is None or request.args is UNKNOWN or declared.issuperset(request.args):
+def _unknown_argument(declared: frozenset[str], request: Request) -> tuple[Basis, Reason] | None:
+    if request.args is UNKNOWN or declared.issuperset(request.args):
         return None
     extra = sorted(set(request.args) - declared)
     return Basis.ERROR, Reason("unknown_argument", f"`{request.action}` is declared without the argument `{extra[0]}`")

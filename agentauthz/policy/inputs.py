@@ -61,9 +61,8 @@ class Inputs:
         """Hold `request`'s roots, or share those of `origin`, which may be of another action."""
         self.request = request
         self.delegations = chain
-        self.subject = self.actor = chain.subject
-        if chain.delegations:
-            self.actor = chain.delegations[-1].to
+        self.subject = chain.subject
+        self.actor = chain.actor
         self.permitted_by = permitted_by
         self._origin = origin
         self._permitted: dict[str, Answer] | None = None
