@@ -214,6 +214,7 @@ class Chain:
     delegations: tuple[Delegation, ...] = field(default=(), converter=_hops)
     actor: Principal = field(init=False, eq=False, repr=False)  # who makes the call: the last receiver, or the subject
     narrows: bool = field(init=False, eq=False, repr=False)  # some hop passes on less than everything
+    alone: bool = field(init=False, eq=False, repr=False)  # no agent passed authority on: only the actor is judged
     # as records write it, kept by the first one: a session's calls share their chain
     _written: str | None = field(default=None, init=False, eq=False, repr=False)
 
@@ -226,6 +227,7 @@ class Chain:
             raise InvalidArgument("delegations", f"must be at most {MAX_DEPTH} hops, not {len(self.delegations)}")
         object.__setattr__(self, "actor", self.delegations[-1].to if self.delegations else self.subject)
         object.__setattr__(self, "narrows", any(hop.narrows for hop in self.delegations))
+        object.__setattr__(self, "alone", self.depth < 2 and self.subject.kind != "agent")
 
     @property
     def depth(self) -> int:

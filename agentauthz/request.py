@@ -5,13 +5,13 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final, Literal, TypeAlias, cast, final
+from typing import Any, Final, Literal, TypeAlias, final
 
 from attrs import define, field, frozen
 
 from agentauthz.errors import InvalidArgument
 from agentauthz.principals import Chain, Delegation, Principal
-from agentauthz.values import UNKNOWN, Record, Sentinel, Value, field_reader, reader_of, utc
+from agentauthz.values import UNKNOWN, Record, Sentinel, Value, field_reader, no_field, utc
 
 Unknown: TypeAlias = Literal[Sentinel.UNKNOWN]
 _NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
@@ -54,7 +54,7 @@ class Resource:
         return f"Resource({self.type!r}, {self.id!r})"  # attributes may be secret
 
     def __agentauthz_value__(self) -> Value:
-        entity = Entity(reader_of(self.attributes))
+        entity = Entity(field_reader(self.attributes) or no_field)
         entity["type"], entity["id"] = self.type, self.id
         return entity
 
@@ -158,9 +158,12 @@ class Request(_Parts):
         now: dt.datetime,
     ) -> Request:
         """Return a request whose parts the library itself has made, without checking them again."""
-        made = _Parts(action, chain.subject, chain.actor, chain, args, resource, route, purpose, session, context, now)
+        made: Any = _Parts(
+            action, chain.subject, chain.actor, chain, args, resource, route, purpose, session, context, now
+        )
         made.__class__ = cls  # both have the same slots, and from here on nothing can be set
-        return cast(Request, made)
+        sealed: Request = made
+        return sealed
 
     def by_hand(self) -> Request:
         """Return the same request with its chain as the host's word alone."""

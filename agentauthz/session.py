@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Final, Literal, Protocol, TypeVar, cast, final, overload
+from typing import Any, Final, Literal, Protocol, TypeVar, cast, final, overload
 
 from attrs import define, evolve, field, frozen
 
@@ -48,9 +48,10 @@ class Current(_Open):
     @classmethod
     def inside(cls, session: Session, decision: Decision, resource: object) -> Current:
         """Return what is current inside of a call: the same as from the class, at less cost."""
-        made = _Open(session, decision, resource)
+        made: Any = _Open(session, decision, resource)
         made.__class__ = cls  # both have the same slots, and from here on nothing can be set
-        return cast(Current, made)
+        sealed: Current = made
+        return sealed
 
 
 _current: ContextVar[Current | None] = ContextVar("agentauthz.current", default=None)

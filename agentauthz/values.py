@@ -287,10 +287,11 @@ def field_reader(value: object) -> Callable[[str], object] | None:
 
 def reader_of(value: object) -> Callable[[str], object]:
     """Return what reads the fields of `value`; where it is no record, all of them are INVALID."""
-    return field_reader(value) or _no_field
+    return field_reader(value) or no_field
 
 
-def _no_field(_: str) -> object:
+def no_field(_: str) -> object:
+    """Read a field of what is no record."""
     return INVALID
 
 

@@ -7,8 +7,8 @@ import functools
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypeVar, cast, final
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, cast, final
 
 from attrs import evolve
 
@@ -247,9 +247,9 @@ class Authorizer:
         """Decide, commit and record one call of a session."""
         return self._taken(self._of_session(session, call))
 
-    async def adecide_call(self, session: Session, call: Call) -> Verdict:
+    def adecide_call(self, session: Session, call: Call) -> Coroutine[Any, Any, Verdict]:
         """Decide, commit and record one call of a session, without blocking the loop on a sink."""
-        return await self._ataken(self._of_session(session, call))
+        return self._ataken(self._of_session(session, call))
 
     def preview_call(self, session: Session, call: Call, state: State | None) -> Decision:
         """Decide one call of a session; commit and record nothing."""
@@ -319,7 +319,8 @@ class Authorizer:
     def _by_hand(self, request: Request) -> Case:
         if type(request) is not Request:
             raise InvalidArgument("request", f"must be a Request, not {type(request).__name__}")
-        request = request.by_hand()
+        if request.chain.delegations:
+            request = request.by_hand()
         given = request.session
         observing = self._observing(request.now)
         policies, tracked = self._in_force

@@ -149,6 +149,7 @@ class Guarded:
             mapping_resolver("context", context, parameters),
         )
         self._resolvers: Final = tuple(found for found in looked_up if found is not None)
+        self.looks_up: Final = len(self._resolvers) > 0
         self._adds_args: Final = looked_up[1] is not None
         self._refuse_async_lookups()
 
@@ -252,7 +253,7 @@ class Guarded:
 
     def resolved(self, call: Call, values: tuple[Any, ...]) -> Call:
         """Return the call with what its look-ups gave; one that raises makes it a call with a problem."""
-        if call.problem is not None or not self._resolvers:
+        if call.problem is not None:
             return call
         named = dict(zip(self.binder.names, values, strict=True))
         try:
@@ -263,7 +264,7 @@ class Guarded:
 
     async def aresolved(self, call: Call, values: tuple[Any, ...]) -> Call:
         """Do what `resolved` does, and await look-ups that are coroutine functions."""
-        if call.problem is not None or not self._resolvers:
+        if call.problem is not None:
             return call
         named = dict(zip(self.binder.names, values, strict=True))
         try:
@@ -286,8 +287,6 @@ class Guarded:
 
 
 def _with_facts(call: Call, found: Mapping[str, object]) -> Call:
-    if not found:
-        return call
     args, context = found.get("args", {}), found.get("context", {})
     for name, facts in (("args", args), ("context", context)):
         if not isinstance(facts, Mapping):
@@ -322,7 +321,9 @@ def _function(guarded: Guarded, bound: Session | None) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         values, asked = guarded.taken(binder.bind(*args, **kwargs))
         session = guarded.session_for(bound)
-        verdict = session.authorizer.decide_call(session, guarded.resolved(asked, values))
+        if guarded.looks_up:
+            asked = guarded.resolved(asked, values)
+        verdict = session.authorizer.decide_call(session, asked)
         decision = allowed(verdict)
         before, mine = _current.get(), _here(session, verdict)
         _current.set(mine)
@@ -350,7 +351,9 @@ def _coroutine(guarded: Guarded, bound: Session | None) -> Callable[..., Any]:
     async def call(*args: Any, **kwargs: Any) -> Any:
         values, asked = guarded.taken(binder.bind(*args, **kwargs))
         session = guarded.session_for(bound)
-        verdict = await session.authorizer.adecide_call(session, await guarded.aresolved(asked, values))
+        if guarded.looks_up:  # a coroutine costs something even where it has nothing to do
+            asked = await guarded.aresolved(asked, values)
+        verdict = await session.authorizer.adecide_call(session, asked)
         decision = allowed(verdict)
         return await _awaited(binder.call(function, values), _here(session, verdict), decision)
 
@@ -401,7 +404,9 @@ def _generator(guarded: Guarded, bound: Session | None) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         values, asked = guarded.taken(binder.bind(*args, **kwargs))
         session = guarded.session_for(bound)
-        verdict = session.authorizer.decide_call(session, guarded.resolved(asked, values))
+        if guarded.looks_up:
+            asked = guarded.resolved(asked, values)
+        verdict = session.authorizer.decide_call(session, asked)
         decision = allowed(verdict)
         started, problem = time.perf_counter_ns(), None
         try:
@@ -443,7 +448,9 @@ def _async_generator(guarded: Guarded, bound: Session | None) -> Callable[..., A
     async def call(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
         values, asked = guarded.taken(binder.bind(*args, **kwargs))
         session = guarded.session_for(bound)
-        verdict = await session.authorizer.adecide_call(session, await guarded.aresolved(asked, values))
+        if guarded.looks_up:  # a coroutine costs something even where it has nothing to do
+            asked = await guarded.aresolved(asked, values)
+        verdict = await session.authorizer.adecide_call(session, asked)
         decision = allowed(verdict)
         inner, step = binder.call(function, values), _Steps(_here(session, verdict))
         resume: Callable[[], Any] = functools.partial(inner.asend, None)

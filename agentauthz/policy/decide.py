@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Protocol, cast
 
 from agentauthz.decision import Basis, Decision, Obligation, Outcome, Reason
@@ -31,8 +31,9 @@ class Rules(Protocol):
     def undetermined_permits(self, inputs: Inputs) -> Sequence[CheckedRule]:
         """Return the first 16 permits, by name, that match and are undetermined."""
 
-    def arguments(self, action: str) -> frozenset[str] | None:
-        """Return the arguments that a declared action has; None: it is not declared, or with no list."""
+    @property
+    def arguments(self) -> Mapping[str, frozenset[str]]:
+        """Return the arguments of the actions that are declared with a list of them."""
 
 
 def inputs_of(rules: Rules, request: Request) -> Inputs:
@@ -49,8 +50,7 @@ def decide(rules: Rules, request: Request, inputs: Inputs, *, undeclared: bool =
     if stopped is not None:
         basis, reason = stopped
         return Decision(Outcome.DENY, basis, request.action, reasons=(reason,), policy_digest=rules.digest)
-    seen = judged(rules, inputs)
-    if len(seen) == 1:
+    if request.chain.alone:
         found = rules.verdict(inputs)
         if (allow := found.allow) is not None and allow.action == request.action:
             return allow  # it says nothing of the call but its action, and nobody can change it
@@ -61,7 +61,7 @@ def decide(rules: Rules, request: Request, inputs: Inputs, *, undeclared: bool =
             )
             return found.allow
         return _combine(rules, request.action, [(inputs, found)])
-    return _combine(rules, request.action, [(one, rules.verdict(one)) for one in seen])
+    return _combine(rules, request.action, [(one, rules.verdict(one)) for one in judged(rules, inputs)])
 
 
 # ---- steps 1 and 2: authority
@@ -73,7 +73,7 @@ def _stopped(rules: Rules, request: Request, undeclared: bool) -> tuple[Basis, R
         stopped = _expired(request) or _not_covered(request)
         if stopped is not None:
             return stopped
-    declared = None if undeclared else rules.arguments(request.action)
+    declared = None if undeclared else rules.arguments.get(request.action)
     return None if declared is None else _unknown_argument(declared, request)
 
 
@@ -114,7 +114,7 @@ def _unknown_argument(declared: frozenset[str], request: Request) -> tuple[Basis
 def judged(rules: Rules, inputs: Inputs) -> list[Inputs]:
     """Return the call of the actor, and those of the agents that passed their authority on to it."""
     chain = inputs.delegations
-    if len(chain.delegations) < 2 and chain.subject.kind != "agent":
+    if chain.alone:
         return [inputs]
     start = _last_barrier(rules, inputs)
     # the subject itself is judged only where it is an agent: a person's own right is what policies ask for

@@ -10,7 +10,7 @@ from agentauthz.policy.builtins import Answer
 from agentauthz.policy.syntax import Path
 from agentauthz.policy.types import conforms
 from agentauthz.principals import Chain, Delegation, Principal
-from agentauthz.request import Entity, Request, Resource, SessionFacts, Unknown
+from agentauthz.request import Entity, Request, Resource, SessionFacts
 from agentauthz.values import (
     ABSENT,
     INVALID,
@@ -70,7 +70,11 @@ class Inputs:
             self.name = request.action
             # nearly every rule reads these two, and finding an empty slot first costs as much again
             self.args = _unknown() if request.args is UNKNOWN else record_of(request.args)
-            self.resource = ABSENT if request.resource is None else _resource(request.resource)
+            resource = request.resource  # a `Resource` needs no search for what it is
+            if type(resource) is Resource:
+                self.resource = resource.__agentauthz_value__()
+            else:
+                self.resource = ABSENT if resource is None else freeze(resource)
         else:
             self.name = origin.name
 
@@ -159,11 +163,6 @@ def declared_value(value: Value, path: Path, tag: str | None) -> Value:
 
 def _unknown() -> Record:
     return Record(lambda _: UNKNOWN)
-
-
-def _resource(resource: Resource | Unknown) -> Value:
-    # a `Resource` needs no search for what it is
-    return resource.__agentauthz_value__() if type(resource) is Resource else freeze(resource)
 
 
 _ROOTS: Final[Mapping[str, Callable[[Request], Value]]] = {

@@ -40,6 +40,7 @@ class Definition:
     def __init__(self, checked: Checked, digest: str) -> None:
         self._checked = checked
         self.digest = digest
+        self.arguments = checked.arguments
 
     def verdict(self, inputs: Inputs) -> Verdict:
         """Return the rules that match and are true or undetermined."""
@@ -55,10 +56,6 @@ class Definition:
             if len(found) == deciding.MAX_NAMED:
                 break
         return found
-
-    def arguments(self, action: str) -> frozenset[str] | None:
-        """Return the arguments that a declared action has; None: it is not declared, or with no list."""
-        return self._checked.arguments(action)
 
 
 @final
