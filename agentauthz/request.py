@@ -54,8 +54,9 @@ class Resource:
         return f"Resource({self.type!r}, {self.id!r})"  # attributes may be secret
 
     def __agentauthz_value__(self) -> Value:
-        entity = Entity(field_reader(self.attributes) or no_field)
+        entity = Entity()
         entity["type"], entity["id"] = self.type, self.id
+        entity.reader = field_reader(self.attributes) or no_field
         return entity
 
 

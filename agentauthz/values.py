@@ -61,23 +61,23 @@ class Unordered(tuple[Value, ...]):
 
 
 class Record(dict[str, Value]):
-    """Hold named values, each frozen when it is first read and kept from then on.
+    """Hold named values; with a `reader`, each is frozen when it is first read, and kept from then on.
 
     ``record[name]`` never raises: a name that isn't there is ABSENT, one whose look-up fails is UNKNOWN.
     """
 
-    __slots__ = ("_read",)
+    # one that isn't set means that all is known: two records are made at every decision, and an `__init__` here
+    # would double what that costs
+    __slots__ = ("reader",)
 
-    def __init__(self, read: Callable[[str], object] | None = None, known: Mapping[str, Value] = {}) -> None:
-        if known:
-            self.update(known)
-        self._read = read
+    reader: Callable[[str], object]
 
     def __missing__(self, name: str) -> Value:
-        if self._read is None or name[:1] == "_":
+        read = getattr(self, "reader", None)
+        if read is None or name[:1] == "_":
             return ABSENT
         try:
-            value = self._read(name)
+            value = read(name)
             if type(value) is not str:
                 value = freeze(value)
         except Exception:  # a property or a look-up of the host's raised: the fact is unknown
@@ -111,14 +111,20 @@ def freeze(value: object) -> Value:
         return INVALID
 
 
+def reading(read: Callable[[str], object], known: Mapping[str, Value] = {}) -> Record:
+    """Return a record that asks `read` for what isn't `known` yet."""
+    record = Record(known)
+    record.reader = read
+    return record
+
+
 def record_of(mapping: Mapping[str, object]) -> Record:
     """Return `mapping`, all of it frozen now, as a record.
 
     Raises:
         InvalidArgument: a name that is no string.
     """
-    record = Record()
-    record.update(mapping)  # copied first: `freeze` may run code that changes the mapping
+    record = Record(mapping)  # copied first: `freeze` may run code that changes the mapping
     for name, value in record.items():
         if type(name) is not str or name[:1] == "_":
             return _exactly_named(record)
@@ -266,7 +272,7 @@ def _freeze_other(value: object, budget: _Budget, depth: int) -> Value:
 
 def _record_or_invalid(value: object) -> Value:
     reader = field_reader(value)
-    return INVALID if reader is None else Record(reader)
+    return INVALID if reader is None else reading(reader)
 
 
 def field_reader(value: object) -> Callable[[str], object] | None:

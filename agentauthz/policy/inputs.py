@@ -21,6 +21,7 @@ from agentauthz.values import (
     Value,
     freeze,
     reader_of,
+    reading,
     record_of,
 )
 
@@ -82,7 +83,7 @@ class Inputs:
         # called only for a slot that isn't filled yet
         value: Value
         if root == "chain":
-            value = Record(None, {"depth": self.delegations.depth})
+            value = Record({"depth": self.delegations.depth})
         elif root == "hops":
             value = tuple(map(_hop_value, self.delegations.delegations))
         elif self._origin is not None:
@@ -100,7 +101,7 @@ class Inputs:
         """Return another action of the same session, purpose and context, on no resource."""
         made = Inputs(self.request, self.delegations, self.permitted_by, self)
         made.name, made.action, made.args, made.resource = (
-            action, Record(None, {"name": action}), record_of(args), ABSENT,
+            action, Record({"name": action}), record_of(args), ABSENT,
         )  # fmt: skip
         return made
 
@@ -162,23 +163,23 @@ def declared_value(value: Value, path: Path, tag: str | None) -> Value:
 
 
 def _unknown() -> Record:
-    return Record(lambda _: UNKNOWN)
+    return reading(lambda _: UNKNOWN)
 
 
 _ROOTS: Final[Mapping[str, Callable[[Request], Value]]] = {
-    "action": lambda request: Record(None, {"name": request.action}),
+    "action": lambda request: Record({"name": request.action}),
     "approver": lambda _: UNKNOWN,
     "route": lambda request: freeze(request.route),
     "purpose": lambda request: freeze(request.purpose),
     "session": lambda request: _session_value(request.session),
-    "context": lambda request: _unknown() if request.context is UNKNOWN else Record(reader_of(request.context)),
+    "context": lambda request: _unknown() if request.context is UNKNOWN else reading(reader_of(request.context)),
     "now": lambda request: freeze(request.now),
 }
 
 
 def _hop_value(hop: Delegation) -> Value:
     known = {"to": hop.to, "actions": hop.actions, "purpose": freeze(hop.purpose), "expires": freeze(hop.expires)}
-    return Record(None, known)
+    return Record(known)
 
 
 def _session_value(facts: SessionFacts | Sentinel | None) -> Value:
@@ -186,4 +187,4 @@ def _session_value(facts: SessionFacts | Sentinel | None) -> Value:
         return UNKNOWN if facts is UNKNOWN else ABSENT
     marks: Value = UNKNOWN if facts.marks is UNKNOWN else Unordered(sorted(facts.marks))
     known = {"id": facts.id, "started": freeze(facts.started), "marks": marks}
-    return Record(reader_of(facts.attributes), known)
+    return reading(reader_of(facts.attributes), known)
