@@ -14,7 +14,7 @@ from attrs import define
 from agentauthz.decision import Decision, Outcome, Reason
 from agentauthz.errors import Denied, InvalidArgument, ReviewRequired, SessionError, Stopped
 from agentauthz.request import Request, Unknown
-from agentauthz.values import UNKNOWN, copy_plain, utc
+from agentauthz.values import ATOMIC, UNKNOWN, copy_plain, utc
 
 if TYPE_CHECKING:
     from agentauthz.policy.inputs import Inputs
@@ -164,10 +164,12 @@ def _names(name: str, mapping: object) -> Mapping[str, object]:
     if type(mapping) is not dict and not isinstance(mapping, Mapping):
         raise InvalidArgument(name, "must be a mapping of names to values")
     own = dict(mapping)
-    for key in own:
+    deep = False
+    for key, value in own.items():
         if not isinstance(key, str):
             raise InvalidArgument(name, "must have names that are strings")
-    return cast(Mapping[str, object], copy_plain(own))
+        deep = deep or type(value) not in ATOMIC
+    return cast(Mapping[str, object], copy_plain(own)) if deep else own
 
 
 def effect_of(decision: Decision, error: BaseException | None, started: int) -> Effect:

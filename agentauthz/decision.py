@@ -73,7 +73,8 @@ class Decision:
     `rules` are those that stood in the way (where allowed: the true permits), `undetermined` the forbids,
     reviews, limits, marks and permits with obligations whose condition could not be decided, `missing` the
     inputs that were absent, unknown or of the wrong type, `marks` what the session carries once the call
-    runs. `enforced` is False only where observe mode lets a call run against its outcome.
+    runs. `enforced` is False only where observe mode lets a call run against its outcome. Calls of one action that the
+    same rules allow may share a decision, but one with a `record_id` is of one call alone.
     """
 
     outcome: Outcome
