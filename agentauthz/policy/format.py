@@ -198,6 +198,8 @@ def _like(parts: tuple[str, ...]) -> str:
 
 
 def _escaped(text: str) -> str:
+    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
+        return text  # as most are
     text = "".join(_PLAIN.get(char, char) for char in text)
     return _SPACE.sub(_code, HIDDEN.sub(_code, text))
 
