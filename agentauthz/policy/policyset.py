@@ -111,10 +111,11 @@ class PolicySet:
         if cache is None or problems:
             return cls._from_sources(sources, problems)
         folder = pathlib.Path(cache)
-        kept = caching.read(folder, sources)
-        if kept is not None:
-            decider = Compiled(kept.checked.rules, kept.checked.arguments, kept.digest, kept.demanded)
-            return cls._make(kept.checked, kept.digest, kept.checked.diagnostics, tuple(sources), decider)
+        with _without_collecting():
+            kept = caching.read(folder, sources)
+            if kept is not None:
+                decider = Compiled(kept.checked.rules, kept.checked.arguments, kept.digest, kept.demanded)
+                return cls._make(kept.checked, kept.digest, kept.checked.diagnostics, tuple(sources), decider)
         made = cls._from_sources(sources)
         caching.write(folder, sources, made._checked, made.digest)
         return made
