@@ -374,13 +374,13 @@ class Authorizer:
 
 def _merged(given: SessionFacts, state: State, tracked: Mapping[str, dt.datetime]) -> SessionFacts:
     """Return a session's facts as a caller gave them, with what this authorizer remembers of it."""
-    return evolve(
-        given,
-        marks=given.marks if given.marks is UNKNOWN else given.marks | state.marks,
-        began=given.began if given.began is UNKNOWN else {**given.began, **state.began},
-        done=given.done if given.done is UNKNOWN else {**given.done, **state.done},
-        tracked={**tracked, **given.tracked},
-    )
+    return SessionFacts.trusted(
+        given.id, given.started, given.expires, given.attributes,
+        given.marks if given.marks is UNKNOWN else given.marks | state.marks,
+        given.began if given.began is UNKNOWN else {**given.began, **state.began},
+        given.done if given.done is UNKNOWN else {**given.done, **state.done},
+        {**tracked, **given.tracked}, given.ceiling,
+    )  # fmt: skip
 
 
 def _chain_of(token: VerifiedToken) -> Chain:
