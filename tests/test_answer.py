@@ -354,6 +354,13 @@ def test_an_echoed_token_is_cut_out() -> None:
     assert found.description == "token … of …: …"
 
 
+def test_a_known_error_stays_as_it_is() -> None:
+    """A registered error code is told even where a token happens to be a part of it."""
+    with pytest.raises(ExchangeDenied) as denied:
+        parse_response(400, JSON, b'{"error":"invalid_request"}', TokenExchangeRequest("a"), secrets=["request"])
+    assert denied.value.error == "invalid_request"
+
+
 # ---- case 89: nothing shows
 
 
