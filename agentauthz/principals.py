@@ -19,12 +19,15 @@ MAX_DEPTH: Final = 16  # delegations in one chain
 OWN_NAMESPACES: Final = ("delegation.", "token.")  # the library's own actions, never matched by `*`
 
 
+_EVERY: Final = ("*",)
+
+
 def _actions(given: Iterable[str]) -> tuple[str, ...]:
+    if given is _EVERY:
+        return _EVERY
     if isinstance(given, str):
         raise InvalidArgument("actions", 'must be a list of action names, such as ["docs.*"]')
     actions = tuple(given)
-    if not actions:
-        raise InvalidArgument("actions", "must name at least one action")
     for action in actions:
         _require_text("actions", action)
         stem = action[:-2] if action.endswith(".*") else action
@@ -53,7 +56,8 @@ def _own(value: object) -> object:
 
 
 def _facts(principal: Principal) -> Record:
-    facts = record_of({name: _own(value) for name, value in dict(principal.attributes).items()})
+    given = dict(principal.attributes)
+    facts = record_of({name: _own(value) for name, value in given.items()}) if given else Record()
     facts["kind"], facts["id"] = principal.kind, principal.id
     facts["issuer"] = ABSENT if principal.issuer is None else principal.issuer
     return facts
@@ -88,13 +92,13 @@ class Principal:
             raise InvalidArgument("attributes", "must be a mapping of names to values")
         # exact strings: a subclass that overrides comparison must not decide who this is
         for name in ("kind", "id", "issuer"):
-            if (text := getattr(self, name)) is not None:
+            if (text := getattr(self, name)) is not None and type(text) is not str:
                 object.__setattr__(self, name, str.__str__(text))
         object.__setattr__(self, "identity", _identity(self))
         facts = _facts(self)
         object.__setattr__(self, "facts", facts)
         hidden = {"kind", "id", "issuer"}
-        view = {name: value for name, value in facts.items() if name not in hidden}
+        view = {name: value for name, value in facts.items() if name not in hidden} if len(facts) > 3 else {}
         object.__setattr__(self, "attributes", MappingProxyType(view))
 
     @classmethod
@@ -141,14 +145,15 @@ class Delegation:
 
     `actions` are names, prefixes with a star (`docs.*`) or `*`. `handoff` asks that the giver is no longer
     judged for what the receiver does. `via` says who made the hop: the host by hand, a session (which
-    decided a hand-off when it was made), or a verified token.
+    decided a hand-off when it was made), or a verified token, which may cover no action at all.
 
     Raises:
-        InvalidArgument: a receiver that is no principal, malformed actions, an empty purpose, an expiry without a zone.
+        InvalidArgument: a receiver that is no principal, malformed actions or none, an empty purpose, an expiry
+            without a zone.
     """
 
     to: Principal
-    actions: tuple[str, ...] = field(default=("*",), converter=_actions)
+    actions: tuple[str, ...] = field(default=_EVERY, converter=_actions)
     purpose: str | None = None
     expires: dt.datetime | None = None
     handoff: bool = False
@@ -157,6 +162,8 @@ class Delegation:
     def __attrs_post_init__(self) -> None:
         if type(self.to) is not Principal:
             raise InvalidArgument("to", "must be a Principal")
+        if not self.actions and self.via != "token":
+            raise InvalidArgument("actions", "must name at least one action")
         if self.purpose is not None:
             _require_text("purpose", self.purpose)
             object.__setattr__(self, "purpose", str.__str__(self.purpose))
@@ -169,8 +176,7 @@ class Delegation:
 
     def covers(self, action: str) -> bool:
         """Say whether this hop passed on the authority for `action`; the library's own actions always are."""
-        # a star covers all but the library's own actions, which are covered anyway
-        return "*" in self.actions or action.startswith(OWN_NAMESPACES) or any(matches(p, action) for p in self.actions)
+        return covered(self.actions, action)
 
     def narrower(
         self, *, actions: Iterable[str] | None, purpose: str | None, expires: dt.datetime | None
@@ -181,15 +187,28 @@ class Delegation:
             WideningError: an action, purpose or expiry that this hop doesn't cover.
             InvalidArgument: malformed actions.
         """
-        kept = self.actions if actions is None else _actions(actions)
-        for action in kept:
-            if not any(includes(own, action) for own in self.actions):
-                raise WideningError(f"the delegation to {self.to} doesn't cover `{action}`, so it can't be passed on")
+        kept = narrowed(self.actions, actions, f"the delegation to {self.to}")
         if purpose is not None and self.purpose is not None and purpose != self.purpose:
             raise WideningError(f"the delegation to {self.to} is for another purpose, so this one can't be passed on")
         if expires is not None and self.expires is not None and expires > self.expires:
             raise WideningError(f"the delegation to {self.to} ends before the one asked for")
         return (kept, purpose or self.purpose, expires or self.expires)
+
+
+def narrowed(own: tuple[str, ...], asked: Iterable[str] | None, what: str) -> tuple[str, ...]:
+    """Return the action patterns to pass on: those `asked` for, or all of `own`; `what` names their holder.
+
+    Raises:
+        WideningError: one that `own` doesn't cover, or nothing to pass on.
+        InvalidArgument: malformed patterns.
+    """
+    kept = own if asked is None else _actions(asked)
+    for action in kept:
+        if not any(includes(pattern, action) for pattern in own):
+            raise WideningError(f"{what} doesn't cover `{action}`, so it can't be passed on")
+    if asked is None and not own:
+        raise WideningError(f"{what} covers no action, so nothing can be passed on")
+    return kept
 
 
 def _hops(given: Iterable[Delegation]) -> tuple[Delegation, ...]:
@@ -256,6 +275,12 @@ class Chain:
     def prefix(self, depth: int) -> Chain:
         """Return the chain up to its first `depth` hops."""
         return Chain(self.subject, self.delegations[:depth])
+
+
+def covered(patterns: tuple[str, ...], action: str) -> bool:
+    """Say whether what was passed on covers an action; the library's own actions always are."""
+    # a star covers all but the library's own actions, which are covered anyway
+    return "*" in patterns or action.startswith(OWN_NAMESPACES) or any(matches(one, action) for one in patterns)
 
 
 def matches(pattern: str, action: str) -> bool:

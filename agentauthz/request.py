@@ -62,8 +62,9 @@ class Resource:
 class SessionFacts:
     """Hold what a session has done so far, as one decision sees it.
 
-    `expires` None means never. `began` and `done` are the last time that an action was allowed, and returned;
-    `tracked` says since when an action has been watched; one that isn't in it was watched from the session's
+    `expires` None means never. `ceiling` are the action patterns that the whole session may not exceed, as a token's
+    scopes give them; None: there is none. `began` and `done` are the last time that an action was allowed, and
+    returned; `tracked` says since when an action has been watched; one that isn't in it was watched from the session's
     start. UNKNOWN: the store didn't answer.
     """
 
@@ -75,6 +76,7 @@ class SessionFacts:
     began: Mapping[str, dt.datetime] | Unknown = field(default=MappingProxyType({}))
     done: Mapping[str, dt.datetime] | Unknown = field(default=MappingProxyType({}))
     tracked: Mapping[str, dt.datetime] = field(default=MappingProxyType({}))
+    ceiling: tuple[str, ...] | None = None
 
 
 @final

@@ -7,18 +7,35 @@ import secrets
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Final, Literal, Protocol, TypeVar, cast, final, overload
+from typing import TYPE_CHECKING, Final, Literal, Protocol, TypedDict, TypeVar, Unpack, cast, final, overload
 
 from attrs import evolve, field, frozen
 
 from agentauthz.calls import NOTHING, Deciding, Expiry, Performing, allowed, inline, moment
-from agentauthz.decision import Decision
+from agentauthz.decision import Basis, Decision, Reason
 from agentauthz.errors import InvalidArgument, NoSession, SessionError, Stopped, WideningError
-from agentauthz.principals import Chain, Delegation, Principal
+from agentauthz.principals import Chain, Delegation, Principal, narrowed
 from agentauthz.request import SessionFacts, Unknown
 from agentauthz.state.memory import SessionMemory, State
 
+if TYPE_CHECKING:
+    from agentauthz.tokens.answer import ExchangedToken
+    from agentauthz.tokens.client import TokenExchangeClient
+    from agentauthz.tokens.exchange import TokenExchangeRequest
+    from agentauthz.tokens.verified import VerifiedToken
+
 T = TypeVar("T")
+
+
+class NextHop(TypedDict, total=False):
+    """Be what `Session.exchange` may be given beside the client; `actor_token` is verified."""
+
+    actor_token: VerifiedToken | None
+    scope: Iterable[str] | None
+    audience: Iterable[str]
+    resource: Iterable[str]
+    requested_token_type: str | None
+    authorization_details: Iterable[Mapping[str, object]] | None
 
 
 class Bindable(Protocol):
@@ -64,7 +81,7 @@ def current() -> Current:
 
 
 def checkpoint() -> None:
-    """Let running work stop here if its session was closed or has expired.
+    """Let running work stop here if its session was closed or has expired, or its token was revoked.
 
     Raises:
         Stopped: the work must end now.
@@ -93,6 +110,7 @@ class Session:
         attributes: Mapping[str, object] = NOTHING,
         context: Mapping[str, object] = NOTHING,
         route: str | None = None,
+        token: VerifiedToken | None = None,
         parent: Session | None = None,
     ) -> None:
         self.id: Final = id
@@ -102,6 +120,7 @@ class Session:
         self.attributes: Final = attributes
         self.context: Final = context
         self.route: Final = route
+        self.token: Final = token
         self.memory: Final = memory
         self.authorizer: Final = authorizer
         self._parent: Final = parent
@@ -129,6 +148,22 @@ class Session:
         return self._closed or (self._parent is not None and self._parent.closed)
 
     @property
+    def ceiling(self) -> tuple[str, ...] | None:
+        """Return what the session's token covers where it is the subject's own; a delegated one narrows its hop."""
+        return None if self.token is None or self.token.chain.delegations else self.token.actions
+
+    def fallen(self) -> tuple[Basis, Reason] | None:
+        """Say why the token that the session rests on stands no more; None: it does, or there is none."""
+        if self.token is None:
+            return None
+        try:
+            if self.token.revoked() is False:
+                return None
+        except Exception:  # the host's own code: not to know isn't to know that it stands
+            return Basis.ERROR, Reason("revocation_unknown", "it couldn't be found out whether the token was revoked")
+        return Basis.REVOKED, Reason("token_revoked", "the token that this session rests on was revoked")
+
+    @property
     def marks(self) -> frozenset[str]:
         """Return the marks that the session carries now."""
         return self.memory.read().marks
@@ -148,7 +183,7 @@ class Session:
         self._closed = True
 
     def ensure_running(self) -> None:
-        """Raise `Stopped` where the session was closed or has expired.
+        """Raise `Stopped` where the session was closed or has expired, or its token was revoked.
 
         Raises:
             Stopped: the work must end now.
@@ -159,6 +194,8 @@ class Session:
         ends = (self.expires, *(hop.expires for hop in self.chain.delegations))
         if any(end is not None and end <= now for end in ends):
             raise Stopped("this session, or a delegation in it, has expired: stop here")
+        if self.fallen() is not None:
+            raise Stopped("the token that this session rests on can't be relied on any more: stop here")
 
     def __enter__(self) -> Session:
         active = _open(_current.get())
@@ -203,7 +240,7 @@ class Session:
         if known is None or known[0] is not state or known[1] is not tracked:
             facts = SessionFacts(
                 self.id, self.memory.started, self.expires, self.attributes,
-                state.marks, state.began, state.done, tracked,
+                state.marks, state.began, state.done, tracked, self.ceiling,
             )  # fmt: skip
             known = self._facts = (state, tracked, facts)
         return known[2]
@@ -337,8 +374,45 @@ class Session:
             chain = self.chain.extend(evolve(hop, handoff=True, via="session"))
         return Session(
             self.authorizer, self.memory, chain, id=self.id, purpose=self.purpose or hop.purpose,
-            expires=self.expires, attributes=self.attributes, context=self.context, route=self.route, parent=self,
+            expires=self.expires, attributes=self.attributes, context=self.context, route=self.route,
+            token=self.token, parent=self,
         )  # fmt: skip
+
+    def exchange(self, client: TokenExchangeClient, **asked: Unpack[NextHop]) -> ExchangedToken:
+        """Return a token for the next hop: this session's own, exchanged at a token service for a narrower one.
+
+        The client's party becomes the actor or, with `actor_token`, the party that this session was delegated to.
+        `scope` left out asks for all of the token's scopes that the session still covers; the rest is as in
+        `TokenExchangeRequest`. The exchange is itself the action `token.exchange` (arguments `audience`, `resource`,
+        `scope`, `requested_token_type`, `authorization_details`): a policy must allow it here, as at the service.
+
+        Raises:
+            Denied, ReviewRequired: the exchange may not happen.
+            WideningError: a scope that the session doesn't cover.
+            SessionError: the session was delegated further than the new token would show.
+            ExchangeDenied, ExchangeProtocolError: the service refused, or answered what may not be relied on.
+            InvalidArgument: the session rests on no token, or a malformed argument.
+        """
+        from agentauthz.tokens.next_hop import arguments_of
+
+        request = self._next_hop(asked)
+        with self.perform("token.exchange", args=arguments_of(request)):
+            return client.exchange(request)
+
+    async def aexchange(self, client: TokenExchangeClient, **asked: Unpack[NextHop]) -> ExchangedToken:
+        """Do what `exchange` does without blocking the loop."""
+        from agentauthz.tokens.next_hop import arguments_of
+
+        request = self._next_hop(asked)
+        async with self.perform("token.exchange", args=arguments_of(request)):
+            return await client.aexchange(request)
+
+    def _next_hop(self, asked: NextHop) -> TokenExchangeRequest:
+        from agentauthz.tokens.next_hop import next_hop_request
+
+        if self.token is None:
+            raise InvalidArgument("session", "rests on no token that could be exchanged: make it with `token=`")
+        return next_hop_request(self.token, self.chain, **asked)
 
     def _hop(
         self, to: Principal, actions: Iterable[str] | None, purpose: str | None, expires: dt.datetime | None
@@ -348,7 +422,8 @@ class Session:
         if self.expires is not None and expires is not None and expires > self.expires:
             raise WideningError("this session ends before the delegation that was asked for")
         if not self.chain.delegations:
-            return Delegation(to, ("*",) if actions is None else actions, purpose, expires)
+            own = ("*",) if self.ceiling is None else self.ceiling
+            return Delegation(to, narrowed(own, actions, "this session's token"), purpose, expires)
         kept = self.chain.delegations[-1].narrower(actions=actions, purpose=purpose, expires=expires)
         return Delegation(to, *kept)
 

@@ -15,7 +15,7 @@ from agentauthz.authorizer.deciding import Case, failed, judged, previewed
 from agentauthz.authorizer.recording import Recording
 from agentauthz.authorizer.resources import Resources
 from agentauthz.calls import NOTHING, Call, Effect, Expiry, Verdict, allowed, moment
-from agentauthz.decision import Decision, Reason
+from agentauthz.decision import Basis, Decision, Reason
 from agentauthz.errors import InvalidArgument
 from agentauthz.keys import InstanceKey
 from agentauthz.policy.policyset import PolicySet
@@ -28,6 +28,7 @@ from agentauthz.values import UNKNOWN, copy_plain, field_reader, utc
 
 if TYPE_CHECKING:
     from agentauthz.policy.explain import Explanation
+    from agentauthz.tokens.verified import VerifiedToken
 
 Policies: TypeAlias = PolicySet | str | os.PathLike[str]
 Mode: TypeAlias = Literal["enforce", "observe"]
@@ -126,20 +127,29 @@ class Authorizer:
         *,
         id: str | None = None,
         chain: Chain | None = None,
+        token: VerifiedToken | None = None,
         purpose: str | None = None,
         expires: Expiry | None = None,
         attributes: Mapping[str, object] = NOTHING,
         context: Mapping[str, object] = NOTHING,
         route: str | None = None,
     ) -> Session:
-        """Return a session of `subject`, acting through `actor` or `chain`.
+        """Return a session of `subject`, acting through `actor` or `chain`, or of what a verified `token` says.
 
-        The host chooses `id` (a conversation's, say): the same id resumes what was remembered, so that an
-        agent can't lose its marks by starting over. `expires` is `"10m"`, a timedelta or a datetime.
+        A token gives the whole chain. Its scopes are the most that the session may do, it ends no later than the
+        token, and each decision asks again whether the token was revoked.
+
+        The host chooses `id` (a conversation's, say): the same id resumes what was remembered, so that an agent
+        can't lose its marks by starting over. `expires` is `"10m"`, a timedelta or a datetime.
 
         Raises:
-            InvalidArgument: no subject, a chain that disagrees with it, or an argument of the wrong type.
+            InvalidArgument: no subject, a chain that disagrees with it, a token beside either, or an argument of the
+                wrong type.
         """
+        if token is not None:
+            if subject is not None or actor is not None or chain is not None:
+                raise InvalidArgument("token", "says who acts for whom: leave out `subject`, `actor` and `chain`")
+            chain = _chain_of(token)
         if chain is None and subject is None:
             raise InvalidArgument("subject", "must be given: whose authority does the session use")
         now = self.now()
@@ -153,10 +163,14 @@ class Authorizer:
         if field_reader(attributes) is None:
             raise InvalidArgument("attributes", "must be a mapping of names to values")
         own = id or new_session_id()
+        ends = None if expires is None else moment(expires, now)
+        if token is not None:
+            ends = token.expires_at if ends is None else min(ends, token.expires_at)
         return Session(
-            self, self._memory(own, now, keep=id is not None), checked.chain.by_hand(), id=own,
+            self, self._memory(own, now, keep=id is not None),
+            checked.chain.by_hand() if token is None else checked.chain, id=own, token=token,
             purpose=cast(str | None, checked.purpose),
-            expires=None if expires is None else moment(expires, now),
+            expires=ends,
             attributes=cast(Mapping[str, object], copy_plain(dict(attributes))),
             context=cast(Mapping[str, object], copy_plain(dict(context))),
             route=cast(str | None, checked.route),
@@ -208,6 +222,27 @@ class Authorizer:
             InvalidArgument: `request` is no Request.
         """
         return allowed(self._taken(self._by_hand(request)))
+
+    def decide_verified(self, request: Request) -> Decision:
+        """Decide and record a request whose chain was verified: its hops count as made by a token or a session.
+
+        For services that verified every hop themselves, such as `agentauthz.sts`; nobody is judged before the last
+        hop that came by token. Give what others only said to `decide`.
+
+        Raises:
+            InvalidArgument: `request` is no Request.
+        """
+        return self._taken(self._of_request(request)).decision
+
+    def refuse(self, request: Request, reason: Reason, *, basis: Basis = Basis.AUTHORITY) -> Decision:
+        """Record the denial of a request that no policy is asked about, and return it.
+
+        Raises:
+            InvalidArgument: `request` is no Request.
+        """
+        case = self._of_request(request)
+        case.stopped = (basis, reason)
+        return self._taken(case).decision
 
     async def adecide(self, request: Request) -> Decision:
         """Do what `decide` does without blocking the loop on a sink."""
@@ -311,12 +346,18 @@ class Authorizer:
                 session.facts(state, tracked), context, now,
             )  # fmt: skip
 
-        return Case(policies, session.memory, call, request, now, self._observing(now), session.closed)
+        return Case(
+            policies, session.memory, call, request, now, self._observing(now), session.closed, session.fallen()
+        )
 
     def _by_hand(self, request: Request) -> Case:
         if type(request) is not Request:
             raise InvalidArgument("request", f"must be a Request, not {type(request).__name__}")
-        request = request.by_hand()
+        return self._of_request(request.by_hand())
+
+    def _of_request(self, request: Request) -> Case:
+        if type(request) is not Request:
+            raise InvalidArgument("request", f"must be a Request, not {type(request).__name__}")
         given = request.session
         call = Call(request.action, request.args, request.resource)
         observing = self._observing(request.now)
@@ -343,6 +384,16 @@ def _merged(given: SessionFacts, state: State, tracked: Mapping[str, dt.datetime
         done=given.done if given.done is UNKNOWN else {**given.done, **state.done},
         tracked={**tracked, **given.tracked},
     )
+
+
+def _chain_of(token: VerifiedToken) -> Chain:
+    """Return a token's chain with what its scopes cover as its last hop's actions."""
+    from agentauthz.tokens.verified import VerifiedToken  # who has no token doesn't load what verifies them
+
+    if type(token) is not VerifiedToken:
+        raise InvalidArgument("token", "must be a VerifiedToken: what `validator.verify(…)` returns")
+    hops = token.chain.delegations
+    return Chain(token.subject, (*hops[:-1], evolve(hops[-1], actions=token.actions))) if hops else token.chain
 
 
 def _policies(given: Policies, digest: str | None) -> PolicySet:

@@ -27,7 +27,7 @@ class Case:
     """Be one call on its way to a decision; `request` makes what the policies are asked, from a state.
 
     `policies` are those in force when it began, to the end; `observing` says whether a lacking permit,
-    budget or approval stops it.
+    budget or approval stops it; `stopped` says what stops it before any policy is asked.
     """
 
     policies: PolicySet
@@ -37,6 +37,7 @@ class Case:
     now: dt.datetime
     observing: bool
     closed: bool = False
+    stopped: tuple[Basis, Reason] | None = None
 
 
 @final
@@ -78,6 +79,8 @@ def refused(case: Case) -> Decision | None:
     """Return the denial of a call that no policy is asked about."""
     if case.closed:
         return _denied(case, Basis.AUTHORITY, Reason("session_closed", "the session was closed"))
+    if case.stopped is not None:
+        return _denied(case, *case.stopped)
     if case.call.problem is not None and not case.observing:
         return _denied(case, Basis.ERROR, case.call.problem)
     return None

@@ -10,7 +10,7 @@ from agentauthz.policy.builtins import Answer, all_of
 from agentauthz.policy.evaluate import Verdict, answer
 from agentauthz.policy.inputs import Inputs
 from agentauthz.policy.syntax import CheckedRule, Effect
-from agentauthz.principals import Delegation
+from agentauthz.principals import Delegation, covered
 from agentauthz.request import Request, SessionFacts
 from agentauthz.values import UNKNOWN
 
@@ -64,7 +64,8 @@ def decide(rules: Rules, request: Request, inputs: Inputs, *, undeclared: bool =
 
 def _stopped(rules: Rules, request: Request, undeclared: bool) -> tuple[Basis, Reason] | None:
     session = request.session
-    if request.chain.delegations or (type(session) is SessionFacts and session.expires is not None):
+    bounded = type(session) is SessionFacts and (session.expires is not None or session.ceiling is not None)
+    if request.chain.delegations or bounded:
         stopped = _expired(request) or _not_covered(request)
         if stopped is not None:
             return stopped
@@ -82,6 +83,9 @@ def _expired(request: Request) -> tuple[Basis, Reason] | None:
 
 
 def _not_covered(request: Request) -> tuple[Basis, Reason] | None:
+    session = request.session
+    if type(session) is SessionFacts and session.ceiling is not None and not covered(session.ceiling, request.action):
+        return Basis.AUTHORITY, Reason("action_not_covered", "the session's token doesn't cover this action")
     for place, hop in enumerate(request.chain.delegations, 1):
         if not hop.covers(request.action):
             return _outside("action", place, hop)

@@ -90,7 +90,7 @@ def verified_token(
         expires_at=dt.datetime.fromtimestamp(expires, dt.UTC),
         confirmation=confirmation_of(claims),
         authorization_details=_details(claims),
-        claims=cast("dict[str, object]", claims),
+        claims=claims,
         raw=raw,
         revoked=revoked or never_revoked,
     )

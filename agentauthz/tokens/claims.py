@@ -26,6 +26,7 @@ _PROFILES: Final[Mapping[str, PrincipalKind]] = {"user": "user", "service": "ser
 _PROFILE_OF: Final[Mapping[PrincipalKind, str]] = {kind: profile for profile, kind in _PROFILES.items()}
 _IDENTITY: Final = frozenset({"iss", "sub", "sub_profile", "act"})
 _NOT_IDENTITY: Final = frozenset({"exp", "nbf", "iat", "aud", "jti"})  # RFC 8693 §4.1: they mean nothing in `act`
+_KNOWN: Final = _IDENTITY | _NOT_IDENTITY
 
 
 @final
@@ -83,7 +84,7 @@ def chain_from_claims(claims: Mapping[str, Json], *, subject: Principal, limits:
     if "act" not in claims:
         return Chain(subject)
     act = claims["act"]
-    if len(json.dumps(act, ensure_ascii=False).encode("utf-8", "surrogatepass")) > MAX_ACT:
+    if len(repr(act)) > MAX_ACT // 4 and _size(act) > MAX_ACT:  # a character takes up to four bytes
         raise TokenError("act", "the token's `act` is too large")
     actors: list[Principal] = []
     while True:
@@ -98,25 +99,24 @@ def chain_from_claims(claims: Mapping[str, Json], *, subject: Principal, limits:
     return Chain(subject, [Delegation(actor, via="token") for actor in reversed(actors)])
 
 
+def _size(value: Json) -> int:
+    return len(json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+
+
 def _actor(act: Mapping[str, Json], token_issuer: str, limits: ActLimits) -> Principal:
     if limits.strict and _NOT_IDENTITY & act.keys():
         raise TokenError("act", "the token's `act` holds members that say nothing about who acts")
-    if any(isinstance(value, str) and len(value) > MAX_MEMBER for value in act.values()):
-        raise TokenError("act", "the token's `act` has a text that is too long")
+    for value in act.values():
+        if type(value) is str and len(value) > MAX_MEMBER:
+            raise TokenError("act", "the token's `act` has a text that is too long")
     inferred = "iss" not in act
     if inferred and limits.strict:
         raise TokenError("act", "the token's `act` has an actor without `iss`")
-    more = {name: value for name, value in act.items() if name not in _IDENTITY | _NOT_IDENTITY}
-    return _principal(act, token_issuer, "agent", {**more, "inferred": True} if inferred else more)
-
-
-def _principal(
-    named: Mapping[str, Json], token_issuer: str, kind: PrincipalKind, attributes: Mapping[str, object]
-) -> Principal:
-    sub, issuer = named.get("sub"), named.get("iss", token_issuer)
-    if not isinstance(sub, str) or not sub or not isinstance(issuer, str) or not issuer:
-        raise TokenError("act", "the token names a party without `sub`, or with an `iss` that is no text")
-    return Principal(kind_of(named, kind), sub, issuer, attributes)
+    sub, issuer = act.get("sub"), act.get("iss", token_issuer)
+    if type(sub) is not str or not sub or type(issuer) is not str or not issuer:
+        raise TokenError("act", "the token's `act` has an actor without `sub`, or with an `iss` that is no text")
+    more = {} if act.keys() <= _KNOWN else {name: value for name, value in act.items() if name not in _KNOWN}
+    return Principal(kind_of(act, "agent"), sub, issuer, {**more, "inferred": True} if inferred else more)
 
 
 def kind_of(named: Mapping[str, Json], default: PrincipalKind) -> PrincipalKind:

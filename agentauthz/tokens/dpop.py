@@ -30,7 +30,7 @@ TYPE: Final = "dpop+jwt"
 MAX_PROOF: Final = 8 * 1024  # characters: a key of 8,192 bits and its signature fit
 MAX_JTI: Final = 256  # characters
 
-_HEADER: Final = frozenset({"alg", "typ", "jwk"})
+_HEADER: Final = frozenset({"alg", "typ", "jwk", "kid"})  # a `kid` must be that of `jwk`: some clients repeat it
 _ASYMMETRIC: Final = RSA_ALGORITHMS | ED25519_ALGORITHMS | {"ES256", "ES384", "ES512"}
 _JTI_BYTES: Final = 16  # RFC 9449 §4.2 wants 96 random bits at least
 _NONCE: Final = re.compile(r"([0-9]{1,12})\.[A-Za-z0-9:]{1,100}", re.ASCII)
@@ -98,12 +98,13 @@ class DpopKey:
         With `access_token` where the request presents one; with `nonce` where the server has given one (§8, §9).
 
         Raises:
-            InvalidArgument: `uri` is no absolute `http` or `https` URI in ASCII, or another argument is no text.
+            InvalidArgument: `uri` is no absolute `http` or `https` URI, or another argument is empty or not in ASCII.
         """
         if target_uri(uri) is None:
             raise InvalidArgument("uri", "must be an absolute `http` or `https` URI, percent-encoded, without a user")
-        if not isinstance(method, str) or not method or not isinstance(nonce, str | None):
-            raise InvalidArgument("method" if isinstance(nonce, str | None) else "nonce", "must be text, and not empty")
+        for name, value in (("method", method), ("nonce", "-" if nonce is None else nonce)):
+            if not isinstance(value, str) or not value or not value.isascii():
+                raise InvalidArgument(name, "must be text in ASCII, and not empty")
         claims: dict[str, object] = {
             "jti": to_base64url(self._random(_JTI_BYTES)),
             "htm": method,

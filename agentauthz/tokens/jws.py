@@ -24,8 +24,9 @@ MAX_TOKEN: Final = 16 * 1024  # characters
 DEFAULT_ALGORITHMS: Final = frozenset({"Ed25519", "EdDSA", "ES256", "ES384", "PS256", "RS256"})
 MAX_KEY_ID: Final = 256
 
-_COMPACT: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
-_HEADER: Final = frozenset({"alg", "kid", "typ"})  # RFC 8725 §3.10: `jku`, `x5u`, `jwk` are ways to another's key
+_COMPACT: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*\.[A-Za-z0-9_-]+")
+_TEXTS: Final = frozenset({"alg", "kid", "typ"})
+_HEADER: Final = _TEXTS  # RFC 8725 §3.10: `jku`, `x5u`, `jwk` are ways to another's key
 
 
 @final
@@ -78,31 +79,31 @@ def parse(token: object, *, header: Collection[str] = _HEADER, max_length: int =
         raise malformed("is no text")
     if len(token) > max_length:
         raise TokenError("too_large", f"the token is longer than {max_length} characters")
-    if _COMPACT.fullmatch(token) is None:
-        raise malformed("is not in compact form: three parts of base64url without padding")
-    signed, _, signature = token.rpartition(".")
-    head, _, payload = signed.partition(".")
-    parts = [from_base64url(part) for part in (head, payload, signature)]
-    if parts[0] is None or parts[1] is None or parts[2] is None:
-        raise malformed("is not in canonical base64url")
-    found = json_object(parts[0])
+    parts = token.split(".")
+    if len(parts) != 3:
+        raise malformed("is not in compact form: three parts of base64url")
+    head, payload, signature = (from_base64url(part) for part in parts)
+    if not parts[1]:
+        payload = b""  # RFC 7515 §3: it may be empty, though no claims ever are
+    if head is None or payload is None or signature is None:
+        raise malformed("is not in canonical base64url without padding")
+    found = json_object(head)
     _check_header(found, header)
-    return Jws(found, parts[1], signed.encode("ascii"), parts[2])
+    return Jws(found, payload, token[: -len(parts[2]) - 1].encode("ascii"), signature)
 
 
 def is_compact(token: str) -> bool:
     """Say whether a text has the form of a signed token: whatever it is then, it is nothing else."""
-    return _COMPACT.fullmatch(token) is not None
+    return len(token) <= MAX_TOKEN and _COMPACT.fullmatch(token) is not None
 
 
 def _check_header(header: Mapping[str, Json], allowed: Collection[str]) -> None:
-    if not header.keys() <= set(allowed):
-        raise TokenError("header", "the token has a header member that is not understood")
-    for name in ("alg", "kid", "typ"):
-        value = header.get(name)
-        if value is None and name not in header and name != "alg":
-            continue
-        if not isinstance(value, str) or not 0 < len(value) <= MAX_KEY_ID:
+    if "alg" not in header:
+        raise TokenError("header", "the token's header has no `alg`")
+    for name, value in header.items():
+        if name not in allowed:
+            raise TokenError("header", "the token has a header member that is not understood")
+        if name in _TEXTS and (type(value) is not str or not 0 < len(value) <= MAX_KEY_ID):
             raise TokenError("header", f"the token's header has a `{name}` that is no text, empty or too long")
 
 

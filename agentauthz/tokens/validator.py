@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-import hmac
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,6 +19,8 @@ from agentauthz.errors import InvalidArgument, TokenError
 from agentauthz.keys.jwk import KeySet, VerificationKey
 from agentauthz.tokens import jws
 from agentauthz.tokens.checks import INTROSPECTED, check_audience, check_still_valid, check_type, verified_token
+from agentauthz.tokens.confirmation import confirm
+from agentauthz.tokens.dpop import DpopVerifier
 from agentauthz.tokens.issuers import LIMITS, TokenLimits, TrustedIssuer
 from agentauthz.tokens.once import Once
 from agentauthz.tokens.revocation import Revocation, token_name
@@ -28,10 +29,8 @@ from agentauthz.tokens.verified import TYPES, TokenKind, VerifiedToken
 from agentauthz.values import utc
 
 if TYPE_CHECKING:
-    from agentauthz.tokens.dpop import DpopVerifier
     from agentauthz.tokens.introspection import Introspector
 
-_OPAQUE: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750 §2.1
 _AUTHORIZATION: Final = re.compile(r"(bearer|dpop) +([^ ]+)", re.IGNORECASE | re.ASCII)
 
 
@@ -63,13 +62,24 @@ class _Known:
 @final
 @define(eq=False, repr=False)
 class _Standing:
-    """Ask a revocation hook about one token; whatever isn't a clear "it stands" counts as revoked."""
+    """Ask a revocation hook about one token, whenever it is called."""
 
     hook: Revocation
     token: VerifiedToken | None = None
 
     def __call__(self) -> bool:
-        return self.token is None or self.hook(self.token) is not False
+        """Say whether the token was revoked.
+
+        Raises:
+            TokenError: `revocation_unavailable`: the hook doesn't know, or raised.
+        """
+        try:
+            answer = None if self.token is None else self.hook(self.token)
+        except Exception as cause:
+            raise TokenError("revocation_unavailable", "it isn't known whether the token was revoked") from cause
+        if type(answer) is not bool:
+            raise TokenError("revocation_unavailable", "it isn't known whether the token was revoked")
+        return answer
 
 
 @final
@@ -196,9 +206,7 @@ class Validator:
         """Return what to ask about a token that isn't signed in compact form; None: it is, or there is nothing."""
         if self._introspection is None or kind != "access" or not isinstance(token, str):
             return None
-        if len(token) > jws.MAX_TOKEN or jws.is_compact(token) or _OPAQUE.fullmatch(token) is None:
-            return None
-        return self._introspection
+        return None if jws.is_compact(token) else self._introspection
 
     def _open(self, token: str, kind: TokenKind) -> _Opened:
         """Return a token with its issuer; nothing in it is relied on yet but to find the keys."""
@@ -225,13 +233,13 @@ class Validator:
         now = self._now()
         if (known := opened.known) is not None and any(_same(key, known.key) for key in keys.keys):
             check_still_valid(known.token, self._limits, now)
-            return self._unrevoked(known.token)
+            return _unrevoked(known.token)
         signed = opened.signed or jws.parse(opened.raw)
         key = jws.verify(signed, keys, opened.issuer.algorithms)
         claims = signed.claims() if opened.claims is None else opened.claims
         token = self._checked(claims, opened.issuer, opened.kind, opened.raw, now)
         self._cache.put(_Known(token, opened.issuer, opened.key_id, key), now)
-        return self._unrevoked(token)
+        return _unrevoked(token)
 
     def _introspected(
         self, token: str, kind: TokenKind, issuer: TrustedIssuer, claims: Mapping[str, Json]
@@ -239,7 +247,7 @@ class Validator:
         if kind not in issuer.token_kinds:
             raise TokenError("kind", f"the token's issuer isn't trusted for tokens of the kind `{kind}`")
         named = {"iss": issuer.issuer, **claims}
-        return self._unrevoked(self._checked(named, issuer, kind, token, self._now(), INTROSPECTED))
+        return _unrevoked(self._checked(named, issuer, kind, token, self._now(), INTROSPECTED))
 
     def _checked(
         self,
@@ -267,19 +275,6 @@ class Validator:
             raise TokenError("actor_required", "the token has no `act`, and who acts is never inferred")
         return found
 
-    def _unrevoked(self, token: VerifiedToken) -> VerifiedToken:
-        if self._revocation is None:
-            return token
-        try:
-            answer = self._revocation(token)
-        except Exception as cause:
-            raise TokenError("revocation_unavailable", "it isn't known whether the token was revoked") from cause
-        if answer is True:
-            raise TokenError("revoked", "the token was revoked")
-        if answer is not False:
-            raise TokenError("revocation_unavailable", "it isn't known whether the token was revoked")
-        return token
-
     def _authenticated(
         self, token: VerifiedToken, presented: _Presented, method: str, uri: str, peer_cert: bytes | None
     ) -> VerifiedToken:
@@ -299,24 +294,17 @@ class Validator:
     ) -> VerifiedToken:
         """Check what belongs to this presentation: audience, proofs, and last, since it is used up, replay."""
         check_audience(token, self._issuers[token.issuer])
-        self._check_key(token, method, uri, dpop)
-        _check_certificate(token, peer_cert)
+        confirm(
+            token.confirmation,
+            token.reveal(),
+            verifier=self._dpop,
+            proofs=dpop,
+            method=method,
+            uri=uri,
+            peer_certificate=peer_cert,
+        )
         self._check_replay(token)
         return token
-
-    def _check_key(
-        self, token: VerifiedToken, method: str | None, uri: str | None, dpop: str | Sequence[str] | None
-    ) -> None:
-        bound = token.confirmation.jkt if token.confirmation is not None else None
-        if bound is None:
-            if dpop:
-                raise TokenError("dpop_unbound", "the token isn't bound to the key that there is a proof of")
-            return
-        if self._dpop is None or method is None or uri is None or not dpop:
-            raise TokenError("dpop_missing", "the token is bound to a key, and came without proof of it")
-        proven = self._dpop.check(dpop, method=method, uri=uri, access_token=token.reveal())
-        if not hmac.compare_digest(proven, bound):
-            raise TokenError("dpop_key", "the token is bound to another key than the proof's")
 
     def _check_replay(self, token: VerifiedToken) -> None:
         if self._replay is None:
@@ -347,6 +335,12 @@ def _by_name(issuers: Iterable[TrustedIssuer]) -> dict[str, TrustedIssuer]:
     return found
 
 
+def _unrevoked(token: VerifiedToken) -> VerifiedToken:
+    if token.revoked():
+        raise TokenError("revoked", "the token was revoked")
+    return token
+
+
 def _same(one: VerificationKey, other: VerificationKey) -> bool:
     return one is other or (one.key_id == other.key_id and one.thumbprint == other.thumbprint)
 
@@ -372,18 +366,6 @@ def _presented(headers: Iterable[tuple[str, str]]) -> _Presented:
     if len(found) > 1 or parts is None:
         raise TokenError("request", "the request must have one `Authorization` header, of Bearer or DPoP")
     return _Presented(parts[1].lower(), parts[2], tuple(value for name, value in given if name == "dpop"))
-
-
-def _check_certificate(token: VerifiedToken, peer_cert: bytes | None) -> None:
-    bound = token.confirmation.x5t_s256 if token.confirmation is not None else None
-    if bound is None:
-        return
-    if peer_cert is None:
-        raise TokenError("certificate_missing", "the token is bound to a certificate, and came without one")
-    from agentauthz.tokens.dpop import certificate_thumbprint
-
-    if not hmac.compare_digest(certificate_thumbprint(peer_cert), bound):
-        raise TokenError("certificate", "the token is bound to another certificate")
 
 
 # ---- what was verified before

@@ -50,6 +50,10 @@ def never_revoked() -> bool:
     return False
 
 
+def _read_only(claims: Mapping[str, object]) -> Mapping[str, object]:
+    return MappingProxyType(claims)
+
+
 @final
 @frozen(eq=False, repr=False)
 class VerifiedToken:
@@ -73,7 +77,7 @@ class VerifiedToken:
     expires_at: dt.datetime
     confirmation: Confirmation | None = None
     authorization_details: tuple[Mapping[str, object], ...] = ()
-    claims: Mapping[str, object] = field(factory=dict, converter=MappingProxyType)
+    claims: Mapping[str, object] = field(factory=dict, converter=_read_only)
     revoked: Callable[[], bool] = never_revoked
     _raw: str = ""
 
