@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
+import threading
 import traceback
 from collections.abc import Callable, Mapping
-from typing import Any
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, ClassVar
 
 import pytest
 
@@ -317,6 +321,11 @@ def test_the_audience_covers_what_was_asked(aud: object) -> None:
     assert found.verified.audience[2] == "c"
 
 
+def test_only_an_id_jag_names_its_resource_apart() -> None:
+    """RFC 8707 §2: an access token is for its audience alone; a `resource` claim in it says nothing."""
+    _refused("audience", _issuing(aud="https://other.example", resource="https://pay.example"), TARGET)
+
+
 def test_the_token_s_own_scopes_count() -> None:
     """What a token holds is within what was asked and what the answer says; the answer alone is no proof."""
     _refused("wider_scope", _issuing(scope="docs.read admin"), TARGET)
@@ -398,7 +407,62 @@ def test_an_id_jag_is_held_to_its_resource() -> None:
         _refused("audience", issuing(resource=resource), asked)
 
 
+# ---- over real HTTP
+
+
+class _Hostile(BaseHTTPRequestHandler):
+    """Answer `/redirect`, `/large` and `/page` as their names say, and anything else well; `seen` are the paths."""
+
+    seen: ClassVar[list[str]] = []
+
+    def do_POST(self) -> None:
+        self.seen.append(self.path)
+        self.rfile.read(int(self.headers["Content-Length"]))
+        content = json.dumps(granted()).encode()
+        content = {"/large": content.ljust(2**20), "/page": b"<html>"}.get(self.path, content)
+        self.send_response(307 if self.path == "/redirect" else 200)
+        self.send_header("Location", "/token")
+        self.send_header("Content-Type", "text/html" if self.path == "/page" else "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        with contextlib.suppress(ConnectionError):  # the client hangs up on what is too large
+            self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("path", "reason"), [("redirect", "redirect"), ("large", "too_large"), ("page", "not_json")])
+async def test_a_hostile_endpoint(path: str, reason: str) -> None:
+    """Case 88, with the transport that comes with the library: no redirect is followed and no large body is read."""
+    _Hostile.seen.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Hostile) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            base = f"http://127.0.0.1:{server.server_address[1]}"
+            client = TokenExchangeClient(f"{base}/{path}", AUTH, loopback_http=True)
+            _refused(reason, client)
+            with pytest.raises(ExchangeProtocolError, match=reason):
+                await client.aexchange(ASKED)
+            assert _Hostile.seen == [f"/{path}"] * 2
+            good = TokenExchangeClient(f"{base}/token", AUTH, loopback_http=True)
+            assert good.exchange(ASKED).access_token == (await good.aexchange(ASKED)).access_token == "opaque-token"
+        finally:
+            server.shutdown()
+            thread.join(10)
+
+
 # ---- nothing shows
+
+
+def test_a_short_secret_is_cut_out() -> None:
+    """Case 89: a client's secret that the server repeats in its words isn't told, however short it is."""
+    auth = ClientSecretPost("bot", "hunter2")
+    client, _ = _client(answer(401, error="invalid_client", error_description="not hunter2, bot"), auth=auth)
+    with pytest.raises(ExchangeDenied) as denied:
+        client.exchange(ASKED)
+    assert denied.value.description == "not …, bot"
 
 
 def _everything(error: BaseException) -> str:
