@@ -377,7 +377,10 @@ def test_the_actor_shows() -> None:
     _refused("chain", _issuing(), plain)
     known = TokenExchangeRequest("a", actor_token=US.verified(sub="bot"), scope=["docs.read"])
     assert _issuing(act=act).exchange(known).verified.actor.id == "bot"
-    _refused("actor", _issuing(act={"sub": "crook", "iss": ISSUER}), known)
+    crook = {"sub": "crook", "iss": ISSUER}
+    assert _issuing(act={**act, "act": crook}).exchange(known).verified.actor.id == "bot"
+    _refused("actor", _issuing(act=crook), known)
+    _refused("actor", _issuing(act={**crook, "act": act}), known)  # who acted before doesn't act now: RFC 8693 §4.1
     _refused("actor", _issuing(act={"sub": "bot", "iss": "https://other.example"}), known)
 
 
