@@ -327,9 +327,9 @@ class Validator:
 
 def _by_name(issuers: Iterable[TrustedIssuer]) -> dict[str, TrustedIssuer]:
     given = list(issuers)
-    found = {issuer.issuer: issuer for issuer in given}
     if not given or any(type(issuer) is not TrustedIssuer for issuer in given):
         raise InvalidArgument("issuers", "must be at least one TrustedIssuer")
+    found = {issuer.issuer: issuer for issuer in given}
     if len(found) != len(given):
         raise InvalidArgument("issuers", "must each have a name of their own")
     return found
