@@ -421,5 +421,9 @@ def test_a_shared_secret_is_no_key() -> None:
         def public_jwk(self) -> dict[str, str]:
             return {"kty": "oct", "k": to_base64url(bytes(32))}
 
-    with pytest.raises(InvalidArgument, match="must sign with a public key's algorithm"):
-        DpopKey(Secret())
+    class Mismatched:
+        algorithm, key_id, sign, public_jwk = "RS256", KEY.key_id, KEY.sign, KEY.public_jwk
+
+    for signer in (Secret(), Mismatched()):
+        with pytest.raises(InvalidArgument, match="must sign with a public key's algorithm"):
+            DpopKey(signer)

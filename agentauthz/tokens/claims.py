@@ -72,6 +72,25 @@ def extended_act(inherited: Mapping[str, Json] | None, actor: Principal) -> dict
     return named if inherited is None else {**named, "act": dict(inherited)}
 
 
+def inherited_act(act: Mapping[str, Json], token_issuer: str) -> dict[str, Json]:
+    """Return a token's `act` as a next token carries it on: each member as it was, and every actor with its issuer.
+
+    An actor without `iss` is one of `token_issuer`, which another issuer's token has to say. Members that say nothing
+    about who acts are left behind, since they mean nothing in it (RFC 8693 §4.1).
+    """
+    levels: list[dict[str, Json]] = []
+    while True:
+        levels.append({name: value for name, value in act.items() if name not in _NOT_IDENTITY and name != "act"})
+        if "act" not in act:
+            break
+        act = cast("dict[str, Json]", act["act"])
+    found: dict[str, Json] | None = None
+    for level in reversed(levels):
+        named = level if "iss" in level else {**level, "iss": token_issuer}
+        found = named if found is None else {**named, "act": found}
+    return cast("dict[str, Json]", found)
+
+
 def chain_from_claims(claims: Mapping[str, Json], *, subject: Principal, limits: ActLimits = LIMITS) -> Chain:
     """Return the chain of a token's claims: `subject`, then each actor of `act` from the innermost out.
 

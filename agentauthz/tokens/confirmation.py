@@ -32,7 +32,7 @@ def confirm(
     `peer_certificate` is the client's, DER or PEM, as the host's TLS layer has verified it.
 
     Raises:
-        TokenError: `certificate`: missing, or another than the token's (RFC 8705 §3); `dpop_missing`;
+        TokenError: `certificate_missing`, or `certificate`: another than the token's (RFC 8705 §3); `dpop_missing`;
             `dpop_unbound`: a proof with a token that is bound to no DPoP key; `cnf`: bound to nothing that is known;
             or as `DpopVerifier.check`.
     """
@@ -52,7 +52,7 @@ def confirm(
 
 def _same_certificate(thumbprint: str, certificate: bytes | None) -> None:
     if certificate is None:
-        raise TokenError("certificate", "the token is bound to a certificate, and the client presented none")
+        raise TokenError("certificate_missing", "the token is bound to a certificate, and the client presented none")
     try:
         presented = certificate_thumbprint(certificate)
     except InvalidArgument as error:

@@ -24,7 +24,7 @@ MAX_TOKEN: Final = 16 * 1024  # characters
 DEFAULT_ALGORITHMS: Final = frozenset({"Ed25519", "EdDSA", "ES256", "ES384", "PS256", "RS256"})
 MAX_KEY_ID: Final = 256
 
-_COMPACT: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+_COMPACT: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*\.[A-Za-z0-9_-]+")  # RFC 7515 §2: a payload may be empty
 _TEXTS: Final = frozenset({"alg", "kid", "typ"})
 _HEADER: Final = _TEXTS  # RFC 8725 §3.10: `jku`, `x5u`, `jwk` are ways to another's key
 
@@ -82,7 +82,8 @@ def parse(token: object, *, header: Collection[str] = _HEADER, max_length: int =
     parts = token.split(".")
     if len(parts) != 3:
         raise malformed("is not in compact form: three parts of base64url")
-    head, payload, signature = map(from_base64url, parts)
+    head, signature = from_base64url(parts[0]), from_base64url(parts[2])
+    payload = from_base64url(parts[1]) if parts[1] else b""  # RFC 7515 §2: it may be empty
     if head is None or payload is None or signature is None:
         raise malformed("is not in canonical base64url without padding")
     found = json_object(head)

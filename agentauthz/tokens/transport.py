@@ -30,6 +30,7 @@ _URL: Final = re.compile(
     r"(?P<scheme>https?)://(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?"
     r"(?:[/?][A-Za-z0-9._~:/?\[\]@!$&'()*+,;=%-]*)?"
 )
+_HEADER: Final = re.compile(r"[\x20-\x7e]*")
 
 
 @final
@@ -136,7 +137,7 @@ class HttpxTransport:
         """Send a request and return the answer, also where a loop runs; for that it uses a thread of its own.
 
         Raises:
-            InvalidArgument: an address that may not be fetched.
+            InvalidArgument: an address that may not be fetched, or headers that can't be sent.
             TransportError: no whole answer within the bounds.
         """
         answer: Future[HttpResponse] = Future()
@@ -159,6 +160,8 @@ class HttpxTransport:
     async def aio(self, request: HttpRequest) -> HttpResponse:
         """Do what a call does, without blocking the loop."""
         checked_url("url", request.url, loopback_http=self._loopback_http)
+        if not all(_HEADER.fullmatch(value) for _, value in request.headers):  # httpcore would log what it refuses
+            raise InvalidArgument("headers", "must be of printable ASCII characters")
         try:
             async with asyncio.timeout(self._timeout):
                 return await self._exchange(request)

@@ -1,0 +1,170 @@
+"""Answer the requests of a token service, in whatever web framework they come: bytes in, bytes out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final, TypeAlias, final
+
+from agentauthz.errors import ExchangeRefused
+from agentauthz.sts import answers
+from agentauthz.sts.clients import Client
+from agentauthz.sts.credentials import Pairs
+from agentauthz.sts.forms import form_of, values
+from agentauthz.sts.metadata import Addresses, metadata
+from agentauthz.sts.service import SecurityTokenService
+from agentauthz.sts.standing import MayRevoke, Revoke, Standing, issued_to
+from agentauthz.tokens.revocation import RevokedTokens
+from agentauthz.tokens.transport import Headers, HttpResponse
+from agentauthz.tokens.types import ID_JAG
+
+Form: TypeAlias = list[tuple[str, str]]
+Work: TypeAlias = Callable[[Form, Headers, Client], HttpResponse]
+
+LOGGER: Final = "agentauthz.sts"
+
+
+@final
+class TokenEndpoint:
+    """Be the HTTP side of a token service: `handle` for tokens, `introspect`, `revoke`, `jwks` and `metadata`.
+
+    Each takes the method, the headers as they came, and the form: its bytes, or the pairs that a framework made of
+    them, with those that come twice. `peer_cert` (DER or PEM) is the certificate that the TLS connection proved. An
+    `HttpResponse` is returned whatever happens; write its status, its headers and its body out as they are.
+
+    `base` is where clients reach the service, if not at its issuer's address; a proof of possession must name
+    `base` + `/token`. `mutual_tls` says in the metadata that the host passes certificates on. `revoke` takes a token
+    back; a service whose `revoked` is a `RevokedTokens` uses that. `may_revoke` says whether a client may revoke a
+    token; by default its own.
+
+    Raises:
+        InvalidArgument: an issuer or base that isn't an https address (http only on loopback).
+    """
+
+    def __init__(
+        self,
+        service: SecurityTokenService,
+        *,
+        base: str | None = None,
+        mutual_tls: bool = False,
+        revoke: Revoke | None = None,
+        may_revoke: MayRevoke = issued_to,
+    ) -> None:
+        if revoke is None and isinstance(service.revoked, RevokedTokens):
+            revoke = service.revoked.revoke
+        self.issuer: Final = service.issuer
+        self.revokes: Final = revoke is not None
+        self._service: Final = service
+        self._addresses: Final = Addresses(issuer=service.issuer, base=base or service.issuer)
+        self._mutual_tls: Final = mutual_tls
+        self._standing: Final = Standing(
+            service.issuer, service.keys, revocation=service.revoked, revoke=revoke, may_revoke=may_revoke
+        )
+
+    def handle(
+        self, method: str, headers: Pairs, body: bytes | Pairs, *, peer_cert: bytes | None = None
+    ) -> HttpResponse:
+        """Answer a request for a token: RFC 8693 §2.2, or RFC 7523 §2.1 with an identity assertion."""
+        given = tuple(headers)
+        proofs = values(given, "dpop")
+
+        def exchanged(form: Form, _: Headers, client: Client) -> HttpResponse:
+            issued = self._service.exchange(
+                form, client, dpop=proofs, method=method, uri=self._addresses.at("/token"), peer_cert=peer_cert
+            )
+            return answers.answer(issued.body(), headers=self._nonce(proofs))
+
+        try:
+            return self._answered(exchanged, method, given, body, peer_cert, record=True)
+        except ExchangeRefused as refused:
+            wanted = refused.error == "use_dpop_nonce"
+            return answers.error(refused, headers=self._nonce(proofs or wanted))
+
+    def introspect(
+        self, method: str, headers: Pairs, body: bytes | Pairs, *, peer_cert: bytes | None = None
+    ) -> HttpResponse:
+        """Answer a resource server that asks about a token which it was given (RFC 7662)."""
+
+        def described(form: Form, _: Headers, client: Client) -> HttpResponse:
+            return answers.answer(self._standing.described(form, client))
+
+        return self._plain(described, method, headers, body, peer_cert)
+
+    def revoke(
+        self, method: str, headers: Pairs, body: bytes | Pairs, *, peer_cert: bytes | None = None
+    ) -> HttpResponse:
+        """Answer a client that takes a token back (RFC 7009)."""
+
+        def revoked(form: Form, _: Headers, client: Client) -> HttpResponse:
+            self._standing.revoke(form, client)
+            return answers.nothing()
+
+        return self._plain(revoked, method, headers, body, peer_cert)
+
+    def jwks(self) -> dict[str, list[dict[str, str]]]:
+        """Return the keys that the service's tokens are verified with (RFC 7517 §5)."""
+        return self._service.keys.jwks()
+
+    def metadata(self) -> dict[str, object]:
+        """Return the service's metadata (RFC 8414 §2), to be served at `/.well-known/oauth-authorization-server`."""
+        rules = self._service.clients.assertions
+        return metadata(
+            self._addresses,
+            private_key_jwt=() if rules is None else rules.algorithms,
+            mutual_tls=self._mutual_tls,
+            dpop=() if self._service.dpop is None else self._service.dpop.algorithms,
+            revocation=self.revokes,
+            assertions=ID_JAG in self._service.verifiers,
+        )
+
+    def _plain(
+        self, work: Work, method: str, headers: Pairs, body: bytes | Pairs, peer_cert: bytes | None
+    ) -> HttpResponse:
+        try:
+            return self._answered(work, method, tuple(headers), body, peer_cert)
+        except ExchangeRefused as refused:
+            return answers.error(refused)
+
+    def _answered(
+        self,
+        work: Work,
+        method: str,
+        headers: Headers,
+        body: bytes | Pairs,
+        peer_cert: bytes | None,
+        *,
+        record: bool = False,
+    ) -> HttpResponse:
+        """Return what `work` makes of the form of an authenticated client.
+
+        Raises:
+            ExchangeRefused: whatever went wrong; `server_error` for what nobody foresaw.
+        """
+        try:
+            try:
+                form, client = self._authenticated(method, headers, body, peer_cert)
+            except ExchangeRefused as refused:
+                raise (self._service.refused(refused) if record else refused) from refused.__cause__
+            return work(form, headers, client)
+        except ExchangeRefused:
+            raise
+        except Exception as cause:
+            # the text of the error may hold what the request held
+            logging.getLogger(LOGGER).error("a request failed with %s", type(cause).__qualname__)
+            raise ExchangeRefused("server_error", "unforeseen", status=500) from None
+
+    def _authenticated(
+        self, method: str, headers: Headers, body: bytes | Pairs, peer_cert: bytes | None
+    ) -> tuple[Form, Client]:
+        if method != "POST":  # RFC 6749 §3.2
+            raise ExchangeRefused("invalid_request", "method", status=405)
+        form = form_of(headers, body)
+        client = self._service.clients.authenticate(form, headers, peer_cert)
+        if client.public:
+            raise ExchangeRefused("unauthorized_client", "client_public")
+        return form, client
+
+    def _nonce(self, wanted: object) -> Headers:
+        """Return the header with the nonce for the client's next proof (RFC 9449 §8), where nonces are in use."""
+        nonces = None if self._service.dpop is None else self._service.dpop.nonces
+        return () if nonces is None or not wanted else (("DPoP-Nonce", nonces.issue()),)

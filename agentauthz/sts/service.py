@@ -1,0 +1,420 @@
+"""Hold `SecurityTokenService`: it exchanges a token for a narrower one, and every exchange is decided and recorded."""
+
+from __future__ import annotations
+
+import datetime as dt
+import secrets
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Final, Literal, TypeAlias, final
+from urllib.parse import urlsplit
+
+from attrs import define, evolve
+
+from agentauthz.authorizer import Authorizer
+from agentauthz.decision import Basis, Outcome, Reason
+from agentauthz.errors import ExchangeRefused, InvalidArgument, TokenError
+from agentauthz.keys.base64url import to_base64url
+from agentauthz.keys.signing import KeyRing, Signer
+from agentauthz.principals import Chain, Delegation, Principal
+from agentauthz.request import Request
+from agentauthz.sts.ceilings import StsLimits, Target
+from agentauthz.sts.clients import Client, Clients
+from agentauthz.sts.details import Comparator
+from agentauthz.sts.issued import Issued
+from agentauthz.sts.minting import HEADER_TYPES, RESERVED, Grant, claims_of
+from agentauthz.sts.narrowing import Targets, expiry, granted_details, granted_scopes, granted_targets
+from agentauthz.sts.parameters import Asked, asked, grant_type, parameters
+from agentauthz.sts.parties import (
+    Presenter,
+    SubjectMapper,
+    Subjects,
+    actor_of,
+    check_assertion,
+    check_may_act,
+    check_presenter,
+    delegated,
+    refused,
+)
+from agentauthz.tokens import jws
+from agentauthz.tokens.confirmation import certificate_thumbprint
+from agentauthz.tokens.dpop import DpopVerifier
+from agentauthz.tokens.issuers import MAX_LEEWAY
+from agentauthz.tokens.once import Once
+from agentauthz.tokens.revocation import Revocation, RevokedTokens, token_name
+from agentauthz.tokens.strict import Json
+from agentauthz.tokens.types import ACCESS_TOKEN, ID_JAG, JWT_BEARER, KINDS, TXN_TOKEN
+from agentauthz.tokens.validator import Validator
+from agentauthz.tokens.verified import Confirmation, VerifiedToken
+from agentauthz.values import utc
+
+# adds claims to what is issued, given the subject's token and the client
+Customise: TypeAlias = Callable[[VerifiedToken, Client], Mapping[str, object]]
+
+NOBODY: Final = Principal.service("nobody")  # in records: who didn't prove who it is; every client has an issuer
+MAX_UNIQUE: Final = 16  # bytes of a `jti`
+
+
+@final
+@define(eq=False)
+class _Attempt:
+    """Be one exchange on its way: what is known so far, for the record of its end."""
+
+    presenter: Presenter
+    now: dt.datetime
+    chain: Chain
+    asked: Asked | None = None
+    decided: bool = False
+
+    def saw(self, token: VerifiedToken, actor: Principal) -> None:
+        """Note the parties that are verified so far: the token's, and who asks or acts."""
+        chain = token.chain
+        self.chain = chain if actor == chain.actor else Chain(chain.subject, (*chain.delegations, _hop(actor)))
+
+
+@final
+class SecurityTokenService:
+    """Exchange tokens for narrower ones (RFC 8693), and redeem identity assertions (RFC 7523). Safe for threads.
+
+    `issuer` is the URL that tokens name as `iss`. `verifiers` are by the URI of the type of token that each takes,
+    and trust `issuer` itself where its own tokens are to be exchanged further. `targets` are all that tokens can be
+    for. `revoked` is asked about each token; `replay` holds what may be used once, and is needed for ID-JAG. `dpop`
+    checks proofs of keys. `subject_mapper` names another issuer's subjects as ours; `comparators` are by type of
+    authorization details, and a type without one is refused. `customise` adds claims, never reserved ones;
+    `transcribed` are the subject token's claims that go on. `clock` is the authorizer's where none is given, `entropy`
+    returns so many random bytes.
+
+    Raises:
+        InvalidArgument: an issuer that is no https URL (http only on loopback), a verifier for a type that isn't
+            known, two targets of one name, reserved claims to transcribe, or ID-JAG without `replay`.
+    """
+
+    def __init__(
+        self,
+        issuer: str,
+        signer: Signer | KeyRing,
+        verifiers: Mapping[str, Validator],
+        clients: Clients,
+        authorizer: Authorizer,
+        *,
+        targets: Iterable[Target],
+        limits: StsLimits | None = None,
+        revoked: RevokedTokens | None = None,
+        replay: Once | None = None,
+        dpop: DpopVerifier | None = None,
+        subject_mapper: SubjectMapper | None = None,
+        comparators: Mapping[str, Comparator] = MappingProxyType({}),
+        customise: Customise | None = None,
+        transcribed: Iterable[str] = ("auth_time", "acr", "amr"),
+        clock: Callable[[], dt.datetime] | None = None,
+        entropy: Callable[[int], bytes] = secrets.token_bytes,
+    ) -> None:
+        self.issuer: Final = _issuer(issuer)
+        self.keys: Final = signer if isinstance(signer, KeyRing) else KeyRing(signer)
+        self.clients: Final = clients
+        self.targets: Final = tuple(targets)
+        self.limits: Final = StsLimits() if limits is None else limits
+        self._targets: Final[Targets] = {(target.by, target.name): target for target in self.targets}
+        self.verifiers: Final = dict(verifiers)
+        self._authorizer: Final = authorizer
+        self.revoked: Final = revoked
+        self._replay: Final = replay
+        self.dpop: Final = dpop
+        self._subjects: Final = Subjects(self.issuer, subject_mapper, self.limits.mapped_subjects)
+        self._comparators: Final = dict(comparators)
+        self._customise: Final = customise
+        self._transcribed: Final = tuple(transcribed)
+        self._clock: Final = authorizer.now if clock is None else clock
+        self._entropy: Final = entropy
+        if len(self._targets) != len(self.targets):
+            raise InvalidArgument("targets", "must each have a name of their own")
+        if not self.verifiers.keys() <= KINDS.keys():
+            raise InvalidArgument("verifiers", "must be by the URI of a type of token that can be verified")
+        if replay is None and (ID_JAG in self.verifiers):
+            raise InvalidArgument("replay", "must be given, so that an ID-JAG is redeemed once")
+        if not RESERVED.isdisjoint(self._transcribed):
+            raise InvalidArgument("transcribed", "must not have claims that are this service's own")
+
+    def exchange(
+        self,
+        pairs: Iterable[tuple[str, str]],
+        client: Client,
+        *,
+        dpop: str | Sequence[str] | None = None,
+        method: str = "POST",
+        uri: str | None = None,
+        peer_cert: bytes | None = None,
+    ) -> Issued:
+        """Return a token for what the parameters `pairs` ask for, on behalf of an authenticated `client`.
+
+        `dpop` are the values of the request's `DPoP` headers, `uri` is the token endpoint's, which the proof names;
+        `peer_cert` is the certificate that the host verified on this connection. One decision is recorded, whatever
+        comes of it.
+
+        Raises:
+            ExchangeRefused: no token is issued; its `record_id` is that of the decision.
+        """
+        asker = Presenter(client, self.issuer, client.principal(self.issuer))
+        attempt = _Attempt(asker, self._now(), Chain(asker.principal))
+        try:
+            given = parameters(pairs)
+            _check_client(client, grant_type(given))
+            attempt.asked = asked(given)
+            grant, signed_for = self._granted(attempt, dpop, method, uri, peer_cert)
+            return self._issue(attempt, grant, signed_for)
+        except ExchangeRefused as refusal:
+            raise self._recorded(attempt, refusal) from refusal.__cause__
+        except Exception as cause:  # a store or a hook, or a fault of our own: never a token
+            raise self._recorded(attempt, ExchangeRefused("server_error", "failed", status=500)) from cause
+
+    def refused(self, refusal: ExchangeRefused, *, client: Principal | None = None) -> ExchangeRefused:
+        """Record what was refused before an exchange began, such as a client that isn't known; return it.
+
+        `client` is who asked, where that was proven.
+        """
+        request = _request("token.exchange", Chain(client or NOBODY), {}, self._now())
+        return self._write(request, refusal)
+
+    # ---- the pipeline; the first check that fails decides what is answered
+
+    def _granted(
+        self,
+        attempt: _Attempt,
+        dpop: str | Sequence[str] | None,
+        method: str,
+        uri: str | None,
+        peer_cert: bytes | None,
+    ) -> tuple[Grant, dict[str, Json]]:
+        """Return what is granted, if the policy agrees, and the claims that then are signed."""
+        wanted = attempt.asked
+        assert wanted is not None
+        client = attempt.presenter.client
+        token = self._verified(wanted.subject_token, wanted.subject_type, "subject_token")
+        attempt.saw(token, attempt.presenter.principal)
+        if (proven := self._proven(dpop, method, uri, peer_cert)) is not None:
+            attempt.presenter = evolve(attempt.presenter, proven=proven)
+        presenter = attempt.presenter
+        (check_assertion if wanted.grant_type == JWT_BEARER else check_presenter)(token, presenter)
+        actor_token = None
+        if wanted.actor_token is not None and wanted.actor_type is not None:
+            actor_token = self._verified(wanted.actor_token, wanted.actor_type, "actor_token")
+        actor = actor_of(actor_token, presenter)
+        attempt.saw(token, actor)
+        _check_impersonation(wanted, token, client)
+        check_may_act(token, actor, required=self.limits.require_may_act)
+        subject = self._subject(token)
+        targets = granted_targets(wanted, token, presenter, self._targets)
+        scopes = granted_scopes(wanted, token, presenter, targets)
+        details = granted_details(wanted, token, presenter, targets, self._comparators)
+        chain = delegated(token, subject, actor, presenter, self.limits.depth)
+        most = [client.max_lifetime, *(target.max_lifetime for target in targets)]
+        grant = Grant(
+            wanted.issued_type, token, chain, actor, wanted.impersonate, targets, scopes, details,
+            expiry(attempt.now, (token, actor_token), self.limits, most),
+        )  # fmt: skip
+        attempt.chain = chain
+        claims = self._claims(attempt, grant)
+        self._use_up(token)
+        return grant, claims
+
+    def _verified(self, raw: str, type_uri: str, what: str) -> VerifiedToken:
+        """Return a token, verified as what it was declared to be, that is not revoked (RFC 8693 §2.1)."""
+        verifier = self.verifiers.get(type_uri)
+        if verifier is None:
+            raise refused(f"{what}_type")
+        try:
+            token = verifier.genuine(raw, kind=KINDS[type_uri])
+        except TokenError as error:
+            if error.reason.endswith("_unavailable"):
+                raise ExchangeRefused("temporarily_unavailable", f"{what}_{error.reason}", status=503) from None
+            raise refused(f"{what}_{error.reason}") from None
+        if self.revoked is not None:
+            self._check_standing(token, self.revoked, what)
+        return token
+
+    def _check_standing(self, token: VerifiedToken, revoked: Revocation, what: str) -> None:
+        try:
+            answer = revoked(token)
+        except Exception as cause:
+            raise ExchangeRefused("temporarily_unavailable", f"{what}_revocation", status=503) from cause
+        if answer is True:
+            raise refused(f"{what}_revoked")
+        if answer is not False:
+            raise ExchangeRefused("temporarily_unavailable", f"{what}_revocation", status=503)
+
+    def _proven(
+        self, dpop: str | Sequence[str] | None, method: str, uri: str | None, peer_cert: bytes | None
+    ) -> Confirmation | None:
+        """Return the keys that the request proves: a proof that can't be checked is refused, never ignored."""
+        try:
+            certificate = None if peer_cert is None else certificate_thumbprint(peer_cert)
+        except InvalidArgument:
+            raise refused("certificate") from None
+        if not dpop:
+            return None if certificate is None else Confirmation(None, certificate)
+        if self.dpop is None:
+            raise ExchangeRefused("invalid_dpop_proof", "dpop_unsupported")
+        if uri is None:
+            raise ExchangeRefused("server_error", "dpop_uri", status=500)
+        try:
+            return Confirmation(self.dpop.check(dpop, method=method, uri=uri), certificate)
+        except TokenError as error:
+            name = "use_dpop_nonce" if error.reason == "dpop_nonce" else "invalid_dpop_proof"
+            raise ExchangeRefused(name, error.reason) from None
+
+    def _subject(self, token: VerifiedToken) -> Principal:
+        subject = self._subjects.named(token)
+        if token.kind == "txn" and token.issuer != self.issuer:  # its subject would be another
+            raise refused("transaction_issuer")
+        return subject
+
+    def _claims(self, attempt: _Attempt, grant: Grant) -> dict[str, Json]:
+        """Return the claims to sign, made before the decision, so that a hook's failure is what is recorded."""
+        extra: Mapping[str, object] = {}
+        if self._customise is not None:
+            try:
+                extra = self._customise(grant.token, attempt.presenter.client)
+            except Exception as cause:
+                raise ExchangeRefused("server_error", "customise", status=500) from cause
+        return claims_of(
+            grant,
+            attempt.presenter,
+            issued_at=int(attempt.now.timestamp()),
+            unique=to_base64url(self._entropy(MAX_UNIQUE)),
+            transcribed=self._transcribed,
+            extra=extra,
+            lineage=self.limits.lineage,
+        )
+
+    def _use_up(self, token: VerifiedToken) -> None:
+        """Take a token that counts once; last of all, so that what is refused for another reason isn't used up."""
+        if token.kind not in self.limits.single_use:
+            return
+        try:
+            first = self._replay is not None and self._replay.once(
+                f"exchange:{token_name(token)}", token.expires_at + MAX_LEEWAY
+            )
+        except Exception as cause:
+            raise ExchangeRefused("server_error", "replay", status=500) from cause
+        if first is not True:
+            raise refused("replayed")
+
+    # ---- deciding, signing and recording
+
+    def _issue(self, attempt: _Attempt, grant: Grant, claims: Mapping[str, Json]) -> Issued:
+        action = "token.impersonate" if grant.impersonated else "token.exchange"
+        arguments = _arguments(
+            grant.names("audience"), grant.names("resource"), grant.scopes, grant.issued_type, grant.details
+        )
+        decision = self._authorizer.decide_verified(_request(action, grant.chain, arguments, attempt.now))
+        attempt.decided = True
+        # SECURITY: the outcome, not `allowed`: what observe mode lets run is no token
+        if decision.outcome is not Outcome.ALLOW:
+            raise ExchangeRefused("invalid_request", f"policy_{decision.basis.value}", record_id=decision.record_id)
+        access_token = jws.make(claims, self.keys.signer, typ=HEADER_TYPES[grant.issued_type])
+        return Issued(
+            access_token,
+            grant.issued_type,
+            _token_type(grant, attempt.presenter),
+            int(grant.expires - attempt.now.timestamp()),
+            tuple(grant.scopes),
+            grant.details,
+            decision.record_id,
+        )
+
+    def _recorded(self, attempt: _Attempt, refusal: ExchangeRefused) -> ExchangeRefused:
+        """Record a refusal, unless it is the policy's, and return it as it is answered."""
+        wanted = attempt.asked
+        refusal = _as_answered(refusal, wanted)
+        if attempt.decided:
+            return refusal
+        arguments: dict[str, object] = {}
+        action = "token.exchange"
+        if wanted is not None:
+            action = "token.impersonate" if wanted.impersonate else action
+            arguments = _arguments(
+                wanted.audience, wanted.resource, wanted.scopes or (), wanted.issued_type, wanted.details or ()
+            )
+        return self._write(_request(action, attempt.chain, arguments, attempt.now), refusal)
+
+    def _write(self, request: Request, refusal: ExchangeRefused) -> ExchangeRefused:
+        reason = Reason(refusal.reason, f"no token is issued: {refusal.error}")
+        basis = Basis.ERROR if refusal.status >= 500 else Basis.AUTHORITY
+        decision = self._authorizer.refuse(request, reason, basis=basis)
+        return ExchangeRefused(refusal.error, refusal.reason, status=refusal.status, record_id=decision.record_id)
+
+    def _now(self) -> dt.datetime:
+        if (now := utc(self._clock())) is None:
+            raise InvalidArgument("clock", "must return a datetime with a time zone")
+        return now
+
+    def __repr__(self) -> str:
+        return f"SecurityTokenService({self.issuer!r})"
+
+
+def _issuer(issuer: str) -> str:
+    parts = urlsplit(issuer) if isinstance(issuer, str) else None
+    loopback = parts is not None and parts.hostname in ("localhost", "127.0.0.1", "::1")
+    if parts is None or not parts.hostname or parts.query or parts.fragment:
+        raise InvalidArgument("issuer", "must be a URL without query and fragment (RFC 8414 §2)")
+    if parts.scheme != "https" and not (loopback and parts.scheme == "http"):
+        raise InvalidArgument("issuer", "must be an https URL, or http on loopback")
+    return issuer
+
+
+def _check_client(client: Client, grant: str) -> None:
+    if client.public:  # RFC 8693 §2.1: whoever has a leaked token could exchange it
+        raise ExchangeRefused("unauthorized_client", "client_public")
+    if grant not in client.grant_types:
+        raise ExchangeRefused("unauthorized_client", "client_grant")
+
+
+def _check_impersonation(wanted: Asked, token: VerifiedToken, client: Client) -> None:
+    """Check that a token without its actors is only issued where that is asked for, allowed, and loses none."""
+    if not wanted.impersonate:
+        return
+    if token.chain.delegations:
+        raise refused("act_dropped")
+    if not client.may_impersonate:
+        raise refused("impersonation")
+
+
+def _hop(actor: Principal) -> Delegation:
+    return Delegation(actor, via="token")
+
+
+def _arguments(
+    audience: Iterable[str], resource: Iterable[str], scope: Iterable[str], type_uri: str, details: Iterable[object]
+) -> dict[str, object]:
+    return {
+        "audience": list(audience),
+        "resource": list(resource),
+        "scope": list(scope),
+        "requested_token_type": type_uri,
+        "authorization_details": list(details),
+    }
+
+
+def _request(action: str, chain: Chain, arguments: Mapping[str, object], now: dt.datetime) -> Request:
+    return Request.trusted(action, chain, arguments, None, None, None, None, {}, now)
+
+
+def _token_type(grant: Grant, presenter: Presenter) -> Literal["Bearer", "DPoP", "N_A"]:
+    if grant.issued_type != ACCESS_TOKEN:
+        return "N_A"  # RFC 8693 §2.2.1: what is no access token is not presented as one
+    bound = presenter.confirmation
+    return "Bearer" if bound is None or bound.jkt is None else "DPoP"
+
+
+def _as_answered(refusal: ExchangeRefused, wanted: Asked | None) -> ExchangeRefused:
+    """Return a refusal with the error that its grant has for it.
+
+    An assertion that isn't acceptable is `invalid_grant` (RFC 7523 §3.1); whatever is wrong with a replacement of a
+    transaction token is the request's.
+    """
+    error = refusal.error
+    if wanted is not None and wanted.grant_type == JWT_BEARER and error == "invalid_request":
+        error = "invalid_grant"
+    if wanted is not None and wanted.subject_type == TXN_TOKEN and error in ("invalid_scope", "invalid_target"):
+        error = "invalid_request"
+    return ExchangeRefused(error, refusal.reason, status=refusal.status, record_id=refusal.record_id)

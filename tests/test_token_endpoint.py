@@ -1,0 +1,546 @@
+"""Test a token service over real HTTP: RFC 6749 §3.2, §5.1, §5.2, RFC 8693 §2.2, RFC 7009, RFC 7662, RFC 8414."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from collections.abc import Iterator
+from typing import Any, Final
+from urllib.parse import urlencode, urlsplit
+
+import httpx
+import pytest
+
+from agentauthz.errors import ExchangeRefused, InvalidArgument
+from agentauthz.keys.signing import SigningKey
+from agentauthz.sts import answers
+from agentauthz.sts.asgi import TokenApp
+from agentauthz.sts.endpoint import TokenEndpoint
+from agentauthz.sts.forms import MAX_BODY
+from agentauthz.tokens.dpop import DpopKey
+from agentauthz.tokens.types import ACCESS_TOKEN, REFRESH_TOKEN, TOKEN_EXCHANGE
+from tests.token_service import PAYMENTS, SECRETS, Running, basic, form, make, running
+
+FORM: Final = {"Content-Type": "application/x-www-form-urlencoded"}
+
+
+@pytest.fixture(scope="module")
+def sts() -> Iterator[Running]:
+    """Return a token service on loopback, the same for all tests of this module."""
+    with running() as found:
+        yield found
+
+
+def refused(response: httpx.Response, error: str, status: int = 400) -> None:
+    """Check an error: its code and status, that nobody stores it, and that its text is only the one of its code."""
+    assert (response.status_code, response.json().get("error")) == (status, error)
+    assert response.json() == {"error": error, "error_description": answers.DESCRIPTIONS[error]}
+    assert response.headers["content-type"] == "application/json"
+    assert response.headers["cache-control"] == "no-store"
+    assert ("www-authenticate" in response.headers) == (status == 401)
+
+
+# ---- RFC 6749 §5.1, RFC 8693 §2.2.1: what is granted
+
+
+def test_a_delegated_token_is_answered_as_the_rfc_wants(sts: Running) -> None:
+    """§5.1, RFC 8693 §2.2.1: 200, JSON, not stored, with every member, and without a refresh token."""
+    response = sts.exchange(scope="docs.read")
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"] == "application/json"
+    assert response.headers["cache-control"] == "no-store"
+    assert response.headers["pragma"] == "no-cache"
+    body = response.json()
+    assert body.keys() == {"access_token", "issued_token_type", "token_type", "expires_in", "scope"}
+    assert (body["issued_token_type"], body["token_type"], body["scope"]) == (ACCESS_TOKEN, "Bearer", "docs.read")
+    assert 0 < body["expires_in"] <= 300
+
+
+# ---- table: situation -> error, status (RFC 6749 §5.2, RFC 8693 §2.2.2)
+
+
+@pytest.mark.parametrize(
+    ("error", "changed"),
+    [
+        ("invalid_request", {"subject_token": None}),
+        ("invalid_request", {"subject_token_type": None}),
+        ("invalid_request", {"subject_token": ""}),
+        ("invalid_request", {"subject_token": "not.a.token"}),
+        ("invalid_request", {"subject_token_type": REFRESH_TOKEN}),
+        ("invalid_request", {"requested_token_type": REFRESH_TOKEN}),
+        ("invalid_request", {"actor_token_type": ACCESS_TOKEN}),
+        ("invalid_request", {"grant_type": None}),
+        ("invalid_request", {"grant_type": [TOKEN_EXCHANGE, TOKEN_EXCHANGE]}),
+        ("invalid_request", {"scope": ["docs.read", "docs.read"]}),
+        ("invalid_target", {"audience": "unknown"}),
+        ("invalid_target", {"audience": ["worker", "unknown"]}),
+        ("invalid_target", {"resource": "not-absolute"}),
+        ("invalid_target", {"audience": PAYMENTS}),
+        ("invalid_scope", {"scope": "admin"}),
+        ("invalid_scope", {"scope": "docs.read  docs.write"}),
+        ("invalid_scope", {"scope": 'docs."read"'}),
+        ("unsupported_grant_type", {"grant_type": "client_credentials"}),
+        ("unsupported_grant_type", {"grant_type": "authorization_code"}),
+        ("invalid_authorization_details", {"authorization_details": "{}"}),
+        ("invalid_authorization_details", {"authorization_details": '[{"type":"unknown"}]'}),
+    ],
+)
+def test_each_situation_has_its_error(sts: Running, error: str, changed: dict[str, Any]) -> None:
+    """Each row of the table of errors that depends on the request alone; the test above is their twin."""
+    refused(sts.exchange(**changed), error)
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [{"exp": 1}, {"iss": "https://other.example"}, {"aud": "somebody", "client_id": "somebody"}, {"typ": "JWT"}],
+)
+def test_an_unacceptable_subject_token_is_an_invalid_request(sts: Running, claims: dict[str, Any]) -> None:
+    """RFC 8693 §2.2.2: a token that is invalid for any reason, or not acceptable, is `invalid_request`."""
+    refused(sts.exchange(subject_token=sts.token(**claims)), "invalid_request")
+    refused(
+        sts.exchange(subject_token=sts.token(key=SigningKey.generate("ES256", key_id="service-key"))), "invalid_request"
+    )
+
+
+def test_case_53_who_does_not_authenticate_gets_no_token(sts: Running) -> None:
+    """Case 53: no authentication, a wrong secret and an unknown client: 401 `invalid_client` (§5.2)."""
+    token = sts.token()
+    for headers in ({}, basic("planner", SECRETS["planner"][:-1]), basic("nobody", SECRETS["planner"])):
+        response = sts.http.post("/token", data=form(subject_token=token), headers=headers)
+        refused(response, "invalid_client", 401)
+        assert response.headers["www-authenticate"].startswith("Basic ")
+    assert sts.exchange(subject_token=token).status_code == 200
+
+
+def test_case_53_a_public_client_gets_no_token(sts: Running) -> None:
+    """Case 53: a public client, which is registered as one, is `unauthorized_client`."""
+    refused(sts.http.post("/token", data=form(subject_token=sts.token(), client_id="browser")), "unauthorized_client")
+
+
+def test_a_client_without_the_grant_is_unauthorized(sts: Running) -> None:
+    """A client that authenticates but wasn't given the grant is `unauthorized_client`, whatever it sends."""
+    refused(sts.exchange("plain"), "unauthorized_client")
+    refused(sts.exchange("plain", subject_token="garbage"), "unauthorized_client")
+
+
+def test_a_bad_proof_is_invalid_dpop_proof(sts: Running) -> None:
+    """RFC 9449 §5: a proof that doesn't hold is `invalid_dpop_proof` with 400, and a good one binds the token."""
+    key = DpopKey(SigningKey.generate("ES256"))
+    for proof in ("x", key.proof("GET", f"{sts.url}/token"), key.proof("POST", f"{sts.url}/other")):
+        refused(
+            sts.http.post("/token", data=form(subject_token=sts.token()), auth=_planner(), headers={"DPoP": proof}),
+            "invalid_dpop_proof",
+        )
+    good = {"DPoP": key.proof("POST", f"{sts.url}/token")}
+    response = sts.http.post("/token", data=form(subject_token=sts.token()), auth=_planner(), headers=good)
+    assert response.json().get("token_type") == "DPoP", response.text
+    refused(
+        sts.http.post("/token", data=form(subject_token=sts.token()), auth=_planner(), headers=good),
+        "invalid_dpop_proof",
+    )
+
+
+def test_a_proof_without_nonce_is_told_one() -> None:
+    """RFC 9449 §8: `use_dpop_nonce` with a `DPoP-Nonce`, with which the same request passes."""
+    key = DpopKey(SigningKey.generate("ES256"))
+    with running(nonces=True) as sts:
+        data = form(subject_token=sts.token())
+        proof = key.proof("POST", f"{sts.url}/token")
+        first = sts.http.post("/token", data=data, auth=_planner(), headers={"DPoP": proof})
+        refused(first, "use_dpop_nonce")
+        again = key.proof("POST", f"{sts.url}/token", nonce=first.headers["dpop-nonce"])
+        second = sts.http.post("/token", data=data, auth=_planner(), headers={"DPoP": again})
+        assert second.status_code == 200, second.text
+        assert second.headers["dpop-nonce"]
+
+
+def test_a_store_or_hook_that_fails_is_the_servers_error(sts: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A registry that raises is 500 `server_error`; what is unforeseen is too, and its text stays inside."""
+
+    def failing(*_: object, **__: object) -> None:
+        raise RuntimeError("canary")
+
+    monkeypatch.setattr(sts.service, "exchange", failing, raising=True)
+    refused(sts.exchange(), "server_error", 500)
+
+
+def _planner() -> tuple[str, str]:
+    return ("planner", SECRETS["planner"])
+
+
+# ---- RFC 6749 §3.2: the request
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "HEAD"])
+def test_only_post_asks_for_a_token(sts: Running, method: str) -> None:
+    """§3.2: the client must use POST; another method is 405 and says which is allowed."""
+    response = sts.http.request(method, "/token", params=form(subject_token=sts.token()), auth=_planner())
+    assert response.status_code == 405
+    assert response.headers["allow"] == "POST"
+
+
+def test_parameters_in_the_url_count_for_nothing(sts: Running) -> None:
+    """§2.3.1, §3.2: what is in the request URI is no parameter, credentials least of all."""
+    given = form(subject_token=sts.token())
+    secret = {"client_id": "planner", "client_secret": SECRETS["planner"]}
+    refused(sts.http.post("/token", params=secret, data=given), "invalid_client", 401)
+    refused(sts.http.post("/token", params=given, auth=_planner(), headers=FORM), "invalid_request")
+
+
+def test_unknown_parameters_are_ignored(sts: Running) -> None:
+    """§3.2: a parameter that isn't recognised changes nothing."""
+    assert sts.exchange(something="else").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        ("application/x-www-form-urlencoded", 200),
+        ("Application/X-WWW-Form-URLEncoded; charset=UTF-8", 200),
+        ("application/x-www-form-urlencoded; charset=utf-16", 400),
+        ("application/json", 400),
+        ("text/plain", 400),
+        ("multipart/form-data; boundary=x", 400),
+        ("", 400),
+    ],
+)
+def test_the_body_must_be_a_form_in_utf_8(sts: Running, kind: str, status: int) -> None:
+    """RFC 8693 §2.1, RFC 6749 appendix B: another content type is `invalid_request`."""
+    body = urlencode(form(subject_token=sts.token())).encode()
+    response = sts.http.post("/token", content=body, auth=_planner(), headers={"Content-Type": kind})
+    assert response.status_code == status, response.text
+
+
+@pytest.mark.parametrize("body", [b"%", b"a=%zz", b"a=%ff", b"a\xff=b", b"a&b", b"&".join([b"a=b"] * 101), b"a=\x00"])
+def test_a_malformed_form_is_an_invalid_request(sts: Running, body: bytes) -> None:
+    """A form with broken encoding, bytes that aren't UTF-8, or too many parameters is `invalid_request`."""
+    refused(sts.http.post("/token", content=body, auth=_planner(), headers=FORM), "invalid_request")
+
+
+def test_a_coded_body_is_an_invalid_request(sts: Running) -> None:
+    """A compressed body isn't unpacked."""
+    headers = {**FORM, "Content-Encoding": "gzip"}
+    refused(sts.http.post("/token", content=b"a=b", auth=_planner(), headers=headers), "invalid_request")
+
+
+def test_a_body_that_is_too_large_is_not_read(sts: Running) -> None:
+    """A body over the cap is 413, announced or sent in pieces, while one just below is read."""
+    filler = {"filler": "x" * (MAX_BODY - 4000)}
+    assert sts.exchange(**filler).status_code == 200
+    refused(sts.http.post("/token", content=b"a" * (MAX_BODY + 1), headers=FORM), "invalid_request", 413)
+    pieces = (b"a" * 4096 for _ in range(100))
+    refused(sts.http.post("/token", content=pieces, headers=FORM), "invalid_request", 413)
+
+
+def test_a_client_that_leaves_leaves_the_service_running(sts: Running) -> None:
+    """A connection that ends amid the body gets no answer, and the next request is served."""
+    address = urlsplit(sts.url)
+    for sent in (b"", b"grant_type"):
+        with socket.create_connection((address.hostname, address.port)) as connection:
+            head = "POST /token HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+            connection.sendall(f"{head}Content-Length: 100\r\n\r\n".encode() + sent)
+    assert sts.exchange().status_code == 200
+
+
+def test_the_answer_never_says_the_reason(sts: Running) -> None:
+    """Requests that fail for different reasons of one code get the same bytes."""
+    tokens = ["x.y.z", sts.token(exp=1), sts.token(iss="https://other.example"), sts.token(aud="x", client_id="x")]
+    assert len({sts.exchange(subject_token=token).content for token in tokens}) == 1
+    unknown = sts.http.post("/token", data=form(), auth=("nobody", "x" * 30))
+    wrong = sts.http.post("/token", data=form(), auth=("planner", "x" * 30))
+    assert (unknown.content, unknown.headers["www-authenticate"]) == (wrong.content, wrong.headers["www-authenticate"])
+
+
+def test_every_description_keeps_to_the_characters_of_the_rfc() -> None:
+    """§5.2: `error_description` has printable ASCII without quotes and backslashes."""
+    for text in answers.DESCRIPTIONS.values():
+        assert all(" " <= letter <= "~" and letter not in '"\\' for letter in text)
+
+
+def test_an_error_that_is_not_known_says_nothing() -> None:
+    """A code or status outside of the table is answered as `server_error`."""
+    for refusal in (ExchangeRefused("secret_code", "x"), ExchangeRefused("invalid_request", "x", status=200)):
+        assert answers.error(refusal).status == 500
+        assert json.loads(answers.error(refusal).body)["error"] == "server_error"
+
+
+def test_a_refusal_is_recorded_with_its_reason(sts: Running) -> None:
+    """What the answer keeps back is in the decision's record: also for a client that isn't known."""
+    sts.sink.clear()
+    sts.exchange(scope="admin")
+    sts.http.post("/token", data=form(subject_token=sts.token()), auth=("planner", "x" * 30))
+    assert len(sts.sink.decisions) == 2
+    assert sts.exchange().status_code == 200
+    assert len(sts.sink.decisions) == 3
+
+
+def test_no_secret_reaches_a_record_or_a_log(sts: Running, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither records nor logs hold a client's secret or a token, whether granted or refused."""
+    caplog.set_level(0)
+    token = sts.token()
+    granted = sts.exchange(subject_token=token).json()["access_token"]
+    sts.exchange(subject_token=token, scope="admin")
+    sts.http.post("/token", data={**form(subject_token=token), "client_secret": SECRETS["planner"], "client_id": "x"})
+    shown = repr(sts.sink.records) + caplog.text + repr([record.__dict__ for record in caplog.records])
+    for secret in (SECRETS["planner"], token, granted, token.rpartition(".")[2]):
+        assert secret not in shown
+
+
+# ---- RFC 7662
+
+
+def test_a_resource_server_is_told_what_its_token_says(sts: Running) -> None:
+    """§2.2, RFC 8693 §4.1: an active token's claims come back, `act` with them; nobody stores the answer."""
+    act = {"sub": "planner", "iss": sts.url, "sub_profile": "ai_agent"}
+    token = sts.token(aud=[PAYMENTS], act=act, scope="pay.small", may_act={"sub": "x", "iss": sts.url})
+    response = sts.post("/introspect", "payments", token=token, token_type_hint="access_token")
+    body = response.json()
+    assert response.headers["cache-control"] == "no-store"
+    assert body["active"] is True
+    assert (body["act"], body["sub"], body["scope"], body["token_type"]) == (act, "ana", "pay.small", "Bearer")
+    assert body["may_act"] == {"sub": "x", "iss": sts.url}
+    assert {"iss", "aud", "client_id", "exp", "iat", "jti"} <= body.keys()
+
+
+def test_anything_else_is_not_active(sts: Running) -> None:
+    """§2.2, §4: a token for another audience, expired, forged, of another kind or unknown is just `active: false`."""
+    good: dict[str, Any] = {"aud": "payments"}
+    tokens = [
+        sts.token(aud="worker"),
+        sts.token(**good, exp=1),
+        sts.token(**good, iss="https://other.example"),
+        sts.token(**good, typ="JWT"),
+        sts.token(**good, key=SigningKey.generate("ES256", key_id="service-key")),
+        "unknown",
+    ]
+    for token in tokens:
+        response = sts.post("/introspect", "payments", token=token)
+        assert (response.status_code, response.json()) == (200, {"active": False})
+    assert sts.post("/introspect", "payments", token=sts.token(**good)).json()["active"] is True
+    assert sts.post("/introspect", "plain", token=sts.token(**good)).json() == {"active": False}
+
+
+def test_only_who_authenticates_may_ask_about_tokens(sts: Running) -> None:
+    """§2.1, §2.3: without credentials 401; a public client, no token, or two of them are refused."""
+    token = sts.token(aud="payments")
+    refused(sts.post("/introspect", None, token=token), "invalid_client", 401)
+    refused(sts.post("/introspect", None, token=token, client_id="browser"), "unauthorized_client")
+    refused(sts.post("/introspect", "payments"), "invalid_request")
+    refused(sts.post("/introspect", "payments", token=[token, token]), "invalid_request")
+    assert sts.http.get("/introspect", params={"token": token}).status_code == 405
+
+
+# ---- RFC 7009
+
+
+def test_a_client_revokes_its_own_token(sts: Running) -> None:
+    """§2.1, §2.2: 200 with nothing in it; the token isn't active from then on, nor exchanged; twice is fine."""
+    token = sts.token(aud=["planner", "payments"])
+    assert sts.post("/introspect", "payments", token=token).json()["active"] is True
+    for _ in range(2):
+        response = sts.post("/revoke", "planner", token=token, token_type_hint="access_token")
+        assert (response.status_code, response.content) == (200, b"")
+    assert sts.post("/introspect", "payments", token=token).json() == {"active": False}
+    refused(sts.exchange(subject_token=token), "invalid_request")
+
+
+def test_revoking_a_token_revokes_what_was_exchanged_from_it(sts: Running) -> None:
+    """Lineage: what descends from a revoked token, two exchanges on, isn't active any more."""
+    token = sts.token()
+    first = sts.exchange(subject_token=token).json()["access_token"]
+    second = sts.exchange("worker", subject_token=first, audience="payments", scope="pay.small").json()["access_token"]
+    assert sts.post("/introspect", "payments", token=second).json()["active"] is True
+    assert sts.post("/revoke", token=token).status_code == 200
+    assert sts.post("/introspect", "payments", token=second).json() == {"active": False}
+    assert sts.post("/introspect", "worker", token=first).json() == {"active": False}
+
+
+@pytest.mark.parametrize("token", ["unknown", "x.y.z", ""])
+def test_an_unknown_token_is_no_error(sts: Running, token: str) -> None:
+    """§2.2: what isn't a token of ours is answered with 200; only a missing one is an error."""
+    response = sts.post("/revoke", token=token)
+    if token:
+        assert response.status_code == 200
+    else:
+        refused(response, "invalid_request")
+
+
+def test_another_clients_token_is_not_revoked(sts: Running) -> None:
+    """§2.1: the request is refused, and the token stands; `may_revoke` can say otherwise, and failing means no."""
+    token = sts.token(aud="payments")
+    refused(sts.post("/revoke", "worker", token=token), "unauthorized_client")
+    assert sts.post("/introspect", "payments", token=token).json()["active"] is True
+    refused(sts.post("/revoke", None, token=token), "invalid_client", 401)
+    refused(sts.post("/revoke", None, token=token, client_id="browser"), "unauthorized_client")
+
+
+def test_a_policy_may_let_others_revoke(sts: Running) -> None:
+    """`may_revoke` decides who may take a token back; one that raises is `server_error`, and nothing is revoked."""
+    token, auth = sts.token(aud="payments"), {"client_id": "worker", "client_secret": SECRETS["worker"]}
+    body, headers = [*auth.items(), ("token", token)], FORM.items()
+
+    def raising(*_: object) -> bool:
+        raise RuntimeError
+
+    failing = TokenEndpoint(sts.service, may_revoke=raising)
+    assert failing.revoke("POST", headers, body).status == 500
+    assert sts.post("/introspect", "payments", token=token).json()["active"] is True
+    open_to_all = TokenEndpoint(sts.service, may_revoke=lambda *_: True)
+    assert open_to_all.revoke("POST", headers, body).status == 200
+    assert sts.post("/introspect", "payments", token=token).json() == {"active": False}
+
+
+def test_what_can_not_be_revoked_now_may_be_tried_again(sts: Running) -> None:
+    """§2.2.1: where the store fails the answer is 503 with `Retry-After`, and the token stands."""
+
+    def failing(_: object) -> None:
+        raise OSError
+
+    auth = {"client_id": "planner", "client_secret": SECRETS["planner"]}
+    body = [*auth.items(), ("token", sts.token())]
+    found = TokenEndpoint(sts.service, revoke=failing).revoke("POST", FORM.items(), body)
+    assert (found.status, found.header("Retry-After")) == (503, "1")
+    assert json.loads(found.body)["error"] == "temporarily_unavailable"
+
+
+# ---- RFC 8414 and the keys
+
+
+def test_the_metadata_says_where_the_service_is(sts: Running) -> None:
+    """§2, §3: the issuer is the very one, every address is below it, and each method that is there is named."""
+    response = sts.http.get("/.well-known/oauth-authorization-server")
+    assert (response.status_code, response.headers["content-type"]) == (200, "application/json")
+    found = response.json()
+    assert found["issuer"] == sts.url
+    for name, path in [("token", "token"), ("introspection", "introspect"), ("revocation", "revoke")]:
+        assert found[f"{name}_endpoint"] == f"{sts.url}/{path}"
+        methods = ["client_secret_basic", "client_secret_post", "private_key_jwt"]
+        assert found[f"{name}_endpoint_auth_methods_supported"] == methods
+        assert "ES256" in found[f"{name}_endpoint_auth_signing_alg_values_supported"]
+    assert found["jwks_uri"] == f"{sts.url}/jwks"
+    assert found["grant_types_supported"] == [TOKEN_EXCHANGE]
+    assert found["response_types_supported"] == []
+    assert {"ES256", "Ed25519"} <= set(found["dpop_signing_alg_values_supported"])
+    assert "none" not in json.dumps(found)
+    assert not [name for name, value in found.items() if value in ([], None) and name != "response_types_supported"]
+
+
+def test_what_is_not_there_is_not_in_the_metadata() -> None:
+    """§2, §3.2: without DPoP, keys of clients or revocation there is no word of them, and no `/revoke`."""
+    service, _ = make("https://sts.example/tenant", dpop=None, revoked=None)
+    endpoint = TokenEndpoint(service, mutual_tls=True)
+    found = endpoint.metadata()
+    body = urlencode({"token": "x", "client_id": "planner", "client_secret": SECRETS["planner"]}).encode()
+    assert b"unsupported_token_type" in endpoint.revoke("POST", FORM.items(), body).body
+    assert not [name for name in found if "dpop" in name or "revocation" in name]
+    assert found["token_endpoint"] == "https://sts.example/tenant/token"
+    assert found["tls_client_certificate_bound_access_tokens"] is True
+
+
+def test_the_metadata_is_found_where_the_issuers_path_puts_it() -> None:
+    """§3.1: for an issuer with a path, the well-known part comes between host and path."""
+    service, _ = make("https://sts.example/tenant")
+    app = httpx.ASGITransport(TokenApp(TokenEndpoint(service)))
+    import asyncio
+
+    async def asked() -> list[int]:
+        async with httpx.AsyncClient(transport=app, base_url="https://sts.example") as http:
+            paths = ["/.well-known/oauth-authorization-server/tenant", "/.well-known/oauth-authorization-server/other"]
+            return [(await http.get(path)).status_code for path in paths]
+
+    assert asyncio.run(asked()) == [200, 404]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://sts.example",
+        "https://sts.example?x=1",
+        "https://sts.example?",
+        "https://sts.example#x",
+        "https://u@sts.example",
+        "sts",
+        "https://",
+        "https://sts.example:x",
+        "file:///sts",
+        "https://st\u00e4.example",
+    ],
+)
+def test_an_address_must_be_https_without_query_or_fragment(address: str) -> None:
+    """§2: issuer and endpoints are https URLs without query and fragment; http is for loopback only."""
+    service, _ = make("http://127.0.0.1:8000")
+    found = TokenEndpoint(service, base="https://sts.example/base/").metadata()
+    assert found["jwks_uri"] == "https://sts.example/base/jwks"
+    with pytest.raises(InvalidArgument):
+        TokenEndpoint(service, base=address)
+    with pytest.raises(InvalidArgument):
+        TokenEndpoint(make(address)[0])
+
+
+def test_the_keys_are_public_and_may_be_kept_a_while(sts: Running) -> None:
+    """RFC 7517 §5: `/jwks` holds public members only, and says how long it may be cached."""
+    response = sts.http.get("/jwks")
+    assert response.headers["cache-control"] == "public, max-age=300"
+    (key,) = response.json()["keys"]
+    assert (key["kid"], key["alg"], key["use"]) == ("service-key", "ES256", "sig")
+    assert not {"d", "p", "q", "k"} & key.keys()
+
+
+# ---- HTTP itself
+
+
+def test_head_and_options_are_sane(sts: Running) -> None:
+    """RFC 9110 §9.3.2, §9.3.7: HEAD is GET without the body, OPTIONS says what is allowed, and paths are exact."""
+    got, head = sts.http.get("/jwks"), sts.http.head("/jwks")
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == str(len(got.content))
+    assert sts.http.options("/jwks").headers["allow"] == "GET, HEAD, OPTIONS"
+    assert sts.http.options("/token").headers["allow"] == "POST, OPTIONS"
+    assert sts.http.options("/token").status_code == 204
+    assert sts.http.post("/jwks").status_code == 405
+    for path in ("/", "/token/", "/TOKEN", "/tokens", "/../token%00"):
+        assert sts.http.get(path).status_code == 404
+
+
+def test_one_connection_serves_many_requests(sts: Running) -> None:
+    """A refused request leaves the connection usable, so that nothing of one request is read as the next."""
+    address = urlsplit(sts.url)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=10)
+    for _ in range(3):
+        connection.request("POST", "/token", body="a=b", headers=FORM)
+        response = connection.getresponse()
+        assert response.status == 401
+        response.read()
+    connection.close()
+
+
+def test_the_loop_is_not_blocked_by_exchanges(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While an exchange waits for something slow, other requests are answered."""
+    import threading
+
+    with running() as sts:
+        started, go_on = threading.Event(), threading.Event()
+        exchange = sts.service.exchange
+
+        def slow(*given: Any, **more: Any) -> Any:
+            started.set()
+            assert go_on.wait(10)
+            return exchange(*given, **more)
+
+        monkeypatch.setattr(sts.service, "exchange", slow)
+        answered: list[int] = []
+        token = sts.token()
+        asking = threading.Thread(target=lambda: answered.append(_own_exchange(sts, token)))
+        asking.start()
+        assert started.wait(10)
+        assert sts.http.get("/jwks").status_code == 200
+        assert not answered
+        go_on.set()
+        asking.join(10)
+        assert answered == [200]
+
+
+def _own_exchange(sts: Running, token: str) -> int:
+    with httpx.Client(base_url=sts.url, trust_env=False) as client:
+        return client.post("/token", data=form(subject_token=token), auth=_planner()).status_code
