@@ -12,6 +12,7 @@ from attrs import field, frozen
 from agentauthz.errors import InvalidArgument, TokenError
 from agentauthz.keys.jwk import KeySet
 from agentauthz.tokens import jws
+from agentauthz.tokens.issuers import MAX_LEEWAY
 from agentauthz.tokens.once import Once
 from agentauthz.tokens.strict import Json
 
@@ -37,7 +38,7 @@ class AssertionRules:
     `once` remembers each assertion until it expires, over all processes that share the service.
 
     Raises:
-        InvalidArgument: no audience.
+        InvalidArgument: no audience, a lifetime that isn't from a second to a day, or a leeway above two minutes.
     """
 
     audiences: frozenset[str] = field(converter=_names)
@@ -45,6 +46,12 @@ class AssertionRules:
     algorithms: Collection[str] = jws.DEFAULT_ALGORITHMS
     max_lifetime: dt.timedelta = dt.timedelta(minutes=5)
     leeway: dt.timedelta = dt.timedelta(seconds=30)
+
+    def __attrs_post_init__(self) -> None:
+        if not dt.timedelta(seconds=1) <= self.max_lifetime <= dt.timedelta(days=1):
+            raise InvalidArgument("max_lifetime", "must be from a second to a day: minutes are usual")
+        if not dt.timedelta(0) <= self.leeway <= MAX_LEEWAY:
+            raise InvalidArgument("leeway", "must be at most two minutes")
 
     def named(self, assertion: str) -> str:
         """Return the client that an assertion, not verified yet, says that it is of.
