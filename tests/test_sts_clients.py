@@ -135,6 +135,7 @@ def test_names_and_secrets_of_any_text_arrive_form_encoded(name: str, secret: st
         [("Authorization", "Basic")],
         [("Authorization", "Basic !!!!")],
         [("Authorization", f"Bearer {SECRET}")],
+        [("Authorization", basic("planner", SECRET)[0][1].replace("Basic", "Bearer"))],
         [("Authorization", f"planner:{SECRET}")],
         raw_basic(f"planner{SECRET}".encode()),
         raw_basic(f"planner:{SECRET}%2".encode()),

@@ -262,7 +262,7 @@ class Clients:
             client = self._look_up(client_id)
             if client is None or client.keys is None or given.client_id not in (None, client_id):
                 raise _unknown("client_assertion")
-            use_up = self.assertions.check(given.proof, client_id, client.keys, self.clock())
+            use_up = self.assertions.check(given.proof, client.keys, self.clock())
         except TokenError as error:
             raise _unknown(f"client_assertion_{error.reason}") from None
         try:

@@ -21,7 +21,7 @@ from agentauthz.tokens.verified import TokenKind, VerifiedToken
 MayRevoke: TypeAlias = Callable[[Client, VerifiedToken], bool]
 Revoke: TypeAlias = Callable[[VerifiedToken], None]
 
-_KINDS: Final[tuple[TokenKind, ...]] = ("access", "txn", "id-jag")  # what a token service issues
+_KINDS: Final[tuple[TokenKind, ...]] = ("access", "jwt", "txn", "id-jag")  # what a token service issues
 _LIMITS: Final = TokenLimits(act=ActLimits(MAX_DEPTH))  # whatever was issued here
 # RFC 7662 §2.2, RFC 8693 §4.1 and §4.4, RFC 7800 §3, RFC 9396 §9.2: what is told of a token
 _TOLD: Final = (
