@@ -1,0 +1,383 @@
+"""Test sessions that rest on a verified token: its chain, its scopes, its end, its revocation, and the next hop."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from agentauthz import Authorizer, Basis, Denied, InvalidArgument, Outcome, PolicySet, Principal, Request, Stopped
+from agentauthz.decision import Reason
+from agentauthz.errors import SessionError, WideningError
+from agentauthz.guard import authorize
+from agentauthz.principals import Chain, Delegation
+from agentauthz.records import MemorySink
+from agentauthz.request import SessionFacts
+from agentauthz.tokens.claims import act_claim, chain_from_claims
+from agentauthz.tokens.client import TokenExchangeClient
+from agentauthz.tokens.client_auth import ClientSecretBasic
+from agentauthz.tokens.next_hop import next_hop_request
+from agentauthz.tokens.transport import HttpRequest, HttpResponse
+from agentauthz.tokens.verified import VerifiedToken
+from tests.issuing import ACT, GONE, ISSUER, token, trusted, validator
+from tests.support import NOON, Clock
+
+POLICY = """
+permit payments on payments.* when subject == user("maria", issuer: "https://issuer.example")
+permit stars on star.* when actor is agent
+permit exchanging on token.exchange when "payments" in args.audience
+"""
+WORKER = Principal.agent("worker", issuer=ISSUER)
+HELPER = Principal.agent("helper", issuer=ISSUER)
+
+
+class Service:
+    """Be a service with a clock of its own, that decides calls made with tokens."""
+
+    def __init__(self, **options: Any) -> None:
+        self.clock = Clock()
+        self.sink = MemorySink()
+        self.validator = validator(clock=self.clock, **options)
+        self.authorizer = Authorizer(PolicySet.parse(POLICY), sinks=[self.sink], clock=self.clock)
+
+    def verified(self, **changes: Any) -> VerifiedToken:
+        return self.validator.verify(token(**{"act": ACT, **changes}))
+
+    def session(self, **changes: Any) -> Any:
+        return self.authorizer.session(token=self.verified(**changes))
+
+
+def reason(call: Callable[[], object]) -> tuple[str, Basis]:
+    """Return the code and the basis of a call that is denied."""
+    with pytest.raises(Denied) as caught:
+        call()
+    assert caught.value.decision is not None
+    return caught.value.decision.reasons[0].code, caught.value.decision.basis
+
+
+def test_session_has_the_tokens_chain() -> None:
+    """A session of a token is its subject's, through all its actors, and records show each of them."""
+    service = Service()
+    with service.session() as session:
+        session.authorize("payments.read")
+    assert [str(party) for party in (session.subject, *(hop.to for hop in session.chain.delegations))] == [
+        'user("maria", issuer: "https://issuer.example")',
+        'agent("planner", issuer: "https://issuer.example")',
+        'agent("worker", issuer: "https://issuer.example")',
+    ]
+    record = service.sink.decisions[0]
+    assert [actor.sub for actor in record.actors] == ["maria", "planner", "worker"]
+    assert [hop.via for hop in record.chain] == ["token", "token"]
+
+
+@pytest.mark.parametrize("act", [ACT, GONE], ids=["delegated", "the subject's own"])
+def test_scopes_are_the_ceiling(act: Any) -> None:
+    """What no scope names is denied for want of authority, whatever the policies permit; what one names is decided."""
+    session = Service().session(act=act)
+    assert session.decide("payments.read").allowed
+    assert reason(lambda: session.authorize("payments.delete")) == ("action_not_covered", Basis.AUTHORITY)
+
+
+@pytest.mark.parametrize("act", [ACT, GONE], ids=["delegated", "the subject's own"])
+@pytest.mark.parametrize("scope", ["*", "payments.*", GONE])
+def test_star_in_a_scope_is_a_character(scope: Any, act: Any) -> None:
+    """A `*` in a scope grants nothing, nor does a token without scopes; and nothing can be passed on."""
+    session = Service().session(scope=scope, act=act)
+    assert reason(lambda: session.authorize("payments.read")) == ("action_not_covered", Basis.AUTHORITY)
+    with pytest.raises(WideningError):
+        session.delegate(HELPER)
+
+
+def test_mapper_says_what_scopes_permit() -> None:
+    """Where names differ, the issuer's mapper gives the action patterns of a scope."""
+    service = Service()
+    service.validator = validator(trusted(actions=lambda scope: ["payments.*"] if scope == "pay" else []))
+    session = service.session(scope="pay")
+    assert session.decide("payments.delete").allowed
+    assert not service.session(scope="other").decide("payments.delete").allowed
+
+
+def test_session_ends_with_its_token() -> None:
+    """When the token has expired, the session has; an earlier end may be asked for, a later one is not had."""
+    service = Service()
+    session, shorter = service.session(), service.authorizer.session(token=service.verified(), expires="1m")
+    longer = service.authorizer.session(token=service.verified(), expires="9h")
+    assert session.expires == longer.expires == NOON + dt.timedelta(seconds=300)
+    service.clock.forward(seconds=60)
+    assert reason(lambda: shorter.authorize("payments.read")) == ("expired", Basis.REVOKED)
+    session.authorize("payments.read")
+    service.clock.forward(seconds=240)
+    assert reason(lambda: session.authorize("payments.read")) == ("expired", Basis.REVOKED)
+
+
+def test_revocation_is_asked_at_each_decision() -> None:
+    """A token that is revoked while its session runs stops the next call, a delegate's too, and what is running."""
+    revoked: list[bool] = []
+    service = Service(revocation=lambda token: bool(revoked))
+    session = service.session()
+    with session, session.delegate(HELPER) as delegated:
+        session.authorize("payments.read")
+        delegated.authorize("payments.read")
+        revoked.append(True)
+        assert reason(lambda: session.authorize("payments.read")) == ("token_revoked", Basis.REVOKED)
+        assert reason(lambda: delegated.authorize("payments.read")) == ("token_revoked", Basis.REVOKED)
+        assert not session.preview("payments.read").allowed
+        with pytest.raises(Stopped, match="token"):
+            session.ensure_running()
+
+
+@pytest.mark.parametrize("answer", [None, "no", RuntimeError("canary")])
+def test_revocation_that_is_not_known_denies(answer: object) -> None:
+    """A hook that fails, or can't say, denies the call, with basis `error` or `revoked`, and shows nothing of why."""
+    answers: list[object] = [False]
+
+    def hook(_: VerifiedToken) -> Any:
+        if isinstance(answers[-1], Exception):
+            raise answers[-1]
+        return answers[-1]
+
+    session = Service(revocation=hook).session()
+    session.authorize("payments.read")
+    answers.append(answer)
+    with pytest.raises(Denied) as caught:
+        session.authorize("payments.read")
+    assert caught.value.decision is not None
+    assert caught.value.decision.basis in (Basis.ERROR, Basis.REVOKED)
+    assert "canary" not in str(caught.value)
+
+
+def test_decorated_tool_is_held_to_the_token() -> None:
+    """A guarded function called in a token's session is stopped by the scopes like an inline call."""
+
+    @authorize("payments.refund")
+    def refund(amount: int) -> int:
+        return amount
+
+    @authorize("payments.delete")
+    def delete() -> None:
+        raise AssertionError("must not run")
+
+    with Service().session():
+        assert refund(3) == 3
+        assert reason(delete) == ("action_not_covered", Basis.AUTHORITY)
+
+
+def test_earlier_actors_of_a_token_are_not_judged() -> None:
+    """A rule that forbids an inner actor doesn't count (RFC 8693 §4.1); one that forbids the current actor does."""
+    service = Service()
+    inner = 'forbid planner on payments.* when actor == agent("planner", issuer: "https://issuer.example")\n'
+    service.authorizer.replace(PolicySet.parse(POLICY + inner))
+    assert service.session().decide("payments.read").allowed
+    service.authorizer.replace(PolicySet.parse(POLICY + inner.replace("planner", "worker")))
+    assert service.session().decide("payments.read").basis is Basis.RULE
+
+
+def test_tokens_current_actor_is_judged_for_its_delegates() -> None:
+    """Who gets authority in process from the token's actor gets no more than that actor has."""
+    service = Service()
+    policy = POLICY + 'forbid no_worker on payments.* when actor == agent("worker", issuer: "https://issuer.example")\n'
+    with service.session() as session:
+        child = session.delegate(HELPER)
+        assert child.decide("payments.read").allowed
+        service.authorizer.replace(PolicySet.parse(policy))
+        assert child.decide("payments.read").outcome is Outcome.DENY
+
+
+@pytest.mark.parametrize("act", [ACT, GONE], ids=["delegated", "the subject's own"])
+def test_delegating_narrows_the_token(act: Any) -> None:
+    """In process a token's session passes on its scopes at most, and by default all of them."""
+    session = Service().session(act=act)
+    child = session.delegate(HELPER)
+    assert child.decide("payments.read").allowed
+    assert not child.decide("payments.delete").allowed
+    assert not session.delegate(HELPER, actions=["payments.read"]).decide("payments.refund").allowed
+    for wider in ("payments.delete", "payments.*", "*"):
+        with pytest.raises(WideningError):
+            session.delegate(HELPER, actions=[wider])
+
+
+def test_tokens_and_sessions_give_one_chain() -> None:
+    """The parties that `session.delegate` puts in a chain come back from a token that is made of it."""
+    maria = Principal.user("maria", issuer=ISSUER)
+    authorizer = Service().authorizer
+    with authorizer.session(subject=maria, actor=WORKER) as session:
+        chain = session.delegate(HELPER).chain
+    claim = act_claim(chain)
+    read = chain_from_claims({"act": claim}, subject=maria)
+    assert [hop.to for hop in read.delegations] == [hop.to for hop in chain.delegations] == [WORKER, HELPER]
+    assert read.subject == chain.subject
+
+
+@pytest.mark.parametrize("more", [{"subject": WORKER}, {"actor": WORKER}, {"chain": Chain(WORKER)}])
+def test_token_says_who_acts_alone(more: dict[str, Any]) -> None:
+    """Nobody else can be named beside a token."""
+    service = Service()
+    with pytest.raises(InvalidArgument, match="token"):
+        service.authorizer.session(token=service.verified(), **more)
+
+
+@pytest.mark.parametrize("given", ["eyJhbGciOiJub25lIn0.e30.", {"sub": "maria"}, object()])
+def test_only_a_verified_token_makes_a_session(given: Any) -> None:
+    """A token's text, its claims or anything else is refused, and isn't shown."""
+    with pytest.raises(InvalidArgument, match="must be a VerifiedToken") as caught:
+        Service().authorizer.session(token=given)
+    assert "eyJ" not in str(caught.value)
+
+
+def test_ceiling_of_facts_given_by_hand() -> None:
+    """A request with a session's facts is held to their ceiling, which doesn't stop the library's own actions."""
+    authorizer = Authorizer(PolicySet.parse("permit all on * when true\npermit own on token.exchange when true"))
+    facts = SessionFacts("s", NOON, ceiling=("docs.read",))
+    subject = Principal.user("maria")
+    assert authorizer.decide(Request("docs.read", subject=subject, session=facts, now=NOON)).allowed
+    assert authorizer.decide(Request("token.exchange", subject=subject, session=facts, now=NOON)).allowed
+    assert authorizer.decide(Request("docs.write", subject=subject, session=facts, now=NOON)).basis is Basis.AUTHORITY
+
+
+# ---- what a token service asks of the authorizer
+
+
+def test_chain_by_hand_counts_as_the_hosts_word_only_where_it_is() -> None:
+    """`decide` judges each agent of a chain; `decide_verified` only from the last hop that came by token."""
+    policy = POLICY + 'forbid p on payments.* when actor == agent("planner", issuer: "https://issuer.example")\n'
+    authorizer = Authorizer(PolicySet.parse(policy))
+    request = Request("payments.read", subject=Principal.user("maria", issuer=ISSUER), chain=Service().verified().chain)
+    assert not authorizer.decide(request).allowed
+    assert authorizer.decide_verified(request).allowed
+
+
+def test_refusal_is_recorded_without_asking_a_policy() -> None:
+    """`refuse` leaves a record with the reason and the parties, in observe mode too, and never allows."""
+    sink = MemorySink()
+    authorizer = Authorizer(
+        PolicySet.parse("permit all on * when true"), sinks=[sink], clock=Clock(), mode="observe",
+        observe_until=NOON + dt.timedelta(days=1),
+    )  # fmt: skip
+    request = Request("docs.read", subject=Principal.user("maria"), now=NOON)
+    decision = authorizer.refuse(request, Reason("stolen", "somebody else's token"))
+    assert (decision.outcome, decision.basis, decision.allowed) == (Outcome.DENY, Basis.AUTHORITY, False)
+    assert sink.decisions[0].reasons[0].code == "stolen"
+
+
+# ---- the next hop
+
+
+class Endpoint:
+    """Be a token endpoint's transport that keeps what it was asked, and answers with a token of its own."""
+
+    def __init__(self) -> None:
+        self.asked: list[bytes] = []
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        self.asked.append(request.body)
+        body = (
+            b'{"access_token":"next","issued_token_type":"urn:ietf:params:oauth:token-type:access_token",'
+            b'"token_type":"Bearer","expires_in":60,"scope":"payments.read"}'
+        )
+        return HttpResponse(200, (("Content-Type", "application/json"), ("Cache-Control", "no-store")), body)
+
+    async def aio(self, request: HttpRequest) -> HttpResponse:
+        return self(request)
+
+    def client(self) -> TokenExchangeClient:
+        auth = ClientSecretBasic("worker", "a-long-secret-of-the-worker")
+        return TokenExchangeClient("https://sts.example/token", auth, transport=self, async_transport=self.aio)
+
+
+def test_exchange_is_decided_recorded_and_sent() -> None:
+    """`session.exchange` asks with the session's token, under a policy here, and its record shows no token."""
+    service, endpoint = Service(), Endpoint()
+    with service.session() as session:
+        issued = session.exchange(endpoint.client(), audience=["payments"], scope=["payments.read"])
+    assert issued.access_token == "next"
+    assert b"scope=payments.read&" in endpoint.asked[0] + b"&"
+    decision, effect = service.sink.decisions[0], service.sink.effects[0]
+    assert (decision.action.name, decision.outcome, effect.status) == ("token.exchange", "allow", "done")
+    assert session.token.reveal().encode() not in decision.line()
+
+
+def test_exchange_from_a_coroutine() -> None:
+    """`aexchange` does the same."""
+    service, endpoint = Service(), Endpoint()
+
+    async def main() -> str:
+        async with service.session() as session:
+            found = await session.aexchange(endpoint.client(), audience=["payments"], scope=["payments.read"])
+        return str(found.access_token)
+
+    assert asyncio.run(main()) == "next"
+    assert [record.action.name for record in service.sink.decisions] == ["token.exchange"]
+
+
+def test_exchange_that_no_policy_permits_is_not_sent() -> None:
+    """Where the policies here deny the exchange, nothing leaves the process."""
+    endpoint = Endpoint()
+    session = Service().session()
+    code, basis = reason(lambda: session.exchange(endpoint.client(), audience=["elsewhere"]))
+    assert (code, basis) == ("not_permitted", Basis.DEFAULT)
+    assert endpoint.asked == []
+
+
+@pytest.mark.parametrize("stop", ["closed", "expired", "revoked"])
+def test_exchange_in_a_session_that_is_over_is_not_sent(stop: str) -> None:
+    """A session that was closed, has expired, or whose token was revoked passes nothing on."""
+    revoked: list[bool] = []
+    service, endpoint = Service(revocation=lambda token: bool(revoked)), Endpoint()
+    session = service.session()
+    if stop == "closed":
+        session.close()
+    elif stop == "expired":
+        service.clock.forward(hours=1)
+    else:
+        revoked.append(True)
+    with pytest.raises(Denied):
+        session.exchange(endpoint.client(), audience=["payments"])
+    assert endpoint.asked == []
+
+
+def test_exchange_asks_for_what_the_session_covers() -> None:
+    """Scopes that the session doesn't cover are refused here; left out, those that it covers are asked for."""
+    verified = Service().verified()
+    chain = verified.chain.extend(Delegation(HELPER, ["payments.read"]))
+    helper = Service().verified(sub="helper", sub_profile="ai_agent", act=GONE)
+    assert next_hop_request(verified, verified.chain).scope == ("payments.read", "payments.refund")
+    assert next_hop_request(verified, chain, actor_token=helper).scope == ("payments.read",)
+    for scope in (["payments.refund"], ["payments.*"], ["payments.read", "token.exchange"]):
+        with pytest.raises(WideningError):
+            next_hop_request(verified, chain, actor_token=helper, scope=scope)
+    with pytest.raises(WideningError):
+        next_hop_request(verified, verified.chain.extend(Delegation(HELPER, ["docs.*"])), actor_token=helper)
+    empty: list[str] = []
+    for bad in (empty, "payments.read"):
+        with pytest.raises(InvalidArgument, match="scope"):
+            next_hop_request(verified, verified.chain, scope=bad)
+
+
+def test_no_hop_is_lost_in_an_exchange() -> None:
+    """A delegation made in process is shown by its party's own token; without it, or with two, nothing is exchanged."""
+    service = Service()
+    verified = service.verified()
+    once = verified.chain.extend(Delegation(HELPER))
+    other = service.verified(sub="other", act=GONE)
+    foreign = Principal.agent("helper", issuer="https://elsewhere.example")
+    for chain, actor_token in (
+        (once, None),
+        (once, other),
+        (once.extend(Delegation(WORKER)), service.verified(sub="worker", act=GONE)),
+        (verified.chain.extend(Delegation(foreign)), service.verified(sub="helper", act=GONE)),
+    ):
+        with pytest.raises(SessionError):
+            next_hop_request(verified, chain, actor_token=actor_token)
+    assert (
+        next_hop_request(verified, once, actor_token=service.verified(sub="helper", act=GONE)).actor_token is not None
+    )
+
+
+def test_session_without_a_token_has_nothing_to_exchange() -> None:
+    """A session that rests on the host's word says what it lacks."""
+    session = Service().authorizer.session(subject=WORKER)
+    with pytest.raises(InvalidArgument, match="rests on no token"):
+        session.exchange(Endpoint().client(), audience=["payments"])
