@@ -186,11 +186,12 @@ PARTIES = [
     ),
 ]
 
+_NO_ACTS: list[Any] = ["worker", ["worker"], None, {}, 7, True, [ACT]]
+_NO_CNF: list[Any] = [{"kid": "x"}, {}, None, "x", {"jkt": "short"}, {"jkt": 7}, {"x5t#S256": "A" * 44}]
+_NO_DETAILS: list[Any] = [{"type": "t"}, [{}], [{"type": ""}], [{"type": 7}], ["t"], None, [{"type": "t"}, 7]]
+
 CHAINS = [
-    *(
-        Row(32, f"act {value!r}", partial(token, act=value), "act", partial(token, act=ACT))
-        for value in ("worker", ["worker"], None, {}, 7, True, [ACT])
-    ),
+    *(Row(32, f"act {value!r}", partial(token, act=value), "act", partial(token, act=ACT)) for value in _NO_ACTS),
     *(
         Row(33, f"act {value!r}", partial(token, act=value), "act", partial(token, act=ACT))
         for value in (
@@ -264,10 +265,7 @@ CHAINS = [
 ]
 
 OTHERS = [
-    *(
-        Row("RFC 7800 §3.1", f"cnf {value!r}", partial(token, cnf=value), "cnf")
-        for value in ({"kid": "x"}, {}, None, "x", {"jkt": "short"}, {"jkt": 7}, {"x5t#S256": "A" * 44})
-    ),
+    *(Row("RFC 7800 §3.1", f"cnf {value!r}", partial(token, cnf=value), "cnf") for value in _NO_CNF),
     *(
         Row(
             "RFC 9396 §2",
@@ -276,7 +274,7 @@ OTHERS = [
             "authorization_details",
             partial(token, authorization_details=[{"type": "payment", "actions": ["read"]}]),
         )
-        for value in ({"type": "payment"}, [{}], [{"type": ""}], [{"type": 7}], ["payment"], None, [{"type": "a"}, 7])
+        for value in _NO_DETAILS
     ),
 ]
 

@@ -94,7 +94,7 @@ class Validator:
     `clock` returns a datetime with a zone.
 
     Raises:
-        InvalidArgument: no issuer, or two of one name.
+        InvalidArgument: no issuer, two of one name, or introspection at one that isn't among them.
     """
 
     def __init__(
@@ -111,6 +111,8 @@ class Validator:
         clock: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
     ) -> None:
         self._issuers: Final = _by_name(issuers)
+        if introspection is not None and self._issuers.get(introspection.issuer.issuer) is not introspection.issuer:
+            raise InvalidArgument("introspection", "must ask one of the issuers: give it the same TrustedIssuer")
         self._limits: Final = limits
         self._replay: Final = replay
         self._revocation: Final = revocation
@@ -327,9 +329,9 @@ class Validator:
 
 def _by_name(issuers: Iterable[TrustedIssuer]) -> dict[str, TrustedIssuer]:
     given = list(issuers)
-    found = {issuer.issuer: issuer for issuer in given}
     if not given or any(type(issuer) is not TrustedIssuer for issuer in given):
         raise InvalidArgument("issuers", "must be at least one TrustedIssuer")
+    found = {issuer.issuer: issuer for issuer in given}
     if len(found) != len(given):
         raise InvalidArgument("issuers", "must each have a name of their own")
     return found
