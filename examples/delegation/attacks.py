@@ -1,4 +1,4 @@
-"""Attack the four services, with everything that whoever takes over an agent has: its keys, and the tokens it was given."""
+"""Attack the services with what whoever takes over agents has: their keys, and the tokens that they were given."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from typing import Final
 
 import httpx
 from serving import Json, call
-from world import LOGIN, TOKENS, World
+from world import LOGIN, TOKENS, World, tell_answer
 
 from agentauthz.errors import ExchangeDenied
-from agentauthz.keys.signing import SigningKey
-from agentauthz.tokens import jws
-from agentauthz.tokens.client import ExchangedToken
-from agentauthz.tokens.client_auth import PrivateKeyJwt
-from agentauthz.tokens.dpop import DpopKey
-from agentauthz.tokens.exchange import TokenExchangeRequest
-from agentauthz.tokens.types import ACCESS_TOKEN
+from agentauthz.tokens import (
+    ACCESS_TOKEN,
+    DpopKey,
+    ExchangedToken,
+    PrivateKeyJwt,
+    SigningKey,
+    TokenExchangeRequest,
+    jws,
+)
 
 BILL: Final[Json] = {"payee": "Mallory", "amount": 499}
 
@@ -75,19 +77,24 @@ class Attacker:
         self._ask("sub-agent", scope="payments.send payments.refund")
 
     def revoked_parent(self) -> None:
-        """The orchestrator takes back what it gave the sub-agent; what came from that is used all the same."""
-        fields = dict(PrivateKeyJwt("orchestrator", self.world.key("orchestrator"), audience=TOKENS).credentials().fields)
-        address = self.world.addresses["token-service"]
-        httpx.post(f"{address}/revoke", data={"token": self.work.access_token, **fields}, trust_env=False)
+        """The token that the orchestrator gave the sub-agent is revoked; what came from it is used all the same."""
+        self._revoke()
         self._ask("sub-agent")
         self._pay(self.payment, self.key)
 
+    def _revoke(self) -> None:
+        """Do what the orchestrator's owner does who notices (RFC 7009)."""
+        proof = PrivateKeyJwt("orchestrator", self.world.key("orchestrator"), audience=TOKENS).credentials().fields
+        form = {"token": self.work.access_token, **dict(proof)}
+        httpx.post(f"{self.world.addresses['token-service']}/revoke", data=form, timeout=30, trust_env=False)
+
     def _ask(self, name: str, scope: str = "payments.send", actor: str = "") -> None:
         try:
-            exchange(self.world, name, self.work.access_token, "payments", scope, self.key, actor)
+            token = exchange(self.world, name, self.work.access_token, "payments", scope, self.key, actor)
+            tell_answer("a token", repr(token))
         except ExchangeDenied as denied:
-            print(f"    answer: {denied.status} {denied.error}: {denied.description}", flush=True)
+            tell_answer(denied.status, f"{denied.error}: {denied.description}")
 
     def _pay(self, token: ExchangedToken, key: DpopKey | None = None) -> None:
         answer = call(self.world.addresses["payments"], token, BILL, key)
-        print(f"    answer: {answer.status_code} {answer.headers['WWW-Authenticate']} {answer.text}", flush=True)
+        tell_answer(answer.status_code, *answer.headers.get_list("WWW-Authenticate"), f"body {answer.text}")

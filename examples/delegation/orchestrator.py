@@ -7,10 +7,10 @@ from multiprocessing.synchronize import Barrier
 from typing import Any, Final
 
 from serving import Json, call, serve
-from world import World, begin
+from world import World
 
 from agentauthz import Session, authorize
-from agentauthz.tokens.validator import Validator
+from agentauthz.tokens import Validator
 
 NAME: Final = "orchestrator"
 INVOICES: Final[dict[str, Json]] = {"2031": {"payee": "Harbour Rentals", "amount": 420}}
@@ -33,5 +33,4 @@ def main(world: World, listener: socket.socket, ready: Barrier) -> None:
         answer: Json = call(world.addresses["sub-agent"], token, invoice).raise_for_status().json()
         return answer
 
-    begin(ready)
-    serve(world, NAME, "invoices.pay", listener, validator, world.authorizer(NAME), pay_invoice)
+    serve(world, NAME, "invoices.pay", listener, ready, validator, pay_invoice)

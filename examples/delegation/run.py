@@ -6,14 +6,15 @@ python run.py [--records DIR]
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
+import socket
 import tempfile
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import httpx
 import orchestrator
@@ -21,7 +22,11 @@ import payments
 import sub_agent
 import token_service
 from attacks import Attacker, login
-from world import World, begin, listen, set_up
+from world import World, begin, listen, set_up, tell_answer
+
+from agentauthz.records import DecisionRecord, read_record
+
+Service = Callable[[World, socket.socket, Barrier], None]
 
 SERVICES: Final = (token_service, payments, sub_agent, orchestrator)
 
@@ -33,9 +38,10 @@ def running(folder: Path, kept: Path | None) -> Iterator[World]:
     context = multiprocessing.get_context("spawn")
     ready = context.Barrier(len(SERVICES) + 1)
     listeners = {service.NAME: listen() for service in SERVICES}
-    world = World(folder, kept or folder / "records", {name: f"http://127.0.0.1:{one.getsockname()[1]}" for name, one in listeners.items()})
+    addresses = {name: f"http://127.0.0.1:{one.getsockname()[1]}" for name, one in listeners.items()}
+    world = World(folder, kept or folder / "records", addresses)
     processes = [
-        context.Process(target=service.main, args=(world, listeners[service.NAME], ready), daemon=True)
+        context.Process(target=run, args=(service.main, world, listeners[service.NAME], ready), daemon=True)
         for service in SERVICES
     ]
     try:
@@ -49,14 +55,24 @@ def running(folder: Path, kept: Path | None) -> Iterator[World]:
         for process in processes:
             process.terminate()
         for process in processes:
-            process.join()
+            process.join(10)
+            process.kill()
 
 
-def chain_of_last_payment(world: World) -> dict[str, Any]:
-    """Return what the payments service's record says of who took part."""
-    [file] = world.records("payments").iterdir()
-    record = json.loads(file.read_text(encoding="utf-8").splitlines()[0])
-    return {name: record[name] for name in ("outcome", "actors", "depth", "chain")}
+def run(main: Service, world: World, listener: socket.socket, ready: Barrier) -> None:
+    """Run a service in this process; the others don't wait for one that can't begin."""
+    try:
+        main(world, listener, ready)
+    except BaseException:
+        ready.abort()
+        raise
+
+
+def last_decision(world: World, name: str) -> DecisionRecord:
+    """Return what a service recorded last, from its file."""
+    *_, file = sorted(world.records(name).iterdir())
+    *_, record = (one for one in map(read_record, file.read_bytes().splitlines()) if isinstance(one, DecisionRecord))
+    return record
 
 
 def headline(text: str) -> None:
@@ -77,11 +93,16 @@ def story(world: World) -> None:
         timeout=30,
         trust_env=False,
     )
-    print(f"    answer: {answer.status_code} {answer.text}")
+    tell_answer(answer.status_code, answer.text)
+    answer.raise_for_status()
 
     headline("WHAT THE RECORD OF THE PAYMENTS SERVICE SAYS")
-    for name, value in chain_of_last_payment(world).items():
-        print(f"  {name:<8}", *(value if isinstance(value, list) else [value]), sep="\n    ")
+    record = last_decision(world, "payments")
+    for party in record.actors:
+        print(f"  {party.kind:<14} {party.sub}, by {party.iss}")
+    for hop in record.chain:
+        print(f"  passed on      to {hop.to}, verified by {hop.via}: {' '.join(hop.actions)}")
+    print(f"  {record.outcome:<14} {record.action.name} {record.action.args}, by rule {' '.join(record.rules)}")
 
     headline("SOMEBODY TAKES OVER BOTH AGENTS WHILE THEY WORK FOR ALICE")
     attacker = Attacker(world, alice)

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing.synchronize import Barrier
 from typing import Any, Final
 
 import httpx
-from world import World, tell_token
+from world import World, begin, tell_token
 
-from agentauthz import AgentAuthzError, Authorizer, Principal, Request, Session
+from agentauthz import AgentAuthzError, Principal, Request, Session
 from agentauthz.decision import Reason
 from agentauthz.errors import TokenError
-from agentauthz.tokens.client import ExchangedToken
-from agentauthz.tokens.dpop import DpopKey
-from agentauthz.tokens.resource_server import challenge
-from agentauthz.tokens.validator import Validator
+from agentauthz.tokens import DpopKey, ExchangedToken, Validator, challenge
 
 NOBODY: Final = Principal.service("nobody")  # in records: whoever came with a token that can't be relied on
 
@@ -26,9 +24,10 @@ Work = Callable[[Session, Json], Json]
 
 
 def serve(
-    world: World, name: str, action: str, listener: socket.socket, validator: Validator, decides: Authorizer, work: Work
+    world: World, name: str, action: str, listener: socket.socket, ready: Barrier, validator: Validator, work: Work
 ) -> None:
     """Answer `POST /` forever: 200 with what `work` returns, 401 for a bad token, 403 for what may not happen."""
+    authorizer = world.authorizer(name)
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -36,20 +35,20 @@ def serve(
             try:
                 token = validator.authenticate(self.headers.items(), method="POST", uri=world.addresses[name])
             except TokenError as error:  # the reason goes into the record, and no further
-                decides.refuse(Request(action, subject=NOBODY), Reason(error.reason, error.message))
+                authorizer.refuse(Request(action, subject=NOBODY), Reason(error.reason, error.message))
                 refusal = challenge(error, dpop_algorithms=["ES256"])
-                return self.answer(refusal.status, {}, dict(refusal.headers))
+                return self.answer(refusal.status, {}, refusal.headers)
             tell_token(name, token)
             try:
-                with decides.session(token=token) as session:
+                with authorizer.session(token=token) as session:
                     self.answer(200, work(session, body))
             except (AgentAuthzError, httpx.HTTPError):
                 self.answer(403, {"error": "access_denied"})
 
-        def answer(self, status: int, document: Json, headers: Mapping[str, str] | None = None) -> None:
+        def answer(self, status: int, document: Json, headers: Iterable[tuple[str, str]] = ()) -> None:
             content = json.dumps(document).encode()
             self.send_response(status)
-            for header, value in {**(headers or {}), "Content-Length": str(len(content))}.items():
+            for header, value in (*headers, ("Content-Length", str(len(content)))):
                 self.send_header(header, value)
             self.end_headers()
             self.wfile.write(content)
@@ -60,6 +59,7 @@ def serve(
     server = ThreadingHTTPServer(listener.getsockname(), Handler, bind_and_activate=False)
     server.socket.close()
     server.socket = listener
+    begin(ready)
     server.serve_forever()
 
 

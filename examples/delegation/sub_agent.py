@@ -7,12 +7,10 @@ from multiprocessing.synchronize import Barrier
 from typing import Final
 
 from serving import Json, call, serve
-from world import World, begin
+from world import World
 
 from agentauthz import Session
-from agentauthz.keys.signing import SigningKey
-from agentauthz.tokens.dpop import DpopKey
-from agentauthz.tokens.validator import Validator
+from agentauthz.tokens import DpopKey, SigningKey, Validator
 
 NAME: Final = "sub-agent"
 
@@ -28,5 +26,4 @@ def main(world: World, listener: socket.socket, ready: Barrier) -> None:
         answer: Json = call(world.addresses["payments"], token, body, key).raise_for_status().json()
         return answer
 
-    begin(ready)
-    serve(world, NAME, "invoices.pay", listener, validator, world.authorizer(NAME), pay)
+    serve(world, NAME, "invoices.pay", listener, ready, validator, pay)

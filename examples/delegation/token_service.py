@@ -11,20 +11,22 @@ from typing import Final
 import uvicorn
 from world import LOGIN, TOKENS, World, begin
 
-from agentauthz.keys.jwk import KeySet
-from agentauthz.keys.signing import KeyRing
 from agentauthz.sts.asgi import TokenApp
 from agentauthz.sts.assertions import AssertionRules
 from agentauthz.sts.ceilings import StsLimits, Target
 from agentauthz.sts.clients import Client, Clients
 from agentauthz.sts.endpoint import TokenEndpoint
 from agentauthz.sts.service import SecurityTokenService
-from agentauthz.tokens.dpop import DpopVerifier
-from agentauthz.tokens.issuers import TrustedIssuer
-from agentauthz.tokens.once import MemoryOnce
-from agentauthz.tokens.revocation import RevokedTokens
-from agentauthz.tokens.types import ACCESS_TOKEN
-from agentauthz.tokens.validator import Validator
+from agentauthz.tokens import (
+    ACCESS_TOKEN,
+    DpopVerifier,
+    KeyRing,
+    KeySet,
+    MemoryOnce,
+    RevokedTokens,
+    TrustedIssuer,
+    Validator,
+)
 
 NAME: Final = "token-service"
 PAYING: Final = ("payments.read", "payments.send", "payments.refund")

@@ -14,21 +14,26 @@ from pathlib import Path
 from typing import Final
 
 from agentauthz import Authorizer
-from agentauthz.keys.signing import KeyRing, SigningKey
-from agentauthz.records import DecisionRecord, FileSink
-from agentauthz.records.record import Record
-from agentauthz.tokens.client import TokenExchangeClient
-from agentauthz.tokens.client_auth import PrivateKeyJwt
-from agentauthz.tokens.dpop import DpopKey
-from agentauthz.tokens.issuers import TrustedIssuer
-from agentauthz.tokens.sources import FileKeys, HttpKeys
-from agentauthz.tokens.validator import Validator
-from agentauthz.tokens.verified import VerifiedToken
+from agentauthz.records import DecisionRecord, EffectRecord, FileSink
+from agentauthz.tokens import (
+    DpopKey,
+    FileKeys,
+    HttpKeys,
+    HttpxTransport,
+    KeyRing,
+    PrivateKeyJwt,
+    SigningKey,
+    TokenExchangeClient,
+    TrustedIssuer,
+    Validator,
+    VerifiedToken,
+)
 
 HERE: Final = Path(__file__).parent
 LOGIN: Final = "https://login.example"  # where people and agents log in
 TOKENS: Final = "https://tokens.example"  # the token service as tokens name it, wherever it listens
-MAX_SECONDS: Final = 120  # a process ends by itself, even where nobody is left to end it
+MAX_SECONDS: Final = 240  # a process ends by itself, even where nobody is left to end it
+HTTP: Final = HttpxTransport(timeout=30, loopback_http=True)  # patient, for machines that are busy
 
 
 def set_up(folder: Path) -> None:
@@ -72,14 +77,15 @@ class World:
 
     def token_service(self, *audiences: str) -> TrustedIssuer:
         """Return trust in the token service's tokens for `audiences`."""
-        keys = HttpKeys(f"{self.addresses['token-service']}/jwks", loopback_http=True)
-        return TrustedIssuer(TOKENS, keys, audiences)
+        url = f"{self.addresses['token-service']}/jwks"
+        return TrustedIssuer(TOKENS, HttpKeys(url, transport=HTTP, timeout=30, loopback_http=True), audiences)
 
     def token_client(self, name: str, dpop: DpopKey | None = None) -> TokenExchangeClient:
         """Return what asks the token service as `name`, and holds its answers to what was asked."""
         return TokenExchangeClient(
             f"{self.addresses['token-service']}/token",
             PrivateKeyJwt(name, self.key(name), audience=TOKENS),
+            transport=HTTP,
             dpop=dpop,
             verify_with=Validator([self.token_service()]),
             loopback_http=True,
@@ -117,6 +123,11 @@ def tell(name: str, *lines: str) -> None:
     print(f"  {name:<14} {first}", *(f"{'':<16} {line}" for line in others), sep="\n", flush=True)
 
 
+def tell_answer(status: object, *texts: str) -> None:
+    """Print what came back over HTTP."""
+    print(f"{'':<16} ANSWER {status}", *(f"{'':<16} {text}" for text in texts), sep="\n", flush=True)
+
+
 def tell_token(name: str, token: VerifiedToken) -> None:
     """Print what a service learns from a token."""
     parties = [token.subject.id, *(hop.to.id for hop in token.chain.delegations)]
@@ -135,8 +146,8 @@ class Story:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def append(self, line: bytes, record: Record) -> None:
-        """Print a decision."""
+    def append(self, line: bytes, record: DecisionRecord | EffectRecord) -> None:
+        """Print a decision; how the call ended is for the file alone."""
         if isinstance(record, DecisionRecord):
             [reason, *_] = record.reasons
             parties = " -> ".join(actor.sub for actor in record.actors)
