@@ -32,7 +32,7 @@ import pathlib
 import uuid
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Final, TypeAlias, cast, final
+from typing import Any, Final, TypeAlias, cast, final
 
 from agentauthz.principals import Principal
 from agentauthz.values import ABSENT, INVALID, MAX_NESTING, MAX_TOTAL, Sentinel, Unordered, freeze
@@ -69,31 +69,28 @@ def plain(value: object) -> str | None:
     return writer(value) if (writer := _PLAIN.get(type(value))) is not None else None
 
 
-def _plain_text(value: object) -> str | None:
-    text = cast(str, value)
+def _plain_text(text: Any) -> str | None:
     return quote(text) if len(text) <= _SHORT and text.isascii() else None
 
 
-def _plain_integer(value: object) -> str | None:
-    number = cast(int, value)
+def _plain_integer(number: Any) -> str | None:
     return repr(number) if -_SAFE <= number <= _SAFE else None
 
 
-def _plain_decimal(value: object) -> str | None:
-    text = _short_decimal(cast(Decimal, value))
+def _plain_decimal(value: Any) -> str | None:
+    text = _short_decimal(value)
     return None if text is None else f'{{"$d":"{text}"}}'
 
 
-def _plain_principal(value: object) -> str | None:
-    who = cast(Principal, value)
+def _plain_principal(who: Any) -> str | None:
     own, issuer = who.id, who.issuer or ""
     if len(own) > _SHORT or len(issuer) > _SHORT or not (own + issuer).isascii():
         return None
     return f'{{"$p":["{who.kind}",{quote(own)}' + (f",{quote(issuer)}]}}" if issuer else "]}")
 
 
-def _plain_list(value: object) -> str | None:
-    items = tuple(cast("tuple[object, ...]", value))
+def _plain_list(value: Any) -> str | None:
+    items = tuple(value)
     if len(items) > _FEW:
         return None
     texts = []

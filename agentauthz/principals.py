@@ -174,6 +174,11 @@ class Delegation:
         if self.via not in ("host", "session", "token"):
             raise InvalidArgument("via", "must be host, session or token")
 
+    @property
+    def narrows(self) -> bool:
+        """Say whether this hop passes on less than everything: then a decision must look at what it covers."""
+        return self.expires is not None or self.purpose is not None or "*" not in self.actions
+
     def covers(self, action: str) -> bool:
         """Say whether this hop passed on the authority for `action`; the library's own actions always are."""
         return covered(self.actions, action)
@@ -226,6 +231,9 @@ class Chain:
 
     subject: Principal
     delegations: tuple[Delegation, ...] = field(default=(), converter=_hops)
+    actor: Principal = field(init=False, eq=False, repr=False)  # who makes the call: the last receiver, or the subject
+    narrows: bool = field(init=False, eq=False, repr=False)  # some hop passes on less than everything
+    alone: bool = field(init=False, eq=False, repr=False)  # no agent passed authority on: only the actor is judged
     # as records write it, kept by the first one: a session's calls share their chain
     _written: str | None = field(default=None, init=False, eq=False, repr=False)
 
@@ -236,11 +244,9 @@ class Chain:
             raise InvalidArgument("delegations", "must hold Delegation objects only")
         if len(self.delegations) > MAX_DEPTH:
             raise InvalidArgument("delegations", f"must be at most {MAX_DEPTH} hops, not {len(self.delegations)}")
-
-    @property
-    def actor(self) -> Principal:
-        """Return who makes the call: the last hop's receiver, or the subject."""
-        return self.delegations[-1].to if self.delegations else self.subject
+        object.__setattr__(self, "actor", self.delegations[-1].to if self.delegations else self.subject)
+        object.__setattr__(self, "narrows", any(hop.narrows for hop in self.delegations))
+        object.__setattr__(self, "alone", self.depth < 2 and self.subject.kind != "agent")
 
     @property
     def depth(self) -> int:
@@ -268,7 +274,7 @@ class Chain:
 
     def by_hand(self) -> Chain:
         """Return the chain as the host's word alone: no hop counts as made by a session or a verified token."""
-        if all(hop.via == "host" for hop in self.delegations):
+        if not self.delegations or all(hop.via == "host" for hop in self.delegations):
             return self
         return Chain(self.subject, [evolve(hop, via="host") for hop in self.delegations])
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final, Literal, TypeAlias, final
+from typing import Any, Final, Literal, TypeAlias, final
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 from agentauthz.errors import InvalidArgument
 from agentauthz.principals import Chain, Delegation, Principal
-from agentauthz.values import UNKNOWN, Record, Sentinel, Value, field_reader, reader_of, utc
+from agentauthz.values import UNKNOWN, Record, Sentinel, Value, field_reader, no_field, utc
 
 Unknown: TypeAlias = Literal[Sentinel.UNKNOWN]
 _NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
@@ -54,7 +54,10 @@ class Resource:
         return f"Resource({self.type!r}, {self.id!r})"  # attributes may be secret
 
     def __agentauthz_value__(self) -> Value:
-        return Entity(reader_of(self.attributes), {"type": self.type, "id": self.id})
+        entity = Entity()
+        entity["type"], entity["id"] = self.type, self.id
+        entity.reader = field_reader(self.attributes) or no_field
+        return entity
 
 
 @final
@@ -79,19 +82,9 @@ class SessionFacts:
     ceiling: tuple[str, ...] | None = None
 
 
-@final
-@frozen(eq=False, repr=False, init=False)
-class Request:
-    """Be one call to decide on: who (through whom), what, to what, why, when.
-
-    `actor` None means the subject itself, `chain` is made from the two where it isn't given; `args`,
-    `resource`, `route`, `purpose`, `session`, `context` and single values in them may be UNKNOWN.
-    `now` None means the moment when the request was made.
-
-    Raises:
-        InvalidArgument: an argument of the wrong type, args that can't be read, or a chain that disagrees with
-            subject or actor.
-    """
+@define(eq=False, repr=False)
+class _Parts:
+    """Be a request that isn't sealed yet: setting a field of a frozen object costs three times as much."""
 
     action: str
     subject: Principal
@@ -104,6 +97,21 @@ class Request:
     session: SessionFacts | Unknown | None
     context: Mapping[str, object] | Unknown
     now: dt.datetime
+
+
+@final
+@frozen(eq=False, repr=False, init=False)
+class Request(_Parts):
+    """Be one call to decide on: who (through whom), what, to what, why, when.
+
+    `actor` None means the subject itself, `chain` is made from the two where it isn't given; `args`,
+    `resource`, `route`, `purpose`, `session`, `context` and single values in them may be UNKNOWN.
+    `now` None means the moment when the request was made.
+
+    Raises:
+        InvalidArgument: an argument of the wrong type, args that can't be read, or a chain that disagrees with
+            subject or actor.
+    """
 
     def __init__(
         self,
@@ -153,11 +161,12 @@ class Request:
         now: dt.datetime,
     ) -> Request:
         """Return a request whose parts the library itself has made, without checking them again."""
-        made = cls.__new__(cls)
-        made.__attrs_init__(
+        made: Any = _Parts(
             action, chain.subject, chain.actor, chain, args, resource, route, purpose, session, context, now
         )
-        return made
+        made.__class__ = cls  # both have the same slots, and from here on nothing can be set
+        sealed: Request = made
+        return sealed
 
     def by_hand(self) -> Request:
         """Return the same request with its chain as the host's word alone."""

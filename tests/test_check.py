@@ -163,9 +163,7 @@ def test_rules_are_sorted_and_what_is_tracked_is_known() -> None:
 def test_declared_actions_know_their_arguments() -> None:
     """With parentheses the arguments are known, without them nobody says, and elsewhere neither."""
     found = good("action a.b(x: int, y?: string)\naction c.d")
-    assert found.arguments("a.b") == frozenset({"x", "y"})
-    assert found.arguments("c.d") is None
-    assert found.arguments("e.f") is None
+    assert found.arguments == {"a.b": frozenset({"x", "y"})}
 
 
 # ---- digests

@@ -8,6 +8,7 @@ import pickle
 from typing import Any
 
 import pytest
+from attrs import exceptions
 
 from agentauthz import UNKNOWN, Chain, Delegation, InvalidArgument, Principal, Request, Resource, SessionFacts
 from agentauthz.policy.builtins import equal
@@ -89,6 +90,19 @@ def test_another_account_of_the_session_changes_nothing_else() -> None:
     assert other.session is facts
     for name in ("action", "subject", "actor", "chain", "args", "resource", "route", "purpose", "context", "now"):
         assert getattr(other, name) is getattr(request, name)
+
+
+def test_a_request_can_not_be_changed_however_it_was_made() -> None:
+    """Neither one that a caller made, nor one that the library fills by its quick way, nor into another class."""
+    made = Request("a.b", subject=MARIA, now=NOON)
+    quick = Request.trusted("a.b", made.chain, {}, None, None, None, None, {}, NOON)
+    for request in (made, quick):
+        assert type(request) is Request
+        for name in ("action", "args", "chain", "__class__"):
+            with pytest.raises(exceptions.FrozenInstanceError):
+                setattr(request, name, getattr(request, name))
+        with pytest.raises(exceptions.FrozenInstanceError):
+            del request.action
 
 
 # ---- resources

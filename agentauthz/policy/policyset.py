@@ -40,6 +40,7 @@ class Definition:
     def __init__(self, checked: Checked, digest: str) -> None:
         self._checked = checked
         self.digest = digest
+        self.arguments = checked.arguments
 
     def verdict(self, inputs: Inputs) -> Verdict:
         """Return the rules that match and are true or undetermined."""
@@ -56,10 +57,6 @@ class Definition:
                 break
         return found
 
-    def arguments(self, action: str) -> frozenset[str] | None:
-        """Return the arguments that a declared action has; None: it is not declared, or with no list."""
-        return self._checked.arguments(action)
-
 
 @final
 @frozen(eq=False, repr=False, init=False)
@@ -74,6 +71,7 @@ class PolicySet:
     digest: str
     warnings: tuple[Diagnostic, ...]
     sources: tuple[Source, ...]
+    tracked: frozenset[str]  # the actions whose last-seen times `began` and `done` ask for
     _checked: Checked
     _decider: deciding.Rules
     _by_name: Mapping[str, CheckedRule]
@@ -153,7 +151,7 @@ class PolicySet:
     ) -> PolicySet:
         made = cls.__new__(cls)
         made.__attrs_init__(
-            checked.rules, digest, warnings, sources, checked,
+            checked.rules, digest, warnings, sources, checked.tracked, checked,
             Compiled(checked.rules, checked.arguments, digest) if rules is None else rules,
             {rule.name: rule for rule in checked.rules},
             functools.lru_cache(maxsize=4096)(
@@ -167,11 +165,6 @@ class PolicySet:
         return self._make(
             self._checked, self.digest, self.warnings, self.sources, Definition(self._checked, self.digest)
         )
-
-    @property
-    def tracked(self) -> frozenset[str]:
-        """Return the actions whose last-seen times `began` and `done` ask for."""
-        return self._checked.tracked
 
     def decide(self, request: Request) -> Decision:
         """Return the decision on `request`, without record or state; `Authorizer.decide` is what applications use.
