@@ -11,12 +11,16 @@ from typing import Final
 import uvicorn
 from world import LOGIN, TOKENS, World, begin
 
-from agentauthz.sts.asgi import TokenApp
-from agentauthz.sts.assertions import AssertionRules
-from agentauthz.sts.ceilings import StsLimits, Target
-from agentauthz.sts.clients import Client, Clients
-from agentauthz.sts.endpoint import TokenEndpoint
-from agentauthz.sts.service import SecurityTokenService
+from agentauthz.sts import (
+    AssertionRules,
+    Client,
+    Clients,
+    SecurityTokenService,
+    StsLimits,
+    Target,
+    TokenApp,
+    TokenEndpoint,
+)
 from agentauthz.tokens import (
     ACCESS_TOKEN,
     DpopVerifier,
