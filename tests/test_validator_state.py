@@ -117,6 +117,15 @@ def test_case_28_a_hook_that_raises_refuses() -> None:
     assert isinstance(caught.value.__cause__, OSError)
 
 
+def test_revocation_is_not_asked_about_tokens_for_others() -> None:
+    """A token for another service is refused as such, and nobody is asked about it; a token service still asks."""
+    asked = validator(revocation=lambda _: True)
+    other = token(aud="https://other.example")
+    assert reason(lambda: asked.verify(other)) == "audience"
+    assert reason(lambda: asked.verify(token())) == "revoked"
+    assert reason(lambda: asked.genuine(other, kind="access")) == "revoked"
+
+
 def test_revocation_is_asked_again_by_the_token() -> None:
     """A verified token asks again: what was revoked since, or can't be known now, doesn't stand."""
     answers: list[Any] = [False]

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from agentauthz.errors import InvalidArgument
 from agentauthz.keys.base64url import from_base64url
 from agentauthz.keys.instance import read_private
-from agentauthz.keys.jwk import KeySet, VerificationKey, public_jwk, thumbprint, verification_key
+from agentauthz.keys.jwk import KeySet, VerificationKey, operations_of, public_jwk, thumbprint, verification_key
 
 PrivateKey: TypeAlias = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 
@@ -131,9 +131,12 @@ class SigningKey:
         """Return the private key of a JWK (RFC 7517); its `alg` and `kid` count where nothing else is said.
 
         Raises:
-            InvalidArgument: no private JWK, parts that don't fit together, or as for the class.
+            InvalidArgument: no private JWK, one that isn't for signing, parts that don't fit together, or as for the
+                class.
         """
-        public = verification_key(jwk)
+        if "sign" not in operations_of(jwk, "sign"):
+            raise InvalidArgument("jwk", "must be a key for signing: its `key_ops` say that it isn't")
+        public = verification_key({name: value for name, value in jwk.items() if name != "key_ops"})
         named = jwk.get("alg")
         private = _private_of(jwk)
         if private is None or public_jwk(private.public_key()) != public_jwk(cast(Any, public.key)):
@@ -198,6 +201,7 @@ class KeyRing:
         self._lock: Final = threading.Lock()
         self._ring: tuple[Signer, ...] = ()  # the one that signs, then those that are published only
         self._ring = self._with(signer, *published)
+        self._verifying: tuple[tuple[Signer, ...], KeySet] | None = None  # the keys of a ring, read once
 
     @property
     def signer(self) -> Signer:
@@ -206,11 +210,14 @@ class KeyRing:
 
     def jwks(self) -> dict[str, list[dict[str, str]]]:
         """Return the JWK set to publish (RFC 7517 §5): public keys only."""
-        return {"keys": [_public_only(signer) for signer in self._ring]}
+        return _jwks(self._ring)
 
     def key_set(self) -> KeySet:
         """Return the keys with which tokens of this ring are verified."""
-        return KeySet.of_jwks(self.jwks())
+        ring, known = self._ring, self._verifying
+        if known is None or known[0] is not ring:
+            self._verifying = known = (ring, KeySet.of_jwks(_jwks(ring)))
+        return known[1]
 
     def announce(self, signer: Signer) -> None:
         """Publish a key that doesn't sign yet.
@@ -227,13 +234,12 @@ class KeyRing:
         Raises:
             InvalidArgument: another key has its name, or it can't sign.
         """
+        _name(signer)
         with self._lock:
             known = next((one for one in self._ring if one.key_id == signer.key_id), None)
             if known is not None and _public_only(known) != _public_only(signer):
                 raise InvalidArgument("signer", f"has the name `{signer.key_id}`, which is another key's")
-            rest = [one for one in self._ring if one is not known]
-            self._ring = ()
-            self._ring = self._with(signer, *rest)
+            self._ring = self._with(signer, *(one for one in self._ring if one is not known))
 
     def retire(self, key_id: str) -> None:
         """Publish a key no more: what it signed is refused from then on.
@@ -259,14 +265,21 @@ class KeyRing:
         return f"KeyRing({', '.join(signer.key_id for signer in self._ring)})"
 
 
+def _jwks(ring: Iterable[Signer]) -> dict[str, list[dict[str, str]]]:
+    return {"keys": [_public_only(signer) for signer in ring]}
+
+
 def _name(signer: Signer) -> str:
+    """Return a signer's name, if it has all that it needs and a key that fits its algorithm."""
     try:
-        verification_key(_public_only(signer))
+        fits = signer.algorithm in verification_key(_public_only(signer)).algorithms
         name = signer.key_id
     except AttributeError:
-        raise InvalidArgument("signer", "must have `algorithm`, `key_id`, `sign` and `public_jwk`") from None
-    if not isinstance(name, str) or not name or not callable(getattr(signer, "sign", None)):
-        raise InvalidArgument("signer", "must have `algorithm`, `key_id`, `sign` and `public_jwk`")
+        fits, name = False, ""
+    if not fits or not isinstance(name, str) or not name or not callable(getattr(signer, "sign", None)):
+        raise InvalidArgument(
+            "signer", "must have `algorithm`, `key_id`, `sign` and `public_jwk`, which fit each other"
+        )
     return name
 
 

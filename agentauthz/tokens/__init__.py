@@ -20,7 +20,7 @@ from agentauthz.tokens.resource_server import (
     require_scopes,
 )
 from agentauthz.tokens.revocation import Revocation, RevokedTokens, jti_hash, session_revoked
-from agentauthz.tokens.sources import FileKeys, HttpKeys, KeySource, StaticKeys
+from agentauthz.tokens.sources import FileKeys, HttpKeys, KeySource, RingKeys, StaticKeys
 from agentauthz.tokens.transport import HttpxTransport
 from agentauthz.tokens.types import ACCESS_TOKEN, ID_JAG, ID_TOKEN, JWT, TXN_TOKEN
 from agentauthz.tokens.validator import Validator
@@ -53,6 +53,7 @@ __all__ = [
     "PrivateKeyJwt",
     "Revocation",
     "RevokedTokens",
+    "RingKeys",
     "Signer",
     "SigningKey",
     "StaticKeys",
