@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from agentauthz.errors import InvalidArgument, TokenError
+from agentauthz.keys.jwk import KeySet
 from agentauthz.keys.signing import SigningKey
 from agentauthz.tokens.dpop import DpopKey
 from agentauthz.tokens.introspection import Introspector
@@ -20,6 +21,7 @@ from tests.issuing import (
     ACT,
     BOUND_KEY,
     GONE,
+    KEYS,
     NOW,
     STRANGER,
     bound,
@@ -259,3 +261,26 @@ def test_introspection_is_for_an_issuer_of_the_validator() -> None:
     asking = Introspector("https://other.example/introspect", other, auth=("pay", "s"), transport=Answering())
     with pytest.raises(InvalidArgument, match="introspection"):
         validator(trusted(), introspection=asking)
+
+
+async def test_the_async_form_blocks_on_nothing() -> None:
+    """`averify` asks the async side of a key source and of introspection, and never the other."""
+
+    class Loop:
+        def keys(self, key_id: str | None) -> KeySet:
+            raise AssertionError("this would block the loop")
+
+        async def akeys(self, key_id: str | None) -> KeySet:
+            return KEYS
+
+    async def answering(request: HttpRequest) -> HttpResponse:
+        return Answering()(request)
+
+    issuer = trusted(keys=Loop())
+    endpoint = f"{issuer.issuer}/introspect"
+    asking = Introspector(endpoint, issuer, auth=("pay", "s"), async_transport=answering, clock=Clock())
+    asked = validator(issuer, introspection=asking)
+    assert (await asked.averify(token())).jti == "token-1"
+    assert (await asked.averify("opaque-token")).jti is None
+    with pytest.raises(InvalidArgument):
+        asked.verify("another-token")

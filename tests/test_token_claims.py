@@ -79,6 +79,7 @@ DATES = [
         )
     ),
     Row(20, "nbf beyond the leeway", partial(token, nbf=NOW + 31), "not_yet_valid", partial(token, nbf=NOW + 30)),
+    Row(20, "iat beyond the leeway, nbf in the past", partial(token, iat=NOW + 31, nbf=NOW), "not_yet_valid"),
     Row(20, "iat beyond the leeway", partial(token, iat=NOW + 31), "not_yet_valid", partial(token, iat=NOW + 30)),
     *(
         Row(20, f"{name} {value!r}", partial(_with, name, value), name, partial(_with, name, NOW - 0.5))
