@@ -27,7 +27,7 @@ Work = Callable[[Session, Json], Json]
 def serve(
     world: World, name: str, action: str, listener: socket.socket, ready: Barrier, validator: Validator, work: Work
 ) -> None:
-    """Answer `POST /` forever: 200 with what `work` returns, 401 for a bad token, 403 for what may not happen, else 400."""
+    """Answer `POST /` forever: 200 with what `work` returns, 401 for a bad token, 403 for a denial, else 400."""
     authorizer = world.authorizer(name)
 
     class Handler(BaseHTTPRequestHandler):
