@@ -17,6 +17,7 @@ from agentauthz.decision import Reason
 from agentauthz.errors import TokenError
 from agentauthz.tokens import DpopKey, ExchangedToken, Validator, challenge
 
+MAX_BODY: Final = 10_000  # bytes
 NOBODY: Final = Principal.service("nobody")  # in records: whoever came with a token that can't be relied on
 
 Json = dict[str, Any]
@@ -26,12 +27,12 @@ Work = Callable[[Session, Json], Json]
 def serve(
     world: World, name: str, action: str, listener: socket.socket, ready: Barrier, validator: Validator, work: Work
 ) -> None:
-    """Answer `POST /` forever: 200 with what `work` returns, 401 for a bad token, 403 for what may not happen."""
+    """Answer `POST /` forever: 200 with what `work` returns, 401 for a bad token, 403 for a denial, else 400."""
     authorizer = world.authorizer(name)
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            body = self.rfile.read(min(int(self.headers.get("Content-Length", 0)), MAX_BODY))
             try:
                 token = validator.authenticate(self.headers.items(), method="POST", uri=world.addresses[name])
             except TokenError as error:  # the reason goes into the record, and no further
@@ -41,9 +42,11 @@ def serve(
             tell_token(name, token)
             try:
                 with authorizer.session(token=token) as session:
-                    self.answer(200, work(session, body))
+                    self.answer(200, work(session, json.loads(body)))
             except (AgentAuthzError, httpx.HTTPError):
                 self.answer(403, {"error": "access_denied"})
+            except (KeyError, TypeError, ValueError):
+                self.answer(400, {"error": "invalid_request"})
 
         def answer(self, status: int, document: Json, headers: Iterable[tuple[str, str]] = ()) -> None:
             content = json.dumps(document).encode()
