@@ -10,10 +10,11 @@ INPUTS := pyproject.toml constraints.txt .ci/make_venv.sh
 EXAMPLES := $(patsubst %/run.py,%,$(wildcard examples/*/run.py))
 
 .NOTPARALLEL: # targets share an environment
-.PHONY: help demo test check lint types wheel-test laws bench accept test-all-pythons clean
+.PHONY: help demo demo-delegation test check lint types wheel-test laws bench accept test-all-pythons clean
 
 help:
 	@echo "make demo              run a bank assistant's real tool calls under a policy"
+	@echo "make demo-delegation   pass a person's authority on over four processes, and attack it on the way"
 	@echo "make test              run every test"
 	@echo "make check             lint, types, the wheel, and every test: what CI runs"
 	@echo "make laws              the long run of the property tests"
@@ -45,6 +46,9 @@ $(BENCH)/.bench: $(INPUTS) benchmarks/constraints.txt
 demo: $(VENV)/.core
 	@$(BIN) examples/banking_agent/run.py
 
+demo-delegation: $(VENV)/.test
+	@$(BIN) examples/delegation/run.py
+
 test: $(VENV)/.test
 	$(BIN) -m pytest -q -n 2
 
@@ -55,12 +59,13 @@ lint: $(VENV)/.dev
 	$(BIN) -m ruff check .
 	$(BIN) -m ruff format --check .
 
-# an example is a program of its own, whose run.py imports the files beside it: each is checked from its folder
+# an example is a program of its own, whose run.py imports the files beside it and the shared ones: each is checked
+# from its folder
 types: $(VENV)/.dev
 	$(BIN) -m mypy agentauthz tests benchmarks .ci/wheel_smoke.py $(wildcard examples/*.py)
 	@for example in $(EXAMPLES); do \
 		echo "mypy $$example"; \
-		(cd $$example && $(CURDIR)/$(BIN) -m mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache .) || exit 1; \
+		(cd $$example && MYPYPATH=../shared $(CURDIR)/$(BIN) -m mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache .) || exit 1; \
 	done
 
 wheel-test: $(VENV)/.dev

@@ -13,10 +13,11 @@ from attrs import define
 
 from agentauthz.decision import Decision, Outcome, Reason
 from agentauthz.errors import Denied, InvalidArgument, ReviewRequired, SessionError, Stopped
-from agentauthz.request import Resource, Unknown
-from agentauthz.values import UNKNOWN, copy_plain, utc
+from agentauthz.request import Request, Unknown
+from agentauthz.values import ATOMIC, UNKNOWN, copy_plain, utc
 
 if TYPE_CHECKING:
+    from agentauthz.policy.inputs import Inputs
     from agentauthz.session import Session
     from agentauthz.state.memory import State
 
@@ -48,10 +49,13 @@ class Call:
 @final
 @define(eq=False)
 class Verdict:
-    """Be a decision with the resource that it was made on, and what made it fail, if anything did."""
+    """Be a decision with what it was made on, and what made it fail, if anything did; `inputs` None: no policy
+    was asked.
+    """
 
     decision: Decision
-    resource: Resource | Unknown | None = None
+    request: Request
+    inputs: Inputs | None = None
     cause: BaseException | None = None
 
 
@@ -81,6 +85,9 @@ class Deciding(Protocol):
     def preview_call(self, session: Session, call: Call, state: State | None) -> Decision:
         """Decide; commit and record nothing."""
 
+    def follows(self, decision: Decision) -> bool:
+        """Say whether anybody asks how a call ended: else it needn't be told."""
+
     def finish_call(self, session: Session, effect: Effect) -> None:
         """Remember and record how a call ended."""
 
@@ -105,7 +112,9 @@ class Performing:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._authorizer.finish_call(self._session, self._effect(error))
+        decision = self._leave()
+        if self._authorizer.follows(decision):
+            self._authorizer.finish_call(self._session, effect_of(decision, error, self._started))
 
     async def __aenter__(self) -> Decision:
         return self._begin(await self._authorizer.adecide_call(self._session, self._take()))
@@ -113,7 +122,9 @@ class Performing:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._authorizer.afinish_call(self._session, self._effect(error))
+        decision = self._leave()
+        if self._authorizer.follows(decision):
+            await self._authorizer.afinish_call(self._session, effect_of(decision, error, self._started))
 
     def _take(self) -> Call:
         call, self._call = self._call, None
@@ -126,11 +137,11 @@ class Performing:
         self._started = time.perf_counter_ns()
         return self._decision
 
-    def _effect(self, error: BaseException | None) -> Effect:
+    def _leave(self) -> Decision:
         decision, self._decision = self._decision, None
         if decision is None:
             raise SessionError("`perform` is entered once and left once: ask for another to make the call again")
-        return effect_of(decision, error, self._started)
+        return decision
 
 
 def inline(action: str, args: Mapping[str, object] | Unknown, resource: object, context: Mapping[str, object]) -> Call:
@@ -153,10 +164,12 @@ def _names(name: str, mapping: object) -> Mapping[str, object]:
     if type(mapping) is not dict and not isinstance(mapping, Mapping):
         raise InvalidArgument(name, "must be a mapping of names to values")
     own = dict(mapping)
-    for key in own:
+    deep = False
+    for key, value in own.items():
         if not isinstance(key, str):
             raise InvalidArgument(name, "must have names that are strings")
-    return cast(Mapping[str, object], copy_plain(own))
+        deep = deep or type(value) not in ATOMIC
+    return cast(Mapping[str, object], copy_plain(own)) if deep else own
 
 
 def effect_of(decision: Decision, error: BaseException | None, started: int) -> Effect:

@@ -73,7 +73,8 @@ class Decision:
     `rules` are those that stood in the way (where allowed: the true permits), `undetermined` the forbids,
     reviews, limits, marks and permits with obligations whose condition could not be decided, `missing` the
     inputs that were absent, unknown or of the wrong type, `marks` what the session carries once the call
-    runs. `enforced` is False only where observe mode lets a call run against its outcome.
+    runs. `enforced` is False only where observe mode lets a call run against its outcome. Calls of one action that the
+    same rules allow may share a decision, but one with a `record_id` is of one call alone.
     """
 
     outcome: Outcome
@@ -94,9 +95,12 @@ class Decision:
         """Say whether the call may run now."""
         return self.outcome is Outcome.ALLOW or not self.enforced
 
-    def _number(self, record_id: str) -> None:
-        """Give the decision the id of its record, in place: for who has just made it, before anyone else sees it."""
-        object.__setattr__(self, "record_id", record_id)
+    def _numbered(self, record_id: str) -> Decision:
+        """Return the same decision with its record's id; calls that the same rules allow may share one without."""
+        return Decision(
+            self.outcome, self.basis, self.action, self.rules, self.undetermined, self.missing, self.reasons,
+            self.obligations, self.marks, self.policy_digest, record_id, self.enforced,
+        )  # fmt: skip
 
     def __bool__(self) -> bool:
         raise InvalidArgument("decision", "has no truth value: ask `decision.allowed`, or let `authorize` raise")

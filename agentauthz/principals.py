@@ -22,20 +22,27 @@ OWN_NAMESPACES: Final = ("delegation.", "token.")  # the library's own actions, 
 _EVERY: Final = ("*",)
 
 
-def _actions(given: Iterable[str]) -> tuple[str, ...]:
-    if given is _EVERY:
-        return _EVERY
+def patterns(argument: str, given: Iterable[str]) -> tuple[str, ...]:
+    """Return action patterns: names, prefixes with a star (`docs.*`) or `*`.
+
+    Raises:
+        InvalidArgument: a single text, an empty pattern, or a star elsewhere; `argument` is named.
+    """
     if isinstance(given, str):
-        raise InvalidArgument("actions", 'must be a list of action names, such as ["docs.*"]')
+        raise InvalidArgument(argument, 'must be a list of action names, such as ["docs.*"]')
     actions = tuple(given)
     for action in actions:
-        _require_text("actions", action)
+        _require_text(argument, action)
         stem = action[:-2] if action.endswith(".*") else action
         if action != "*" and ("*" in stem or not stem):
             raise InvalidArgument(
-                "actions", f"may have a star only as `*` or at the end of `prefix.*`, not in `{action}`"
+                argument, f"may have a star only as `*` or at the end of `prefix.*`, not in `{action}`"
             )
     return tuple(str.__str__(action) for action in actions)
+
+
+def _actions(given: Iterable[str]) -> tuple[str, ...]:
+    return _EVERY if given is _EVERY else patterns("actions", given)
 
 
 def _require_text(argument: str, value: object) -> None:
@@ -174,6 +181,11 @@ class Delegation:
         if self.via not in ("host", "session", "token"):
             raise InvalidArgument("via", "must be host, session or token")
 
+    @property
+    def narrows(self) -> bool:
+        """Say whether this hop passes on less than everything: then a decision must look at what it covers."""
+        return self.expires is not None or self.purpose is not None or "*" not in self.actions
+
     def covers(self, action: str) -> bool:
         """Say whether this hop passed on the authority for `action`; the library's own actions always are."""
         return covered(self.actions, action)
@@ -226,6 +238,9 @@ class Chain:
 
     subject: Principal
     delegations: tuple[Delegation, ...] = field(default=(), converter=_hops)
+    actor: Principal = field(init=False, eq=False, repr=False)  # who makes the call: the last receiver, or the subject
+    narrows: bool = field(init=False, eq=False, repr=False)  # some hop passes on less than everything
+    alone: bool = field(init=False, eq=False, repr=False)  # no agent passed authority on: only the actor is judged
     # as records write it, kept by the first one: a session's calls share their chain
     _written: str | None = field(default=None, init=False, eq=False, repr=False)
 
@@ -236,11 +251,9 @@ class Chain:
             raise InvalidArgument("delegations", "must hold Delegation objects only")
         if len(self.delegations) > MAX_DEPTH:
             raise InvalidArgument("delegations", f"must be at most {MAX_DEPTH} hops, not {len(self.delegations)}")
-
-    @property
-    def actor(self) -> Principal:
-        """Return who makes the call: the last hop's receiver, or the subject."""
-        return self.delegations[-1].to if self.delegations else self.subject
+        object.__setattr__(self, "actor", self.delegations[-1].to if self.delegations else self.subject)
+        object.__setattr__(self, "narrows", any(hop.narrows for hop in self.delegations))
+        object.__setattr__(self, "alone", self.depth < 2 and self.subject.kind != "agent")
 
     @property
     def depth(self) -> int:
@@ -268,7 +281,7 @@ class Chain:
 
     def by_hand(self) -> Chain:
         """Return the chain as the host's word alone: no hop counts as made by a session or a verified token."""
-        if all(hop.via == "host" for hop in self.delegations):
+        if not self.delegations or all(hop.via == "host" for hop in self.delegations):
             return self
         return Chain(self.subject, [evolve(hop, via="host") for hop in self.delegations])
 

@@ -27,6 +27,7 @@ MAX_DIGITS: Final = 38
 MAX_PLACES: Final = 18
 
 _INT_BOUND: Final = 10**MAX_DIGITS
+_INT_LEAST: Final = -_INT_BOUND  # kept, because negating it makes a number each time
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _QUANTUM: Final = Decimal(1).scaleb(-MAX_PLACES)
 _CONTEXT: Final = Context(prec=400, rounding=ROUND_HALF_EVEN)
@@ -60,23 +61,25 @@ class Unordered(tuple[Value, ...]):
 
 
 class Record(dict[str, Value]):
-    """Hold named values, each frozen when it is first read and kept from then on.
+    """Hold named values; with a `reader`, each is frozen when it is first read, and kept from then on.
 
     ``record[name]`` never raises: a name that isn't there is ABSENT, one whose look-up fails is UNKNOWN.
     """
 
-    __slots__ = ("_read",)
+    # one that isn't set means that all is known: two records are made at every decision, and an `__init__` here
+    # would double what that costs
+    __slots__ = ("reader",)
 
-    def __init__(self, read: Callable[[str], object] | None = None, known: Mapping[str, Value] = {}) -> None:
-        if known:
-            self.update(known)
-        self._read = read
+    reader: Callable[[str], object]
 
     def __missing__(self, name: str) -> Value:
-        if self._read is None or name.startswith("_"):
+        read = getattr(self, "reader", None)
+        if read is None or name[:1] == "_":
             return ABSENT
         try:
-            value = freeze(self._read(name))
+            value = read(name)
+            if type(value) is not str:
+                value = freeze(value)
         except Exception:  # a property or a look-up of the host's raised: the fact is unknown
             value = UNKNOWN
         # two threads may read at once: all of them must go on with the same value
@@ -108,20 +111,37 @@ def freeze(value: object) -> Value:
         return INVALID
 
 
+def reading(read: Callable[[str], object], known: Mapping[str, Value] = {}) -> Record:
+    """Return a record that asks `read` for what isn't `known` yet."""
+    record = Record(known)
+    record.reader = read
+    return record
+
+
 def record_of(mapping: Mapping[str, object]) -> Record:
     """Return `mapping`, all of it frozen now, as a record.
 
     Raises:
         InvalidArgument: a name that is no string.
     """
+    record = Record(mapping)  # copied first: `freeze` may run code that changes the mapping
+    for name, value in record.items():
+        if type(name) is not str or name[:1] == "_":
+            return _exactly_named(record)
+        kind = type(value)  # most arguments are of these two, and a call for each costs more than the rest
+        if kind is not str and not (kind is int and _INT_LEAST < value < _INT_BOUND):  # type: ignore[operator]
+            record[name] = freeze(value)
+    return record
+
+
+def _exactly_named(values: Record) -> Record:
+    """Return a record under exact strings, without the names that no policy can ask for."""
     record = Record()
-    for name, value in dict(mapping).items():
-        if type(name) is not str:
-            if not isinstance(name, str):
-                raise InvalidArgument("args", "must have names that are strings")
-            name = str.__str__(name)
-        if name[:1] != "_":
-            record[name] = value if type(value) is str else freeze(value)
+    for name, value in values.items():
+        if not isinstance(name, str):
+            raise InvalidArgument("args", "must have names that are strings")
+        if (exact := str.__str__(name))[:1] != "_":
+            record[exact] = freeze(value)
     return record
 
 
@@ -131,7 +151,7 @@ def number(value: int | Decimal) -> Value:
     Numbers have at most 38 digits written out and 18 after the point.
     """
     if isinstance(value, int):
-        return value if -_INT_BOUND < value < _INT_BOUND else INVALID
+        return _freeze_int(value)
     if not value.is_finite() or value.adjusted() >= MAX_DIGITS:
         return INVALID
     sign, digits, exponent = value.as_tuple()
@@ -187,7 +207,7 @@ def _copy(value: object, memo: dict[int, object], depth: int) -> object:
 
 
 def _freeze_int(value: int) -> Value:
-    return value if -_INT_BOUND < value < _INT_BOUND else INVALID
+    return value if _INT_LEAST < value < _INT_BOUND else INVALID
 
 
 def _freeze_float(value: float) -> Value:
@@ -252,7 +272,7 @@ def _freeze_other(value: object, budget: _Budget, depth: int) -> Value:
 
 def _record_or_invalid(value: object) -> Value:
     reader = field_reader(value)
-    return INVALID if reader is None else Record(reader)
+    return INVALID if reader is None else reading(reader)
 
 
 def field_reader(value: object) -> Callable[[str], object] | None:
@@ -260,11 +280,11 @@ def field_reader(value: object) -> Callable[[str], object] | None:
 
     Mappings, attrs, dataclass and pydantic objects have fields; methods and other attributes don't exist.
     """
+    if type(value) is dict:  # asked at every decision
+        return value.get if len(value) <= MAX_ELEMENTS else None
     if isinstance(value, dict):
-        if dict.__len__(value) > MAX_ELEMENTS:
-            return None
         # a subclass's own `get` may lie
-        return value.get if type(value) is dict else lambda name: dict.get(value, name)
+        return (lambda name: dict.get(value, name)) if dict.__len__(value) <= MAX_ELEMENTS else None
     if isinstance(value, Mapping):
         return _mapping_reader(value)
     names = _field_names(type(value))
@@ -273,11 +293,11 @@ def field_reader(value: object) -> Callable[[str], object] | None:
 
 def reader_of(value: object) -> Callable[[str], object]:
     """Return what reads the fields of `value`; where it is no record, all of them are INVALID."""
-    reader = field_reader(value)
-    return _no_field if reader is None else reader
+    return field_reader(value) or no_field
 
 
-def _no_field(_: str) -> object:
+def no_field(_: str) -> object:
+    """Read a field of what is no record."""
     return INVALID
 
 

@@ -7,11 +7,16 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import pytest
+
+from agentauthz.errors import TokenError
 from agentauthz.keys.base64url import to_base64url
 from agentauthz.keys.jwk import KeySet
 from agentauthz.keys.signing import SigningKey
 from agentauthz.tokens import jws
+from agentauthz.tokens.dpop import DpopKey, DpopVerifier
 from agentauthz.tokens.issuers import TrustedIssuer
+from agentauthz.tokens.once import MemoryOnce
 from agentauthz.tokens.validator import Validator
 from tests.support import NOON, Clock
 
@@ -24,6 +29,7 @@ GONE: Any = ...  # as a claim's value: leave the claim out
 ED = SigningKey.generate("Ed25519", key_id="ed")
 ES = SigningKey.generate("ES256", key_id="es")
 RS = SigningKey.generate("RS256", key_id="rs")
+BOUND_KEY = SigningKey.generate("ES256")  # a client's, which tokens are bound to
 STRANGER = SigningKey.generate("Ed25519", key_id="ed")  # an attacker's key, of a name that is known
 
 KEYS = KeySet([ED.public_key(), ES.public_key(), RS.public_key()])
@@ -82,3 +88,22 @@ def validator(*issuers: TrustedIssuer, **options: Any) -> Validator:
 def later(**duration: float) -> Clock:
     """Return a clock that stands so long after noon."""
     return Clock(NOON + dt.timedelta(**duration))
+
+
+def reason(call: Callable[[], object]) -> str:
+    """Return for which reason a call is refused."""
+    with pytest.raises(TokenError) as caught:
+        call()
+    return caught.value.reason
+
+
+def dpop_validator(**options: Any) -> Validator:
+    """Return a validator that checks proofs."""
+    proofs = DpopVerifier(MemoryOnce(clock=Clock()), clock=Clock())
+    return validator(dpop=proofs, **options)
+
+
+def bound(key: SigningKey = BOUND_KEY) -> tuple[str, DpopKey]:
+    """Return a token that is bound to a key, and what makes its proofs."""
+    proving = DpopKey(key, clock=Clock())
+    return token(cnf={"jkt": proving.thumbprint}), proving

@@ -499,3 +499,15 @@ def test_decisions_run_side_by_side_in_one_loop() -> None:
 
     asyncio.run(many())
     assert len({record.id for record in kept.decisions}) == 100
+
+
+def test_calls_that_share_an_allow_have_records_of_their_own() -> None:
+    """A decision has the id of its own record, and one that wasn't recorded has none, before and after."""
+    kept = Recorded()
+    silent = Authorizer(kept.authorizer.policies)
+    before = silent.decide(request())
+    first, second = kept.authorizer.decide(request()), kept.authorizer.decide(request())
+    after = silent.decide(request())
+    assert [before.record_id, after.record_id] == [None, None]
+    assert [first.record_id, second.record_id] == [record.id for record in kept.decisions]
+    assert first.record_id != second.record_id

@@ -38,7 +38,7 @@ HOUR = dt.timedelta(hours=1)
 BIG = 10**38 - 1  # the largest number
 TINY = Decimal("1E-18")
 VALUES: list[Any] = [
-    True, False, 0, 1, Decimal("1.5"), "", "a", NOON, HOUR, (), (1,), Unordered((1,)), Record(None, {"a": 1}), MARIA,
+    True, False, 0, 1, Decimal("1.5"), "", "a", NOON, HOUR, (), (1,), Unordered((1,)), Record({"a": 1}), MARIA,
     freeze(Resource("Order", "1")), ABSENT, UNKNOWN, INVALID,
 ]  # fmt: skip
 
@@ -65,7 +65,7 @@ def call(name: str, *args: Any, **named: Any) -> Any:
         ((1, ABSENT), (1,), False), (((1,),), ((1,),), True),
         (1, True, None), (0, False, None), (1, "1", None), ("a", ("a",), None), (NOON, HOUR, None),
         (MARIA, "maria", None),
-        ((), Unordered(), None), (Unordered((1,)), Unordered((1,)), None), (Record(None, {}), Record(None, {}), None),
+        ((), Unordered(), None), (Unordered((1,)), Unordered((1,)), None), (Record({}), Record({}), None),
         (ABSENT, ABSENT, None), (UNKNOWN, UNKNOWN, None), (INVALID, 1, None), (1, ABSENT, None),
     ],
 )  # fmt: skip
@@ -108,7 +108,7 @@ def test_membership_is_any_equality() -> None:
         (1, (1, 2), True), (3, (1, 2), False), (1, ("1", 1), True), (1, ("1", 2), None), (1, (), False),
         (UNKNOWN, (), False),
         (1, (ABSENT,), None), (1, (ABSENT, 1), True), (1, Unordered((1,)), True), ("a", "abc", None), (1, ABSENT, None),
-        ((1,), ((1,), (2,)), True), (True, (1,), None), ("a", Record(None, {"a": 1}), None),
+        ((1,), ((1,), (2,)), True), (True, (1,), None), ("a", Record({"a": 1}), None),
     ]  # fmt: skip
     for item, collection, expected in table:
         assert member(item, collection) is expected, (item, collection)
@@ -176,7 +176,7 @@ def test_like_is_linear_on_patterns_that_make_others_explode() -> None:
         (MARIA, "user", True), (MARIA, "agent", False), (freeze(Resource("Order", "1")), "Order", True),
         (ABSENT, "Order", False),
         (freeze(Resource("Order", "1")), "Doc", False), ("user", "user", False),
-        (Record(None, {"type": "Order"}), "Order", False),
+        (Record({"type": "Order"}), "Order", False),
         (UNKNOWN, "user", None), (INVALID, "user", None), (1, "user", False),
     ],
 )  # fmt: skip
@@ -277,7 +277,7 @@ def test_no_name_has_two_meanings() -> None:
     ("name", "args", "expected"),
     [
         ("len", ("",), 0), ("len", ("aé\U0001f600",), 3), ("len", ((1, ABSENT),), 2), ("len", (Unordered((1,)),), 1),
-        ("len", (5,), INVALID), ("len", (Record(None, {"a": 1}),), INVALID), ("len", (ABSENT,), INVALID),
+        ("len", (5,), INVALID), ("len", (Record({"a": 1}),), INVALID), ("len", (ABSENT,), INVALID),
         ("len", (MARIA,), INVALID),
         ("lower", ("ABCzÄİ",), "abczÄİ"), ("lower", (7,), INVALID),
         ("starts_with", ("abc", "ab"), True), ("starts_with", ("abc", ""), True), ("starts_with", ("abc", "bc"), False),

@@ -90,7 +90,7 @@ UTC2: Final = dt.timezone(dt.timedelta(hours=2))
         (Unordered((2, 1)), {"$set": [1, 2]}),
         ((1, [2]), [1, [2]]), (_Colour.RED, "red"), (_Level.HIGH, 3),
         (uuid.UUID(int=1), "00000000-0000-0000-0000-000000000001"), (pathlib.PurePosixPath("/a/b"), "/a/b"),
-        (ABSENT, None), (UNKNOWN, {"$x": "unknown"}), (INVALID, {"$x": "invalid"}), (Record(None, {"a": 1}), {"a": 1}),
+        (ABSENT, None), (UNKNOWN, {"$x": "unknown"}), (INVALID, {"$x": "invalid"}), (Record({"a": 1}), {"a": 1}),
         (object(), {"$u": "object"}), (len, {"$u": "builtin_function_or_method"}), (1j, {"$u": "complex"}),
     ],
     ids=lambda part: type(part).__name__,

@@ -311,3 +311,13 @@ def test_only_a_request_is_decided(request_: Any, form: Form) -> None:
     """Anything else is refused with a clear error."""
     with pytest.raises(InvalidArgument, match="must be a Request"):
         form(PolicySet.parse(ALL)).decide(request_)
+
+
+# ---- what calls share
+
+
+def test_a_rule_for_several_actions_allows_each_under_its_own_name(form: Form) -> None:
+    """An allow is shared by the calls of one action, not by all that the same rules allow."""
+    policies = form(PolicySet.parse("permit p on t.* when true"))
+    names = ["t.a", "t.b", "t.b", "t.a", "t.a"]
+    assert [decided(policies, requested(name)).action for name in names] == names

@@ -33,4 +33,4 @@ def test_example_prints_what_was_reviewed(script: Path, tmp_path: Path) -> None:
 def test_there_are_examples() -> None:
     """The search finds the quickstart and the bank: a moved folder must not empty this test."""
     names = {str(script.relative_to(EXAMPLES)) for script in RUNS}
-    assert {"quickstart.py", "banking_agent/run.py", "workspace_agent/run.py"} <= names
+    assert {"quickstart.py", "banking_agent/run.py", "delegation/run.py", "workspace_agent/run.py"} <= names

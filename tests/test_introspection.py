@@ -19,6 +19,7 @@ import pytest
 from agentauthz.errors import InvalidArgument, TokenError
 from agentauthz.tokens.introspection import Introspector
 from agentauthz.tokens.transport import HttpRequest, HttpResponse
+from tests.issuing import reason, token, validator
 from tests.loopback import HOSTILE, Loopback, answer, everything_told
 from tests.support import NOON, Clock
 
@@ -256,6 +257,17 @@ def test_what_is_kept_is_bounded_and_names_no_token() -> None:
     for number in range(995, 1_000):
         introspector.claims(f"{TOKEN}-{number}")
     assert len(asked) == 1_000
+
+
+def test_a_validator_learns_of_what_was_revoked(server: Loopback) -> None:
+    """As a validator's revocation: an active token stands, an inactive one was revoked, and no answer is not known."""
+    introspector = _introspector(server, cache_ttl=dt.timedelta(0))
+    asked = validator(revocation=introspector.revoked)
+    assert asked.verify(token()).revoked() is False
+    server.answer = answer({"active": False})
+    assert reason(lambda: asked.verify(token())) == "revoked"
+    server.stop()
+    assert reason(lambda: asked.verify(token())) == "revocation_unavailable"
 
 
 def test_claims_can_be_changed_without_changing_what_is_kept(ask: Ask, server: Loopback) -> None:

@@ -287,6 +287,24 @@ def test_a_malformed_chain_is_refused(given_: Any) -> None:
         Chain(*given_)
 
 
+@pytest.mark.parametrize(
+    ("chain", "narrows", "alone"),
+    [
+        (Chain(MARIA), False, True),
+        (Chain(MARIA, [Delegation(BOT)]), False, True),
+        (Chain(BOT), False, False),
+        (Chain(MARIA, [Delegation(BOT), Delegation(HELPER)]), False, False),
+        (Chain(MARIA, [Delegation(BOT, ["docs.*", "*"])]), False, True),
+        (Chain(MARIA, [Delegation(BOT, ["docs.*"])]), True, True),
+        (Chain(MARIA, [Delegation(BOT, purpose="p")]), True, True),
+        (Chain(MARIA, [Delegation(BOT), Delegation(HELPER, expires=NOON)]), True, False),
+    ],
+)
+def test_a_chain_knows_whether_anything_in_it_must_be_looked_at(chain: Chain, narrows: bool, alone: bool) -> None:
+    """It narrows where a hop passes on less than all; its actor is alone where no agent gave it its authority."""
+    assert (chain.narrows, chain.alone) == (narrows, alone)
+
+
 def test_a_chain_has_at_most_sixteen_hops() -> None:
     """Sixteen are fine, a seventeenth raises, by hand and by extending."""
     full = Chain(MARIA, (Delegation(BOT),) * MAX_DEPTH)

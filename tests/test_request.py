@@ -8,6 +8,7 @@ import pickle
 from typing import Any
 
 import pytest
+from attrs import exceptions
 
 from agentauthz import UNKNOWN, Chain, Delegation, InvalidArgument, Principal, Request, Resource, SessionFacts
 from agentauthz.policy.builtins import equal
@@ -40,6 +41,38 @@ def test_a_malformed_request_is_refused(given: dict[str, Any], argument: str) ->
     with pytest.raises(InvalidArgument) as raised:
         Request(**{"action": "a.b", "subject": MARIA, **given})
     assert raised.value.argument == argument
+
+
+@pytest.mark.parametrize(
+    ("given", "argument"),
+    [
+        ({"id": ""}, "id"), ({"id": 7}, "id"), ({"id": None}, "id"),
+        ({"started": dt.datetime(2026, 1, 1)}, "started"), ({"started": "now"}, "started"),  # noqa: DTZ001
+        ({"started": UNKNOWN}, "started"),
+        ({"expires": dt.datetime(2026, 1, 1)}, "expires"), ({"expires": 3600}, "expires"),  # noqa: DTZ001
+        ({"attributes": None}, "attributes"), ({"attributes": 7}, "attributes"),
+        ({"marks": {1}}, "marks"), ({"marks": "vip"}, "marks"), ({"marks": None}, "marks"),
+        ({"began": {"a.b": dt.datetime(2026, 1, 1)}}, "began"), ({"began": {"a.b": None}}, "began"),  # noqa: DTZ001
+        ({"began": ["a.b"]}, "began"), ({"done": {1: NOON}}, "done"), ({"done": None}, "done"),
+        ({"tracked": {"a.b": 3}}, "tracked"), ({"tracked": UNKNOWN}, "tracked"),
+    ],
+)  # fmt: skip
+def test_malformed_facts_of_a_session_are_refused(given: dict[str, Any], argument: str) -> None:
+    """Each part is looked at when the facts are made, and the wrong one is named: a decision is too late."""
+    with pytest.raises(InvalidArgument) as raised:
+        SessionFacts(**{"id": "s", "started": NOON, **given})
+    assert raised.value.argument == argument
+
+
+def test_the_facts_of_a_session_are_their_own() -> None:
+    """Times are kept in UTC, and what the caller changes later changes no fact."""
+    began = {"a.b": NOON.astimezone(dt.timezone(dt.timedelta(hours=2)))}
+    facts = SessionFacts("s", began["a.b"], marks=frozenset({"vip"}), began=began, done=UNKNOWN)
+    began.clear()
+    assert facts.began == {"a.b": NOON}
+    assert facts.done is UNKNOWN
+    assert facts.started.tzinfo is dt.UTC
+    assert facts.marks == frozenset({"vip"})
 
 
 @pytest.mark.parametrize("name", ["args", "resource", "route", "purpose", "session", "context"])
@@ -89,6 +122,19 @@ def test_another_account_of_the_session_changes_nothing_else() -> None:
     assert other.session is facts
     for name in ("action", "subject", "actor", "chain", "args", "resource", "route", "purpose", "context", "now"):
         assert getattr(other, name) is getattr(request, name)
+
+
+def test_a_request_can_not_be_changed_however_it_was_made() -> None:
+    """Neither one that a caller made, nor one that the library fills by its quick way, nor into another class."""
+    made = Request("a.b", subject=MARIA, now=NOON)
+    quick = Request.trusted("a.b", made.chain, {}, None, None, None, None, {}, NOON)
+    for request in (made, quick):
+        assert type(request) is Request
+        for name in ("action", "args", "chain", "__class__"):
+            with pytest.raises(exceptions.FrozenInstanceError):
+                setattr(request, name, getattr(request, name))
+        with pytest.raises(exceptions.FrozenInstanceError):
+            del request.action
 
 
 # ---- resources

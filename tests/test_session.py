@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import pytest
+from attrs import exceptions
 
 from agentauthz import (
     Basis,
@@ -31,6 +32,7 @@ from agentauthz import (
 )
 from agentauthz.errors import SessionError, Stopped, WideningError
 from agentauthz.principals import Chain
+from agentauthz.session import Current
 from agentauthz.values import UNKNOWN
 from tests.support import ANYTHING, BOT, HELPER, MARIA, NOON, Recorded
 
@@ -63,6 +65,21 @@ def test_a_delegated_session_is_entered_inside_its_parent_only() -> None:
         assert touch() == "bot"
     with pytest.raises(NoSession):
         current()
+
+
+def test_what_is_current_inside_of_a_call_can_not_be_changed() -> None:
+    """A tool may read its session, decision and resource, and put nothing in their place."""
+
+    @authorize("t.look")
+    def look() -> None:
+        here = current()
+        assert type(here) is Current
+        for name in ("session", "decision", "resource", "__class__"):
+            with pytest.raises(exceptions.FrozenInstanceError):
+                setattr(here, name, None)
+
+    with Recorded().session():
+        look()
 
 
 def test_a_handle_is_entered_once() -> None:

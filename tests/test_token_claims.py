@@ -79,6 +79,7 @@ DATES = [
         )
     ),
     Row(20, "nbf beyond the leeway", partial(token, nbf=NOW + 31), "not_yet_valid", partial(token, nbf=NOW + 30)),
+    Row(20, "iat beyond the leeway, nbf in the past", partial(token, iat=NOW + 31, nbf=NOW), "not_yet_valid"),
     Row(20, "iat beyond the leeway", partial(token, iat=NOW + 31), "not_yet_valid", partial(token, iat=NOW + 30)),
     *(
         Row(20, f"{name} {value!r}", partial(_with, name, value), name, partial(_with, name, NOW - 0.5))
@@ -186,11 +187,12 @@ PARTIES = [
     ),
 ]
 
+_NO_ACTS: list[Any] = ["worker", ["worker"], None, {}, 7, True, [ACT]]
+_NO_CNF: list[Any] = [{"kid": "x"}, {}, None, "x", {"jkt": "short"}, {"jkt": 7}, {"x5t#S256": "A" * 44}]
+_NO_DETAILS: list[Any] = [{"type": "t"}, [{}], [{"type": ""}], [{"type": 7}], ["t"], None, [{"type": "t"}, 7]]
+
 CHAINS = [
-    *(
-        Row(32, f"act {value!r}", partial(token, act=value), "act", partial(token, act=ACT))
-        for value in ("worker", ["worker"], None, {}, 7, True, [ACT])
-    ),
+    *(Row(32, f"act {value!r}", partial(token, act=value), "act", partial(token, act=ACT)) for value in _NO_ACTS),
     *(
         Row(33, f"act {value!r}", partial(token, act=value), "act", partial(token, act=ACT))
         for value in (
@@ -264,10 +266,7 @@ CHAINS = [
 ]
 
 OTHERS = [
-    *(
-        Row("RFC 7800 §3.1", f"cnf {value!r}", partial(token, cnf=value), "cnf")
-        for value in ({"kid": "x"}, {}, None, "x", {"jkt": "short"}, {"jkt": 7}, {"x5t#S256": "A" * 44})
-    ),
+    *(Row("RFC 7800 §3.1", f"cnf {value!r}", partial(token, cnf=value), "cnf") for value in _NO_CNF),
     *(
         Row(
             "RFC 9396 §2",
@@ -276,7 +275,7 @@ OTHERS = [
             "authorization_details",
             partial(token, authorization_details=[{"type": "payment", "actions": ["read"]}]),
         )
-        for value in ({"type": "payment"}, [{}], [{"type": ""}], [{"type": 7}], ["payment"], None, [{"type": "a"}, 7])
+        for value in _NO_DETAILS
     ),
 ]
 

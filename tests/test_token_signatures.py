@@ -264,6 +264,13 @@ ROWS = [
         lambda: raw(HEAD, json.dumps(claims()).encode()[:-1] + b',"act":{"sub":"a","iss":"i"}}'),
     ),
     Row(17, "claims in UTF-16", lambda: raw(HEAD, json.dumps(claims()).encode("utf-16")), "malformed"),
+    Row(
+        17,
+        "half of a surrogate pair",
+        lambda: raw(HEAD, json.dumps(claims(sub="X")).encode().replace(b"X", b"\\ud800")),
+        "malformed",
+        lambda: raw(HEAD, json.dumps(claims(sub="X")).encode().replace(b"X", b"\\ud83d\\ude00")),
+    ),
     Row(17, "a byte order mark", lambda: raw(HEAD, b"\xef\xbb\xbf" + json.dumps(claims()).encode()), "malformed"),
     Row(
         17, "invalid UTF-8", lambda: raw(HEAD, json.dumps(claims(sub="X")).encode().replace(b"X", b"\xff")), "malformed"

@@ -37,6 +37,7 @@ from agentauthz.values import (
     field_reader,
     freeze,
     number,
+    reading,
     record_of,
 )
 from tests.support import NOON
@@ -454,7 +455,7 @@ def test_a_field_is_read_once_and_kept() -> None:
         asked.append(name)
         return len(asked)
 
-    record = Record(read, {"known": "k"})
+    record = reading(read, {"known": "k"})
     assert asked == []
     assert [record["a"], record["b"], record["a"], record["known"]] == [1, 2, 1, "k"]
     assert asked == ["a", "b"]
@@ -467,7 +468,7 @@ def test_a_field_that_fails_is_unknown_and_stays_so() -> None:
     def read(_: str) -> object:
         return next(answers)
 
-    record = Record(read)
+    record = reading(read)
     assert (record["a"], record["b"]) == (1, UNKNOWN)
     answers = iter([2])
     assert (record["a"], record["b"]) == (1, UNKNOWN)
@@ -475,7 +476,7 @@ def test_a_field_that_fails_is_unknown_and_stays_so() -> None:
 
 def test_hidden_names_are_not_even_asked_for() -> None:
     """A name with an underscore in front never reaches the host's code."""
-    record = Record(refuse)
+    record = reading(refuse)
     assert record["_x"] is ABSENT
     assert record["x"] is UNKNOWN
 
@@ -489,7 +490,7 @@ def test_only_one_of_many_readings_at_once_counts() -> None:
         barrier.wait(10)
         return next(numbers)
 
-    record, found = Record(read), []
+    record, found = reading(read), []
     threads = [threading.Thread(target=lambda: found.append(record["x"])) for _ in range(8)]
     for thread in threads:
         thread.start()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypeVar, cast, final
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, cast, final
 
 from attrs import evolve
 
@@ -23,7 +24,7 @@ from agentauthz.principals import Chain, Principal
 from agentauthz.records import Recorder, Sink
 from agentauthz.request import Request, Resource, SessionFacts, Unknown
 from agentauthz.session import Session, new_session_id
-from agentauthz.state.memory import SessionMemory, State
+from agentauthz.state.memory import NO_MEMORY, SessionMemory, State
 from agentauthz.values import UNKNOWN, copy_plain, field_reader, utc
 
 if TYPE_CHECKING:
@@ -274,7 +275,9 @@ class Authorizer:
             InvalidArgument: `request` is no Request.
         """
         case = self._by_hand(request)
-        return case.policies.explain(case.request(case.memory.read() if state is None else state))
+        if state is not None:
+            case.ask_of(state)
+        return case.policies.explain(case.request)
 
     # ---- what sessions and guards ask
 
@@ -282,27 +285,25 @@ class Authorizer:
         """Decide, commit and record one call of a session."""
         return self._taken(self._of_session(session, call))
 
-    async def adecide_call(self, session: Session, call: Call) -> Verdict:
+    def adecide_call(self, session: Session, call: Call) -> Coroutine[Any, Any, Verdict]:
         """Decide, commit and record one call of a session, without blocking the loop on a sink."""
-        return await self._ataken(self._of_session(session, call))
+        return self._ataken(self._of_session(session, call))
 
     def preview_call(self, session: Session, call: Call, state: State | None) -> Decision:
         """Decide one call of a session; commit and record nothing."""
         return previewed(self._of_session(session, call), state)
 
+    def follows(self, decision: Decision) -> bool:
+        """Say whether how a call ended is to be recorded, as its decision was, or remembered."""
+        return decision.record_id is not None or decision.action in self._in_force[0].tracked
+
     def finish_call(self, session: Session, effect: Effect) -> None:
         """Remember and record how a call ended; a sink that fails now is logged, since the call has run."""
-        if self._matters(effect):
-            self._recording.write_effect(session, effect, self._finished(session, effect))
+        self._recording.write_effect(session, effect, self._finished(session, effect))
 
     async def afinish_call(self, session: Session, effect: Effect) -> None:
         """Do what `finish_call` does without blocking the loop on a sink."""
-        if self._matters(effect):
-            await self._recording.awrite_effect(session, effect, self._finished(session, effect))
-
-    def _matters(self, effect: Effect) -> bool:
-        """Say whether an effect is to be recorded, as its decision was, or remembered."""
-        return effect.decision.record_id is not None or effect.decision.action in self.policies.tracked
+        await self._recording.awrite_effect(session, effect, self._finished(session, effect))
 
     def _finished(self, session: Session, effect: Effect) -> dt.datetime:
         try:
@@ -320,21 +321,22 @@ class Authorizer:
 
     def _taken(self, case: Case) -> Verdict:
         if self._recording.recorder.writing():  # a sink that asks for decisions would be asked to record them
-            return Verdict(failed(case, "inside_a_sink", "a sink may not ask for a decision"))
+            return Verdict(failed(case, "inside_a_sink", "a sink may not ask for a decision"), case.request)
         return self._recording.write(case, judged(case))
 
     async def _ataken(self, case: Case) -> Verdict:
         if self._recording.recorder.writing():
-            return Verdict(failed(case, "inside_a_sink", "a sink may not ask for a decision"))
+            return Verdict(failed(case, "inside_a_sink", "a sink may not ask for a decision"), case.request)
         return await self._recording.awrite(case, judged(case))
 
     def _of_session(self, session: Session, call: Call) -> Case:
+        problem, cause = call.problem, call.cause
         resource: Resource | Unknown | None = UNKNOWN
         try:
             resource = self._resources.of(call.resource)
         except Exception as error:  # the application's adapter, or an object that is no resource
-            if call.problem is None:
-                call = evolve(call, problem=Reason("resource_failed", "the resource couldn't be read"), cause=error)
+            if problem is None:
+                problem, cause = Reason("resource_failed", "the resource couldn't be read"), error
         context: Mapping[str, object] | Unknown = session.context
         if call.context is UNKNOWN:
             context = UNKNOWN
@@ -342,37 +344,32 @@ class Authorizer:
             context = {**session.context, **call.context}
         now = self.now()
         policies, tracked = self._in_force
-
-        def request(state: State) -> Request:
-            return Request.trusted(
-                call.action, session.chain, call.args, resource, session.route or call.route, session.purpose,
-                session.facts(state, tracked), context, now,
-            )  # fmt: skip
-
+        state = session.memory.read()
+        request = Request.trusted(
+            call.action, session.chain, call.args, resource, session.route or call.route, session.purpose,
+            session.facts(state, tracked), context, now,
+        )  # fmt: skip
         return Case(
-            policies, session.memory, call, request, now, self._observing(now), session.closed, session.fallen()
-        )
+            policies, tracked, session.memory, session.facts, state, request, self._observing(now), session.closed,
+            session.fallen(), call.sensitive, problem, cause,
+        )  # fmt: skip
 
     def _by_hand(self, request: Request) -> Case:
         if type(request) is not Request:
             raise InvalidArgument("request", f"must be a Request, not {type(request).__name__}")
-        return self._of_request(request.by_hand())
+        return self._of_request(request.by_hand() if request.chain.delegations else request)
 
     def _of_request(self, request: Request) -> Case:
         if type(request) is not Request:
             raise InvalidArgument("request", f"must be a Request, not {type(request).__name__}")
         given = request.session
-        call = Call(request.action, request.args, request.resource)
         observing = self._observing(request.now)
         policies, tracked = self._in_force
-        if type(given) is not SessionFacts:  # nothing to remember it by
-            return Case(policies, SessionMemory(request.now), call, lambda _: request, request.now, observing)
+        if type(given) is not SessionFacts:
+            return Case(policies, tracked, NO_MEMORY, None, NO_MEMORY.read(), request, observing)
         memory = self._memory(given.id, given.started, keep=True)
-
-        def merged(state: State) -> Request:
-            return request.with_session(_merged(given, state, tracked))
-
-        return Case(policies, memory, call, merged, request.now, observing)
+        told, state = functools.partial(_merged, given), memory.read()
+        return Case(policies, tracked, memory, told, state, request.with_session(told(state, tracked)), observing)
 
     def _observing(self, now: dt.datetime) -> bool:
         return self._observe_until is not None and now < self._observe_until
@@ -380,13 +377,13 @@ class Authorizer:
 
 def _merged(given: SessionFacts, state: State, tracked: Mapping[str, dt.datetime]) -> SessionFacts:
     """Return a session's facts as a caller gave them, with what this authorizer remembers of it."""
-    return evolve(
-        given,
-        marks=given.marks if given.marks is UNKNOWN else given.marks | state.marks,
-        began=given.began if given.began is UNKNOWN else {**given.began, **state.began},
-        done=given.done if given.done is UNKNOWN else {**given.done, **state.done},
-        tracked={**tracked, **given.tracked},
-    )
+    return SessionFacts.trusted(
+        given.id, given.started, given.expires, given.attributes,
+        given.marks if given.marks is UNKNOWN else given.marks | state.marks,
+        given.began if given.began is UNKNOWN else {**given.began, **state.began},
+        given.done if given.done is UNKNOWN else {**given.done, **state.done},
+        {**tracked, **given.tracked}, given.ceiling,
+    )  # fmt: skip
 
 
 def _chain_of(token: VerifiedToken) -> Chain:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final, final
 
 from attrs import define, evolve
 
-from agentauthz.calls import Call
+from agentauthz.calls import Verdict
 from agentauthz.decision import Basis, Decision, Obligation, Outcome, Reason
-from agentauthz.request import Request
-from agentauthz.state.memory import SessionMemory, State
+from agentauthz.request import Request, SessionFacts
+from agentauthz.state.memory import Forgetful, SessionMemory, State
 
 if TYPE_CHECKING:
     from agentauthz.policy.inputs import Inputs
@@ -22,59 +22,60 @@ _OBSERVED: Final = frozenset({Basis.DEFAULT, Basis.LIMIT, Basis.ERROR})  # denia
 
 
 @final
-@define(eq=False)  # made at every call, like `Judged`: what is frozen costs three times as much
+@define(eq=False)  # made at every call: what is frozen costs three times as much
 class Case:
-    """Be one call on its way to a decision; `request` makes what the policies are asked, from a state.
+    """Be one call on its way to a decision: what the policies are asked now, and what it was made from.
 
-    `policies` are those in force when it began, to the end; `observing` says whether a lacking permit,
-    budget or approval stops it; `stopped` says what stops it before any policy is asked. `carries_out` says
-    whether who asks will see to an obligation; None: to none.
+    `policies` are those in force when it began, to the end, and `tracked` since when their actions are watched.
+    `told` gives the session's facts (None: they stay as they are); `problem` and `cause` say that a look-up failed,
+    `stopped` what stops the call before any policy is asked, and `observing` whether a lacking permit, budget or
+    approval does. `carries_out` says whether who asks will see to an obligation; None: to none.
     """
 
     policies: PolicySet
-    memory: SessionMemory
-    call: Call
-    request: Callable[[State], Request]
-    now: dt.datetime
+    tracked: Mapping[str, dt.datetime]
+    memory: SessionMemory | Forgetful
+    told: Callable[[State, Mapping[str, dt.datetime]], SessionFacts] | None
+    state: State
+    request: Request
     observing: bool
     closed: bool = False
     stopped: tuple[Basis, Reason] | None = None
+    sensitive: frozenset[str] = frozenset()
+    problem: Reason | None = None
+    cause: BaseException | None = None
     carries_out: Callable[[Obligation], bool] | None = None
 
-
-@final
-@define(eq=False)
-class Judged:
-    """Be a decision with what it was made on; `inputs` None: no policy was asked."""
-
-    decision: Decision
-    request: Request
-    inputs: Inputs | None = None
-    cause: BaseException | None = None
+    def ask_of(self, state: State) -> None:
+        """Ask about the same call, with what the session remembers in `state`."""
+        self.state = state
+        if self.told is not None:
+            self.request = self.request.with_session(self.told(state, self.tracked))
 
 
-def judged(case: Case) -> Judged:
+def judged(case: Case) -> Verdict:
     """Return the decision on a call, committed to its session's memory."""
-    request = case.request(state := case.memory.read())
     if (stopped := refused(case)) is not None:
-        return Judged(stopped, request, None, case.call.cause)
+        return Verdict(stopped, case.request, None, case.cause)
     try:
         for _ in range(MAX_ATTEMPTS):
-            decision, inputs = _asked(case, request)
-            if not decision.allowed or _committed(case, decision, state):
-                return Judged(decision, request, inputs)
-            request = case.request(state := case.memory.read())
+            decision, inputs = _asked(case)
+            if not decision.allowed or _committed(case, decision):
+                return Verdict(decision, case.request, inputs)
+            case.ask_of(case.memory.read())
     except Exception as error:  # a fault of the library's or the host's own: never an allow
-        return Judged(failed(case, "evaluation_failed", "the policies couldn't be evaluated"), request, None, error)
-    return Judged(failed(case, "changed_meanwhile", "what the decision read kept changing"), request, inputs)
+        denial = failed(case, "evaluation_failed", "the policies couldn't be evaluated")
+        return Verdict(denial, case.request, None, error)
+    return Verdict(failed(case, "changed_meanwhile", "what the decision read kept changing"), case.request, inputs)
 
 
 def previewed(case: Case, state: State | None) -> Decision:
     """Return the decision on a call; nothing is committed. `state` stands for what its session remembers."""
     if (stopped := refused(case)) is not None:
         return stopped
-    request = case.request(case.memory.read() if state is None else state)
-    return _asked(case, request)[0]
+    if state is not None:
+        case.ask_of(state)
+    return _asked(case)[0]
 
 
 def refused(case: Case) -> Decision | None:
@@ -83,21 +84,21 @@ def refused(case: Case) -> Decision | None:
         return _denied(case, Basis.AUTHORITY, Reason("session_closed", "the session was closed"))
     if case.stopped is not None:
         return _denied(case, *case.stopped)
-    if case.call.problem is not None and not case.observing:
-        return _denied(case, Basis.ERROR, case.call.problem)
+    if case.problem is not None and not case.observing:
+        return _denied(case, Basis.ERROR, case.problem)
     return None
 
 
-def _asked(case: Case, request: Request) -> tuple[Decision, Inputs]:
+def _asked(case: Case) -> tuple[Decision, Inputs]:
     """Return the decision of the policies as it is enforced, and what they saw."""
-    if (problem := case.call.problem) is None:
-        decision, inputs = case.policies.judge(request)
+    if (problem := case.problem) is None:
+        decision, inputs = case.policies.judge(case.request)
         if not case.observing or decision.basis is not Basis.ERROR:
             return enforced(case, decision), inputs
     else:
         decision = _denied(case, Basis.ERROR, problem)
     # SECURITY: what observe mode lets run in spite of an error must still pass authority and every forbid
-    ruled, inputs = case.policies.judge(request, undeclared=True)
+    ruled, inputs = case.policies.judge(case.request, undeclared=True)
     if ruled.outcome is Outcome.DENY and ruled.basis not in _OBSERVED:
         return ruled, inputs
     return evolve(decision, marks=ruled.marks, enforced=False), inputs
@@ -111,6 +112,8 @@ def failed(case: Case, code: str, text: str) -> Decision:
 def enforced(case: Case, decision: Decision) -> Decision:
     """Return the decision as it is enforced: obligations need a handler, observe mode lets some calls run."""
     if decision.outcome is Outcome.ALLOW:
+        if not decision.obligations:
+            return decision
         left = [one for one in decision.obligations if case.carries_out is None or case.carries_out(one) is not True]
         if not left:
             return decision
@@ -121,10 +124,10 @@ def enforced(case: Case, decision: Decision) -> Decision:
     return evolve(decision, enforced=False) if case.observing and lets_run else decision
 
 
-def _committed(case: Case, decision: Decision, state: State) -> bool:
+def _committed(case: Case, decision: Decision) -> bool:
     began = decision.action if decision.action in case.policies.tracked else None
-    return case.memory.commit(state, decision.marks, began, case.now)
+    return case.memory.commit(case.state, decision.marks, began, case.request.now)
 
 
 def _denied(case: Case, basis: Basis, reason: Reason) -> Decision:
-    return Decision(Outcome.DENY, basis, case.call.action, reasons=(reason,), policy_digest=case.policies.digest)
+    return Decision(Outcome.DENY, basis, case.request.action, reasons=(reason,), policy_digest=case.policies.digest)

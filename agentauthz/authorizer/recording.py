@@ -9,7 +9,7 @@ from typing import Final, final
 
 from attrs import evolve
 
-from agentauthz.authorizer.deciding import Case, Judged
+from agentauthz.authorizer.deciding import Case
 from agentauthz.calls import Effect, Verdict
 from agentauthz.canonical import class_name
 from agentauthz.decision import Basis, Outcome, Reason
@@ -33,27 +33,29 @@ class Recording:
         self._ids: Final = RecordIds()
         self._late: Final[deque[EffectRecord]] = deque()
 
-    def write(self, case: Case, judged: Judged) -> Verdict:
-        """Record a decision, and give it the record's id; the verdict is a denial where that fails."""
+    def write(self, case: Case, verdict: Verdict) -> Verdict:
+        """Record a decision, and give it the record's id; what is returned is a denial where that fails."""
         try:
-            if self.recorder.wants(judged.decision):
-                self.recorder.write(self._record(case, judged))
+            if self.recorder.wants(verdict.decision):
+                self.recorder.write(self._record(case, verdict))
         except Exception as error:  # what can't be recorded must not happen
-            return _unrecorded(judged, error)
+            return _unrecorded(verdict, error)
         finally:
-            self._catch_up()
-        return _verdict(judged)
+            if self._late:
+                self._catch_up()
+        return verdict
 
-    async def awrite(self, case: Case, judged: Judged) -> Verdict:
+    async def awrite(self, case: Case, verdict: Verdict) -> Verdict:
         """Do what `write` does without blocking the loop on a sink."""
         try:
-            if self.recorder.wants(judged.decision):
-                await self.recorder.awrite(self._record(case, judged))
+            if self.recorder.wants(verdict.decision):
+                await self.recorder.awrite(self._record(case, verdict))
         except Exception as error:
-            return _unrecorded(judged, error)
+            return _unrecorded(verdict, error)
         finally:
-            self._catch_up()
-        return _verdict(judged)
+            if self._late:
+                self._catch_up()
+        return verdict
 
     def write_effect(self, session: Session, effect: Effect, now: dt.datetime) -> None:
         """Record how a call ended."""
@@ -86,19 +88,20 @@ class Recording:
             except Exception:  # the call has run: its result must not be lost for it
                 _log_lost(record)
 
-    def _record(self, case: Case, judged: Judged) -> DecisionRecord:
-        decision, request, inputs = judged.decision, judged.request, judged.inputs
-        decision._number(own := self._ids.next(case.now))
+    def _record(self, case: Case, verdict: Verdict) -> DecisionRecord:
+        request, inputs = verdict.request, verdict.inputs
+        own = self._ids.next(request.now)
+        decision = verdict.decision = verdict.decision._numbered(own)
         refused = decision.outcome is not Outcome.ALLOW
         return decision_record(
             id=own,
-            ts=case.now,
+            ts=request.now,
             request=request,
             args={} if request.args is UNKNOWN else request.args,
             decision=decision,
             seen=[] if inputs is None else case.policies.seen(inputs),
             explain=case.policies.clauses(decision, inputs) if refused and inputs is not None else None,
-            sensitive=case.call.sensitive,
+            sensitive=case.sensitive,
             key=self._key,
             mode="observe" if case.observing else "enforce",
             call_id=None,
@@ -121,17 +124,13 @@ class Recording:
         return EffectRecord.of_line(line)
 
 
-def _verdict(judged: Judged) -> Verdict:
-    return Verdict(judged.decision, judged.request.resource, judged.cause)
-
-
-def _unrecorded(judged: Judged, error: Exception) -> Verdict:
+def _unrecorded(verdict: Verdict, error: Exception) -> Verdict:
     """Return the denial of a call whose record couldn't be kept; observe mode doesn't let it run either."""
-    reasons = (Reason("not_recorded", "the decision couldn't be recorded"), *judged.decision.reasons)
+    reasons = (Reason("not_recorded", "the decision couldn't be recorded"), *verdict.decision.reasons)
     denial = evolve(
-        judged.decision, outcome=Outcome.DENY, basis=Basis.ERROR, reasons=reasons, obligations=(), enforced=True
+        verdict.decision, outcome=Outcome.DENY, basis=Basis.ERROR, reasons=reasons, obligations=(), enforced=True
     )
-    return Verdict(denial, judged.request.resource, error)
+    return Verdict(denial, verdict.request, verdict.inputs, error)
 
 
 def _log_lost(record: EffectRecord) -> None:

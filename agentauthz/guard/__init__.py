@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, final
 
 from attrs import evolve
 
-from agentauthz.calls import Call, Effect, Verdict, allowed, effect_of
+from agentauthz.calls import NOTHING, Call, Effect, Verdict, allowed, effect_of
 from agentauthz.decision import Decision, Reason
 from agentauthz.errors import InvalidArgument, NoSession
 from agentauthz.guard.binding import Binder, binder
@@ -149,6 +149,7 @@ class Guarded:
             mapping_resolver("context", context, parameters),
         )
         self._resolvers: Final = tuple(found for found in looked_up if found is not None)
+        self.looks_up: Final = len(self._resolvers) > 0
         self._adds_args: Final = looked_up[1] is not None
         self._refuse_async_lookups()
 
@@ -240,9 +241,8 @@ class Guarded:
             facts = self.binder.facts(own, hidden)
         except Exception as error:  # too deep, or a container that changes while it is copied
             own, problem, cause = values, Reason("arguments_failed", "the arguments can't be read"), error
-        return own, Call(
-            self.action, facts, route=self.route, sensitive=self._secret(own), problem=problem, cause=cause
-        )  # fmt: skip
+        # by position: at every call, names cost as much again
+        return own, Call(self.action, facts, None, NOTHING, self.route, self._secret(own), problem, cause)
 
     def _secret(self, values: tuple[Any, ...]) -> frozenset[str]:
         """Return the sensitive facts of a call: where `**kwargs` is sensitive, all that it holds."""
@@ -253,7 +253,7 @@ class Guarded:
 
     def resolved(self, call: Call, values: tuple[Any, ...]) -> Call:
         """Return the call with what its look-ups gave; one that raises makes it a call with a problem."""
-        if call.problem is not None or not self._resolvers:
+        if call.problem is not None:
             return call
         named = dict(zip(self.binder.names, values, strict=True))
         try:
@@ -264,7 +264,7 @@ class Guarded:
 
     async def aresolved(self, call: Call, values: tuple[Any, ...]) -> Call:
         """Do what `resolved` does, and await look-ups that are coroutine functions."""
-        if call.problem is not None or not self._resolvers:
+        if call.problem is not None:
             return call
         named = dict(zip(self.binder.names, values, strict=True))
         try:
@@ -287,8 +287,6 @@ class Guarded:
 
 
 def _with_facts(call: Call, found: Mapping[str, object]) -> Call:
-    if not found:
-        return call
     args, context = found.get("args", {}), found.get("context", {})
     for name, facts in (("args", args), ("context", context)):
         if not isinstance(facts, Mapping):
@@ -306,9 +304,9 @@ def _with_facts(call: Call, found: Mapping[str, object]) -> Call:
 
 
 def _here(session: Session, verdict: Verdict) -> Current:
-    resource = verdict.resource
+    resource = verdict.request.resource
     original = resource.original if type(resource) is Resource and resource.original is not None else resource
-    return Current(session, verdict.decision, original)
+    return Current.inside(session, verdict.decision, original)
 
 
 def _leave(mine: Current, before: Current | None) -> None:
@@ -323,7 +321,9 @@ def _function(guarded: Guarded, bound: Session | None) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         values, asked = guarded.taken(binder.bind(*args, **kwargs))
         session = guarded.session_for(bound)
-        verdict = session.authorizer.decide_call(session, guarded.resolved(asked, values))
+        if guarded.looks_up:
+            asked = guarded.resolved(asked, values)
+        verdict = session.authorizer.decide_call(session, asked)
         decision = allowed(verdict)
         before, mine = _current.get(), _here(session, verdict)
         _current.set(mine)
@@ -339,7 +339,7 @@ def _function(guarded: Guarded, bound: Session | None) -> Callable[..., Any]:
             raise
         finally:
             _leave(mine, before)
-            if not awaited:
+            if not awaited and session.authorizer.follows(decision):
                 session.authorizer.finish_call(session, effect_of(decision, problem, started))
 
     return call
@@ -351,7 +351,9 @@ def _coroutine(guarded: Guarded, bound: Session | None) -> Callable[..., Any]:
     async def call(*args: Any, **kwargs: Any) -> Any:
         values, asked = guarded.taken(binder.bind(*args, **kwargs))
         session = guarded.session_for(bound)
-        verdict = await session.authorizer.adecide_call(session, await guarded.aresolved(asked, values))
+        if guarded.looks_up:  # a coroutine costs something even where it has nothing to do
+            asked = await guarded.aresolved(asked, values)
+        verdict = await session.authorizer.adecide_call(session, asked)
         decision = allowed(verdict)
         return await _awaited(binder.call(function, values), _here(session, verdict), decision)
 
@@ -373,7 +375,8 @@ async def _awaited(running: Coroutine[Any, Any, Any], mine: Current, decision: D
         raise
     finally:
         _leave(mine, before)
-        await _afinish(session, effect_of(decision, problem, started))
+        if session.authorizer.follows(decision):
+            await _afinish(session, effect_of(decision, problem, started))
 
 
 @final
@@ -401,7 +404,9 @@ def _generator(guarded: Guarded, bound: Session | None) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         values, asked = guarded.taken(binder.bind(*args, **kwargs))
         session = guarded.session_for(bound)
-        verdict = session.authorizer.decide_call(session, guarded.resolved(asked, values))
+        if guarded.looks_up:
+            asked = guarded.resolved(asked, values)
+        verdict = session.authorizer.decide_call(session, asked)
         decision = allowed(verdict)
         started, problem = time.perf_counter_ns(), None
         try:
@@ -410,7 +415,8 @@ def _generator(guarded: Guarded, bound: Session | None) -> Callable[..., Any]:
             problem = error
             raise
         finally:
-            session.authorizer.finish_call(session, effect_of(decision, problem, started))
+            if session.authorizer.follows(decision):
+                session.authorizer.finish_call(session, effect_of(decision, problem, started))
 
     return call
 
@@ -442,7 +448,9 @@ def _async_generator(guarded: Guarded, bound: Session | None) -> Callable[..., A
     async def call(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
         values, asked = guarded.taken(binder.bind(*args, **kwargs))
         session = guarded.session_for(bound)
-        verdict = await session.authorizer.adecide_call(session, await guarded.aresolved(asked, values))
+        if guarded.looks_up:  # a coroutine costs something even where it has nothing to do
+            asked = await guarded.aresolved(asked, values)
+        verdict = await session.authorizer.adecide_call(session, asked)
         decision = allowed(verdict)
         inner, step = binder.call(function, values), _Steps(_here(session, verdict))
         resume: Callable[[], Any] = functools.partial(inner.asend, None)
@@ -469,7 +477,8 @@ def _async_generator(guarded: Guarded, bound: Session | None) -> Callable[..., A
                 with step:
                     await inner.aclose()
             finally:
-                await _afinish(session, effect_of(decision, problem, started))
+                if session.authorizer.follows(decision):
+                    await _afinish(session, effect_of(decision, problem, started))
 
     return call
 

@@ -29,6 +29,7 @@ class Binder:
     signature: inspect.Signature
     bind: Callable[..., tuple[Any, ...]]
     call: Callable[[Callable[..., Any], tuple[Any, ...]], Any]
+    named: Callable[[tuple[Any, ...]], dict[str, Any]]  # the values by `names`
     names: tuple[str, ...]
     rest: int | None = field(default=None)  # where `*args` stands in the values
     named_rest: int | None = field(default=None)  # where `**kwargs` stands
@@ -51,7 +52,7 @@ class Binder:
         Raises:
             InvalidArgument: `**kwargs` holds the name of another parameter.
         """
-        facts = dict(zip(self.names, values, strict=True))
+        facts = self.named(values)
         for name in hidden:
             facts.pop(name, None)
         if self.rest is not None and self.names[self.rest] not in hidden:
@@ -83,6 +84,7 @@ def binder(function: Callable[..., Any]) -> Binder:
         signature,
         _binding(function, parameters),
         _calling(parameters),
+        _naming(names),
         names,
         kinds.index(Parameter.VAR_POSITIONAL) if Parameter.VAR_POSITIONAL in kinds else None,
         kinds.index(Parameter.VAR_KEYWORD) if Parameter.VAR_KEYWORD in kinds else None,
@@ -141,6 +143,13 @@ def _calling(parameters: list[Parameter]) -> Callable[[Callable[..., Any], tuple
         posonlyargs=[], args=[ast.arg("function"), ast.arg("values")], kwonlyargs=[], kw_defaults=[], defaults=[]
     )
     return _define(arguments, ast.Return(ast.Call(_name("function"), positional, keywords)), {})
+
+
+def _naming(names: tuple[str, ...]) -> Callable[[tuple[Any, ...]], dict[str, Any]]:
+    """Return ``def f(values): return {"a": values[0], "b": values[1]}``."""
+    items = [ast.Subscript(_name("values"), ast.Constant(place), ast.Load()) for place in range(len(names))]
+    arguments = ast.arguments(posonlyargs=[], args=[ast.arg("values")], kwonlyargs=[], kw_defaults=[], defaults=[])
+    return _define(arguments, ast.Return(ast.Dict([ast.Constant(name) for name in names], [*items])), {})
 
 
 def _define(arguments: ast.arguments, body: ast.stmt, names: dict[str, Any]) -> types.FunctionType:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final, TypeAlias, final
+from typing import Final, NoReturn, TypeAlias, final
 
 from attrs import field, frozen
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -58,6 +58,9 @@ class VerificationKey:
 
     def __repr__(self) -> str:
         return f"VerificationKey({self.key_id!r}, {'/'.join(sorted(self.algorithms))})"
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:  # it may be a shared secret
+        raise InvalidArgument("key", "can't be pickled or copied: load it again where it is needed")
 
 
 def _tuple(keys: Iterable[VerificationKey]) -> tuple[VerificationKey, ...]:
@@ -208,6 +211,8 @@ def _okp(jwk: Jwk) -> tuple[PublicKey, frozenset[str]]:
     if jwk.get("crv") != "Ed25519":
         raise InvalidArgument("jwk", "must be on the curve Ed25519")
     content = _bytes(jwk, "x")
+    if len(content) != 32 or not _sound(int.from_bytes(content, "little") & ~(1 << 255)):
+        raise InvalidArgument("jwk", "is no valid public key")
     return _made(lambda: ed25519.Ed25519PublicKey.from_public_bytes(content)), ED25519_ALGORITHMS
 
 
@@ -231,12 +236,21 @@ def _made(make: Callable[[], PublicKey]) -> PublicKey:
         raise InvalidArgument("jwk", "is no valid public key") from None
 
 
+def operations_of(jwk: Jwk, default: str) -> frozenset[str]:
+    """Return what a key may be used for by its `key_ops` (RFC 7517 §4.3); `default` where it doesn't say.
+
+    Raises:
+        InvalidArgument: no object.
+    """
+    if not isinstance(jwk, Mapping):
+        raise InvalidArgument("jwk", "must be an object")
+    operations = jwk.get("key_ops", [default])
+    return frozenset(map(str, operations)) if isinstance(operations, list) else frozenset()
+
+
 def _for_signatures(jwk: Jwk) -> bool:
     """Say whether `use` and `key_ops` (RFC 7517 §4.2, §4.3) let signatures be verified, and the kind is known."""
-    operations = jwk.get("key_ops", ["verify"])
-    if not isinstance(operations, list) or not {"verify", "sign"} & {str(operation) for operation in operations}:
-        return False
-    return jwk.get("use", "sig") == "sig" and jwk.get("kty") in _READERS
+    return jwk.get("use", "sig") == "sig" and jwk.get("kty") in _READERS and "verify" in operations_of(jwk, "verify")
 
 
 # ---- numbers as text
@@ -256,6 +270,22 @@ def _int(jwk: Jwk, name: str) -> int:
 
 def _of_int(number: int, size: int | None = None) -> str:
     return to_base64url(number.to_bytes(size or max(1, (number.bit_length() + 7) // 8)))
+
+
+# ---- points of Ed25519 that the library takes as they come (RFC 8725 §3.4); off the curve it verifies nothing
+
+_P: Final = 2**255 - 19
+_D: Final = -121665 * pow(121666, -1, _P) % _P
+
+
+def _sound(y: int) -> bool:
+    """Say whether a point's `y` is canonical, and not one of the few of small order, which fit signatures of anything.
+
+    From RFC 8032 §5.1, where x² (d y² + 1) = y² - 1: a point of order 1 or 2 has x = 0 and so y² = 1, of order 4
+    y = 0, and of order 8 x² = -y² and so d y⁴ + 2 y² = 1.
+    """
+    square = y * y % _P
+    return y < _P and square > 1 and (_D * square * square + 2 * square) % _P != 1
 
 
 # ---- the one flaw of RSA keys that their modulus shows

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from agentauthz.errors import InvalidArgument
 from agentauthz.keys.base64url import from_base64url
 from agentauthz.keys.instance import read_private
-from agentauthz.keys.jwk import KeySet, VerificationKey, public_jwk, thumbprint, verification_key
+from agentauthz.keys.jwk import KeySet, VerificationKey, operations_of, public_jwk, thumbprint, verification_key
 
 PrivateKey: TypeAlias = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 
@@ -131,9 +131,12 @@ class SigningKey:
         """Return the private key of a JWK (RFC 7517); its `alg` and `kid` count where nothing else is said.
 
         Raises:
-            InvalidArgument: no private JWK, parts that don't fit together, or as for the class.
+            InvalidArgument: no private JWK, one that isn't for signing, parts that don't fit together, or as for the
+                class.
         """
-        public = verification_key(jwk)
+        if "sign" not in operations_of(jwk, "sign"):
+            raise InvalidArgument("jwk", "must be a key for signing: its `key_ops` say that it isn't")
+        public = verification_key({name: value for name, value in jwk.items() if name != "key_ops"})
         named = jwk.get("alg")
         private = _private_of(jwk)
         if private is None or public_jwk(private.public_key()) != public_jwk(cast(Any, public.key)):
@@ -231,13 +234,12 @@ class KeyRing:
         Raises:
             InvalidArgument: another key has its name, or it can't sign.
         """
+        _name(signer)
         with self._lock:
             known = next((one for one in self._ring if one.key_id == signer.key_id), None)
             if known is not None and _public_only(known) != _public_only(signer):
                 raise InvalidArgument("signer", f"has the name `{signer.key_id}`, which is another key's")
-            rest = [one for one in self._ring if one is not known]
-            self._ring = ()
-            self._ring = self._with(signer, *rest)
+            self._ring = self._with(signer, *(one for one in self._ring if one is not known))
 
     def retire(self, key_id: str) -> None:
         """Publish a key no more: what it signed is refused from then on.
@@ -268,13 +270,16 @@ def _jwks(ring: Iterable[Signer]) -> dict[str, list[dict[str, str]]]:
 
 
 def _name(signer: Signer) -> str:
+    """Return a signer's name, if it has all that it needs and a key that fits its algorithm."""
     try:
-        verification_key(_public_only(signer))
+        fits = signer.algorithm in verification_key(_public_only(signer)).algorithms
         name = signer.key_id
     except AttributeError:
-        raise InvalidArgument("signer", "must have `algorithm`, `key_id`, `sign` and `public_jwk`") from None
-    if not isinstance(name, str) or not name or not callable(getattr(signer, "sign", None)):
-        raise InvalidArgument("signer", "must have `algorithm`, `key_id`, `sign` and `public_jwk`")
+        fits, name = False, ""
+    if not fits or not isinstance(name, str) or not name or not callable(getattr(signer, "sign", None)):
+        raise InvalidArgument(
+            "signer", "must have `algorithm`, `key_id`, `sign` and `public_jwk`, which fit each other"
+        )
     return name
 
 

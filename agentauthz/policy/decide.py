@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Protocol, cast
 
 from agentauthz.decision import Basis, Decision, Obligation, Outcome, Reason
@@ -31,8 +31,9 @@ class Rules(Protocol):
     def undetermined_permits(self, inputs: Inputs) -> Sequence[CheckedRule]:
         """Return the first 16 permits, by name, that match and are undetermined."""
 
-    def arguments(self, action: str) -> frozenset[str] | None:
-        """Return the arguments that a declared action has; None: it is not declared, or with no list."""
+    @property
+    def arguments(self) -> Mapping[str, frozenset[str]]:
+        """Return the arguments of the actions that are declared with a list of them."""
 
 
 def inputs_of(rules: Rules, request: Request) -> Inputs:
@@ -49,14 +50,18 @@ def decide(rules: Rules, request: Request, inputs: Inputs, *, undeclared: bool =
     if stopped is not None:
         basis, reason = stopped
         return Decision(Outcome.DENY, basis, request.action, reasons=(reason,), policy_digest=rules.digest)
-    seen = judged(rules, inputs)
-    if len(seen) == 1:
+    if request.chain.alone:
         found = rules.verdict(inputs)
+        if (allow := found.allow) is not None and allow.action == request.action:
+            return allow  # it says nothing of the call but its action, and nobody can change it
         if (grants := found.grants) is not None:  # most decisions: what `_combine` would give, without its search
             names, reasons = grants
-            return Decision(Outcome.ALLOW, Basis.RULE, request.action, names, (), (), reasons, (), (), rules.digest)
+            found.allow = Decision(
+                Outcome.ALLOW, Basis.RULE, request.action, names, (), (), reasons, (), (), rules.digest
+            )
+            return found.allow
         return _combine(rules, request.action, [(inputs, found)])
-    return _combine(rules, request.action, [(one, rules.verdict(one)) for one in seen])
+    return _combine(rules, request.action, [(one, rules.verdict(one)) for one in judged(rules, inputs)])
 
 
 # ---- steps 1 and 2: authority
@@ -65,11 +70,12 @@ def decide(rules: Rules, request: Request, inputs: Inputs, *, undeclared: bool =
 def _stopped(rules: Rules, request: Request, undeclared: bool) -> tuple[Basis, Reason] | None:
     session = request.session
     bounded = type(session) is SessionFacts and (session.expires is not None or session.ceiling is not None)
-    if request.chain.delegations or bounded:
+    if bounded or request.chain.narrows:
         stopped = _expired(request) or _not_covered(request)
         if stopped is not None:
             return stopped
-    return None if undeclared else _unknown_argument(rules, request)
+    declared = None if undeclared else rules.arguments.get(request.action)
+    return None if declared is None else _unknown_argument(declared, request)
 
 
 def _expired(request: Request) -> tuple[Basis, Reason] | None:
@@ -99,9 +105,8 @@ def _outside(what: str, place: int, hop: Delegation) -> tuple[Basis, Reason]:
     return Basis.AUTHORITY, Reason(f"{what}_not_covered", text)
 
 
-def _unknown_argument(rules: Rules, request: Request) -> tuple[Basis, Reason] | None:
-    declared = rules.arguments(request.action)
-    if declared is None or request.args is UNKNOWN or declared.issuperset(request.args):
+def _unknown_argument(declared: frozenset[str], request: Request) -> tuple[Basis, Reason] | None:
+    if request.args is UNKNOWN or declared.issuperset(request.args):
         return None
     extra = sorted(set(request.args) - declared)
     return Basis.ERROR, Reason("unknown_argument", f"`{request.action}` is declared without the argument `{extra[0]}`")
@@ -113,7 +118,7 @@ def _unknown_argument(rules: Rules, request: Request) -> tuple[Basis, Reason] | 
 def judged(rules: Rules, inputs: Inputs) -> list[Inputs]:
     """Return the call of the actor, and those of the agents that passed their authority on to it."""
     chain = inputs.delegations
-    if len(chain.delegations) < 2 and chain.subject.kind != "agent":
+    if chain.alone:
         return [inputs]
     start = _last_barrier(rules, inputs)
     # the subject itself is judged only where it is an agent: a person's own right is what policies ask for

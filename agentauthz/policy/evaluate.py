@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Final, TypeAlias, cast, final
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 
-from agentauthz.decision import Reason
+from agentauthz.decision import Decision, Reason
 from agentauthz.policy.builtins import (
     ARITHMETIC,
     COMPARISONS,
@@ -122,7 +122,7 @@ def matching(rules: Iterable[CheckedRule], action: str) -> Iterator[CheckedRule]
 
 
 @final
-@frozen(eq=False)
+@define(eq=False)
 class Verdict:
     """Be the rules that match an action and aren't false: by effect, those true and those undetermined.
 
@@ -131,6 +131,7 @@ class Verdict:
 
     true: Mapping[Effect, tuple[CheckedRule, ...]]
     undetermined: Mapping[Effect, tuple[CheckedRule, ...]]
+    allow: Decision | None = None  # the decision that `grants` led to last; one for every action would have no bound
 
     @cached_property
     def grants(self) -> tuple[tuple[str, ...], tuple[Reason, ...]] | None:

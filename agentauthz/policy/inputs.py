@@ -10,7 +10,7 @@ from agentauthz.policy.builtins import Answer
 from agentauthz.policy.syntax import Path
 from agentauthz.policy.types import conforms
 from agentauthz.principals import Chain, Delegation, Principal
-from agentauthz.request import Entity, Request, Resource, SessionFacts, Unknown
+from agentauthz.request import Entity, Request, Resource, SessionFacts
 from agentauthz.values import (
     ABSENT,
     INVALID,
@@ -21,6 +21,7 @@ from agentauthz.values import (
     Value,
     freeze,
     reader_of,
+    reading,
     record_of,
 )
 
@@ -61,9 +62,8 @@ class Inputs:
         """Hold `request`'s roots, or share those of `origin`, which may be of another action."""
         self.request = request
         self.delegations = chain
-        self.subject = self.actor = chain.subject
-        if chain.delegations:
-            self.actor = chain.delegations[-1].to
+        self.subject = chain.subject
+        self.actor = chain.actor
         self.permitted_by = permitted_by
         self._origin = origin
         self._permitted: dict[str, Answer] | None = None
@@ -71,7 +71,11 @@ class Inputs:
             self.name = request.action
             # nearly every rule reads these two, and finding an empty slot first costs as much again
             self.args = _unknown() if request.args is UNKNOWN else record_of(request.args)
-            self.resource = ABSENT if request.resource is None else _resource(request.resource)
+            resource = request.resource  # a `Resource` needs no search for what it is
+            if type(resource) is Resource:
+                self.resource = resource.__agentauthz_value__()
+            else:
+                self.resource = ABSENT if resource is None else freeze(resource)
         else:
             self.name = origin.name
 
@@ -79,7 +83,7 @@ class Inputs:
         # called only for a slot that isn't filled yet
         value: Value
         if root == "chain":
-            value = Record(None, {"depth": self.delegations.depth})
+            value = Record({"depth": self.delegations.depth})
         elif root == "hops":
             value = tuple(map(_hop_value, self.delegations.delegations))
         elif self._origin is not None:
@@ -97,7 +101,7 @@ class Inputs:
         """Return another action of the same session, purpose and context, on no resource."""
         made = Inputs(self.request, self.delegations, self.permitted_by, self)
         made.name, made.action, made.args, made.resource = (
-            action, Record(None, {"name": action}), record_of(args), ABSENT,
+            action, Record({"name": action}), record_of(args), ABSENT,
         )  # fmt: skip
         return made
 
@@ -159,28 +163,23 @@ def declared_value(value: Value, path: Path, tag: str | None) -> Value:
 
 
 def _unknown() -> Record:
-    return Record(lambda _: UNKNOWN)
-
-
-def _resource(resource: Resource | Unknown) -> Value:
-    # a `Resource` needs no search for what it is
-    return resource.__agentauthz_value__() if type(resource) is Resource else freeze(resource)
+    return reading(lambda _: UNKNOWN)
 
 
 _ROOTS: Final[Mapping[str, Callable[[Request], Value]]] = {
-    "action": lambda request: Record(None, {"name": request.action}),
+    "action": lambda request: Record({"name": request.action}),
     "approver": lambda _: UNKNOWN,
     "route": lambda request: freeze(request.route),
     "purpose": lambda request: freeze(request.purpose),
     "session": lambda request: _session_value(request.session),
-    "context": lambda request: _unknown() if request.context is UNKNOWN else Record(reader_of(request.context)),
+    "context": lambda request: _unknown() if request.context is UNKNOWN else reading(reader_of(request.context)),
     "now": lambda request: freeze(request.now),
 }
 
 
 def _hop_value(hop: Delegation) -> Value:
     known = {"to": hop.to, "actions": hop.actions, "purpose": freeze(hop.purpose), "expires": freeze(hop.expires)}
-    return Record(None, known)
+    return Record(known)
 
 
 def _session_value(facts: SessionFacts | Sentinel | None) -> Value:
@@ -188,4 +187,4 @@ def _session_value(facts: SessionFacts | Sentinel | None) -> Value:
         return UNKNOWN if facts is UNKNOWN else ABSENT
     marks: Value = UNKNOWN if facts.marks is UNKNOWN else Unordered(sorted(facts.marks))
     known = {"id": facts.id, "started": freeze(facts.started), "marks": marks}
-    return Record(reader_of(facts.attributes), known)
+    return reading(reader_of(facts.attributes), known)

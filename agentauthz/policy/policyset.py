@@ -22,7 +22,7 @@ from agentauthz.policy.compile import Compiled
 from agentauthz.policy.evaluate import Verdict, answer, matching, verdict
 from agentauthz.policy.explain import Explanation, explain, paths_read
 from agentauthz.policy.files import read_files
-from agentauthz.policy.format import format_statement
+from agentauthz.policy.format import Written
 from agentauthz.policy.inputs import Inputs
 from agentauthz.policy.parse import decode, parse
 from agentauthz.policy.source import Diagnostic, Source
@@ -40,6 +40,7 @@ class Definition:
     def __init__(self, checked: Checked, digest: str) -> None:
         self._checked = checked
         self.digest = digest
+        self.arguments = checked.arguments
 
     def verdict(self, inputs: Inputs) -> Verdict:
         """Return the rules that match and are true or undetermined."""
@@ -56,10 +57,6 @@ class Definition:
                 break
         return found
 
-    def arguments(self, action: str) -> frozenset[str] | None:
-        """Return the arguments that a declared action has; None: it is not declared, or with no list."""
-        return self._checked.arguments(action)
-
 
 @final
 @frozen(eq=False, repr=False, init=False)
@@ -74,6 +71,7 @@ class PolicySet:
     digest: str
     warnings: tuple[Diagnostic, ...]
     sources: tuple[Source, ...]
+    tracked: frozenset[str]  # the actions whose last-seen times `began` and `done` ask for
     _checked: Checked
     _decider: deciding.Rules
     _by_name: Mapping[str, CheckedRule]
@@ -111,10 +109,11 @@ class PolicySet:
         if cache is None or problems:
             return cls._from_sources(sources, problems)
         folder = pathlib.Path(cache)
-        kept = caching.read(folder, sources)
-        if kept is not None:
-            decider = Compiled(kept.checked.rules, kept.checked.arguments, kept.digest, kept.demanded)
-            return cls._make(kept.checked, kept.digest, kept.checked.diagnostics, tuple(sources), decider)
+        with _without_collecting():
+            kept = caching.read(folder, sources)
+            if kept is not None:
+                decider = Compiled(kept.checked.rules, kept.checked.arguments, kept.digest, kept.demanded)
+                return cls._make(kept.checked, kept.digest, kept.checked.diagnostics, tuple(sources), decider)
         made = cls._from_sources(sources)
         caching.write(folder, sources, made._checked, made.digest)
         return made
@@ -131,7 +130,8 @@ class PolicySet:
             parsed, wrong = parse(source)
             statements += parsed
             problems += wrong
-        checked = check(statements)
+        written = Written()
+        checked = check(statements, written)
         errors = [found for found in checked.diagnostics if found.severity == "error"]
         if problems:
             # what failed to parse may be what seems to be unknown
@@ -140,7 +140,7 @@ class PolicySet:
         if errors:
             raise PolicyCheckError(errors)
         warnings = tuple(found for found in checked.diagnostics if found.severity == "warning")
-        return cls._make(checked, _digest(statements), warnings, tuple(sources))
+        return cls._make(checked, _digest(map(written, statements)), warnings, tuple(sources))
 
     @classmethod
     def _make(
@@ -153,7 +153,7 @@ class PolicySet:
     ) -> PolicySet:
         made = cls.__new__(cls)
         made.__attrs_init__(
-            checked.rules, digest, warnings, sources, checked,
+            checked.rules, digest, warnings, sources, checked.tracked, checked,
             Compiled(checked.rules, checked.arguments, digest) if rules is None else rules,
             {rule.name: rule for rule in checked.rules},
             functools.lru_cache(maxsize=4096)(
@@ -167,11 +167,6 @@ class PolicySet:
         return self._make(
             self._checked, self.digest, self.warnings, self.sources, Definition(self._checked, self.digest)
         )
-
-    @property
-    def tracked(self) -> frozenset[str]:
-        """Return the actions whose last-seen times `began` and `done` ask for."""
-        return self._checked.tracked
 
     def decide(self, request: Request) -> Decision:
         """Return the decision on `request`, without record or state; `Authorizer.decide` is what applications use.
@@ -264,9 +259,8 @@ def _signature(tool: object) -> ToolSignature:
     return signature
 
 
-def _digest(statements: Iterable[Statement]) -> str:
-    lines = sorted(format_statement(statement) for statement in statements)
-    return "sha256:" + hashlib.sha256("\n".join([LANGUAGE, *lines]).encode()).hexdigest()
+def _digest(texts: Iterable[str]) -> str:
+    return "sha256:" + hashlib.sha256("\n".join([LANGUAGE, *sorted(texts)]).encode()).hexdigest()
 
 
 def _in_order(found: Iterable[Diagnostic]) -> list[Diagnostic]:

@@ -31,6 +31,22 @@ _NOTHING_YET: Final = State()
 
 
 @final
+class Forgetful:
+    """Be the memory of a call that belongs to no session: it has no past, and nothing is kept of it."""
+
+    def read(self) -> State:
+        """Return that nothing is remembered."""
+        return _NOTHING_YET
+
+    def commit(self, seen: State, marks: Collection[str], began: str | None, now: dt.datetime) -> bool:
+        """Keep nothing; nobody else could have changed anything."""
+        return True
+
+
+NO_MEMORY: Final = Forgetful()
+
+
+@final
 class SessionMemory:
     """Remember one session's past, shared by all that are delegated from it. Safe for threads."""
 

@@ -17,8 +17,9 @@ from agentauthz.tokens.resource_server import (
     challenge,
     metadata_url,
     protected_resource_metadata,
+    require_scopes,
 )
-from agentauthz.tokens.revocation import Revocation, RevokedTokens
+from agentauthz.tokens.revocation import Revocation, RevokedTokens, jti_hash, session_revoked
 from agentauthz.tokens.sources import FileKeys, HttpKeys, KeySource, RingKeys, StaticKeys
 from agentauthz.tokens.transport import HttpxTransport
 from agentauthz.tokens.types import ACCESS_TOKEN, ID_JAG, ID_TOKEN, JWT, TXN_TOKEN
@@ -65,6 +66,9 @@ __all__ = [
     "canonical_resource",
     "certificate_thumbprint",
     "challenge",
+    "jti_hash",
     "metadata_url",
     "protected_resource_metadata",
+    "require_scopes",
+    "session_revoked",
 ]

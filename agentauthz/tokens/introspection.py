@@ -28,6 +28,7 @@ from agentauthz.values import utc
 
 if TYPE_CHECKING:
     from agentauthz.tokens.issuers import TrustedIssuer
+    from agentauthz.tokens.verified import VerifiedToken
 
 DEFAULT_TTL: Final = dt.timedelta(seconds=30)
 MAX_TTL: Final = dt.timedelta(minutes=5)  # for so long, at the most, a revocation goes unnoticed
@@ -96,6 +97,22 @@ class Introspector:
         key, now = _digest(token), self._now()
         body = self._answers.get(key, now)
         return self._learn(key, await self._aask(token), now) if body is None else self._said(body, now)
+
+    def revoked(self, token: VerifiedToken) -> bool:
+        """Say whether the issuer has ended a token: a `Revocation` for a `Validator` whose threads may wait for it.
+
+        What `cache_ttl` keeps, ends that much later.
+
+        Raises:
+            TokenError: as for `claims`: it isn't known, which counts as revoked.
+        """
+        try:
+            self.claims(token.reveal())
+        except TokenError as refused:
+            if refused.reason == "inactive":
+                return True
+            raise
+        return False
 
     def _ask(self, token: str) -> bytes:
         if self._transport is None:

@@ -26,7 +26,7 @@ MAX_KEY_ID: Final = 256
 
 _json: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
-_COMPACT: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*\.[A-Za-z0-9_-]+")  # RFC 7515 §2: a payload may be empty
+_COMPACT: Final = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*){2}")  # also without a payload, or a signature
 _TEXTS: Final = frozenset({"alg", "kid", "typ"})
 _HEADER: Final = _TEXTS  # RFC 8725 §3.10: `jku`, `x5u`, `jwk` are ways to another's key
 

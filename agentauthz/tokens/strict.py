@@ -25,16 +25,23 @@ def json_object(data: bytes) -> dict[str, Json]:
         TokenError: `malformed`: not UTF-8, a byte order mark, no JSON object, a member twice, NaN or Infinity, a
             number that is too large, or more than 40 levels.
     """
+    found = _decoded(data)
+    if found is None:  # said out here: the decoders' own errors hold what they read, and would be the context of ours
+        raise malformed("is no JSON object in UTF-8")
+    return found
+
+
+def _decoded(data: bytes) -> dict[str, Json] | None:
     try:
         text = data.decode("utf-8")
         if text.count("{") + text.count("[") > MAX_NESTING and _nesting(text) > MAX_NESTING:
             raise malformed("nests too deep")
         found = _DECODER.decode(text)  # a byte order mark is no JSON
-    except (ValueError, RecursionError):  # its text quotes what it read
-        raise malformed("is no JSON in UTF-8") from None
-    if type(found) is not dict:
-        raise malformed("is no JSON object")
-    return found
+        if "\\u" in text:  # half of a surrogate pair is no character: nothing could write it again
+            json.dumps(found, ensure_ascii=False).encode("utf-8")
+    except (ValueError, RecursionError):
+        return None
+    return found if type(found) is dict else None
 
 
 def malformed(what: str) -> TokenError:

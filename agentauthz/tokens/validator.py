@@ -94,7 +94,7 @@ class Validator:
     `clock` returns a datetime with a zone.
 
     Raises:
-        InvalidArgument: no issuer, or two of one name.
+        InvalidArgument: no issuer, two of one name, or introspection at one that isn't among them.
     """
 
     def __init__(
@@ -111,6 +111,8 @@ class Validator:
         clock: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
     ) -> None:
         self._issuers: Final = _by_name(issuers)
+        if introspection is not None and self._issuers.get(introspection.issuer.issuer) is not introspection.issuer:
+            raise InvalidArgument("introspection", "must ask one of the issuers: give it the same TrustedIssuer")
         self._limits: Final = limits
         self._replay: Final = replay
         self._revocation: Final = revocation
@@ -138,7 +140,7 @@ class Validator:
         Raises:
             TokenError: anything is not; `reason` says what, for records and logs only.
         """
-        found = self.genuine(token, kind=kind)
+        found = self._genuine(token, kind)
         return self._admit(found, method, uri, dpop, peer_cert)
 
     async def averify(
@@ -152,7 +154,7 @@ class Validator:
         peer_cert: bytes | None = None,
     ) -> VerifiedToken:
         """Do what `verify` does without blocking the loop on keys or introspection."""
-        found = await self.agenuine(token, kind=kind)
+        found = await self._agenuine(token, kind)
         return self._admit(found, method, uri, dpop, peer_cert)
 
     def authenticate(
@@ -167,7 +169,7 @@ class Validator:
                 `dpop_missing`: a token that is bound to a key came as a mere bearer token (RFC 9449 §7.2).
         """
         presented = _presented(headers)
-        found = self.genuine(presented.token, kind="access")
+        found = self._genuine(presented.token, "access")
         return self._authenticated(found, presented, method, uri, peer_cert)
 
     async def aauthenticate(
@@ -175,7 +177,7 @@ class Validator:
     ) -> VerifiedToken:
         """Do what `authenticate` does without blocking the loop on keys or introspection."""
         presented = _presented(headers)
-        found = await self.agenuine(presented.token, kind="access")
+        found = await self._agenuine(presented.token, "access")
         return self._authenticated(found, presented, method, uri, peer_cert)
 
     def genuine(self, token: str, *, kind: TokenKind) -> VerifiedToken:
@@ -186,21 +188,27 @@ class Validator:
         Raises:
             TokenError: as for `verify`.
         """
+        return _unrevoked(self._genuine(token, kind))
+
+    async def agenuine(self, token: str, *, kind: TokenKind) -> VerifiedToken:
+        """Do what `genuine` does without blocking the loop on keys or introspection."""
+        return _unrevoked(await self._agenuine(token, kind))
+
+    # ---- the steps, in their order
+
+    def _genuine(self, token: str, kind: TokenKind) -> VerifiedToken:
         if (asked := self._opaque(token, kind)) is not None:
             return self._introspected(token, kind, asked.issuer, asked.claims(token))
         opened = self._open(token, kind)
         keys = opened.issuer.keys
         return self._settle(opened, keys if isinstance(keys, KeySet) else keys.keys(opened.key_id))
 
-    async def agenuine(self, token: str, *, kind: TokenKind) -> VerifiedToken:
-        """Do what `genuine` does without blocking the loop on keys or introspection."""
+    async def _agenuine(self, token: str, kind: TokenKind) -> VerifiedToken:
         if (asked := self._opaque(token, kind)) is not None:
             return self._introspected(token, kind, asked.issuer, await asked.aclaims(token))
         opened = self._open(token, kind)
         keys = opened.issuer.keys
         return self._settle(opened, keys if isinstance(keys, KeySet) else await keys.akeys(opened.key_id))
-
-    # ---- the steps, in their order
 
     def _opaque(self, token: str, kind: TokenKind) -> Introspector | None:
         """Return what to ask about a token that isn't signed in compact form; None: it is, or there is nothing."""
@@ -233,13 +241,13 @@ class Validator:
         now = self._now()
         if (known := opened.known) is not None and any(_same(key, known.key) for key in keys.keys):
             check_still_valid(known.token, self._limits, now)
-            return _unrevoked(known.token)
+            return known.token
         signed = opened.signed or jws.parse(opened.raw)
         key = jws.verify(signed, keys, opened.issuer.algorithms)
         claims = signed.claims() if opened.claims is None else opened.claims
         token = self._checked(claims, opened.issuer, opened.kind, opened.raw, now)
         self._cache.put(_Known(token, opened.issuer, opened.key_id, key), now)
-        return _unrevoked(token)
+        return token
 
     def _introspected(
         self, token: str, kind: TokenKind, issuer: TrustedIssuer, claims: Mapping[str, Json]
@@ -247,7 +255,7 @@ class Validator:
         if kind not in issuer.token_kinds:
             raise TokenError("kind", f"the token's issuer isn't trusted for tokens of the kind `{kind}`")
         named = {"iss": issuer.issuer, **claims}
-        return _unrevoked(self._checked(named, issuer, kind, token, self._now(), INTROSPECTED))
+        return self._checked(named, issuer, kind, token, self._now(), INTROSPECTED)
 
     def _checked(
         self,
@@ -292,8 +300,9 @@ class Validator:
         dpop: str | Sequence[str] | None,
         peer_cert: bytes | None,
     ) -> VerifiedToken:
-        """Check what belongs to this presentation: audience, proofs, and last, since it is used up, replay."""
+        """Check what belongs to this presentation: audience, standing, proofs, and last, as it is used up, replay."""
         check_audience(token, self._issuers[token.issuer])
+        _unrevoked(token)  # after the audience: nobody is asked about a token that was for somebody else
         confirm(
             token.confirmation,
             token.reveal(),
@@ -327,9 +336,9 @@ class Validator:
 
 def _by_name(issuers: Iterable[TrustedIssuer]) -> dict[str, TrustedIssuer]:
     given = list(issuers)
-    found = {issuer.issuer: issuer for issuer in given}
     if not given or any(type(issuer) is not TrustedIssuer for issuer in given):
         raise InvalidArgument("issuers", "must be at least one TrustedIssuer")
+    found = {issuer.issuer: issuer for issuer in given}
     if len(found) != len(given):
         raise InvalidArgument("issuers", "must each have a name of their own")
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import final
 
 from attrs import frozen
@@ -29,7 +30,8 @@ class Checked:
     marks: frozenset[str]
     tracked: frozenset[str]
 
-    def arguments(self, action: str) -> frozenset[str] | None:
-        """Return the arguments that a declared action has; None: it is not declared, or with no list."""
-        found = self.actions.get(action)
-        return None if found is None or found.params is None else frozenset(found.params.fields)
+    @cached_property
+    def arguments(self) -> Mapping[str, frozenset[str]]:
+        """Return the arguments of the actions that are declared with a list of them."""
+        declared = self.actions.items()
+        return {name: frozenset(action.params.fields) for name, action in declared if action.params is not None}

@@ -5,7 +5,7 @@ Rules are found by their action, then by what they demand; what is found is comp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, final
 
 from agentauthz.policy.compile.demands import Demand, Entry, demands
@@ -26,7 +26,7 @@ _MOST_NAMED: Final = 16  # undetermined permits that are told
 class Compiled:
     """Answer as the definition does, at a cost that follows the rules that could match.
 
-    `rules` are in the order of their names; `arguments` gives those of a declared action, `demanded` what a rule
+    `rules` are in the order of their names; `arguments` are those of declared actions, `demanded` gives what a rule
     demands (which it tells itself, if at the cost of looking into it). Any number of threads
     may ask at once: what is built is published when it is ready, and building it twice does no harm.
     """
@@ -34,7 +34,7 @@ class Compiled:
     def __init__(
         self,
         rules: Sequence[CheckedRule],
-        arguments: Callable[[str], frozenset[str] | None],
+        arguments: Mapping[str, frozenset[str]],
         digest: str,
         demanded: Callable[[CheckedRule], tuple[Demand, ...]] = demands,
     ) -> None:

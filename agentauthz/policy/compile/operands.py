@@ -7,7 +7,7 @@ import enum
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from types import MappingProxyType
-from typing import Final, final
+from typing import Final, cast, final
 
 from attrs import frozen
 
@@ -108,7 +108,7 @@ class Paths:
         """Return a test whether the operand's value is one of `types`, and what gives the value after it."""
         allowed = types if operand.types is None else types & operand.types
         test, again = self.bound(operand.code)
-        guard = self.python.is_one_of(test, allowed) if allowed else self.python.fixed(False)
+        guard = self._typed(test, allowed) if allowed else self.python.fixed(False)
         if operand.words is not None and allowed:
             guard = self.python.both([guard, self.python.compare(again(), ast.In(), self.python.use(operand.words))])
         return guard, again
@@ -122,6 +122,15 @@ class Paths:
         return self.python.bind(name, code), lambda: self.python.name(name)
 
     # ---- what is read once
+
+    def _typed(self, value: ast.expr, types: frozenset[type]) -> ast.expr:
+        """Return whether the type of `value` is one of `types`; asked once of what is held, since every rule asks."""
+
+        def ask() -> ast.expr:
+            return self.python.is_one_of(value, types)
+
+        held = isinstance(value, ast.Name) and value.id in self._held.values()
+        return self._held_or_read((cast(ast.Name, value).id, types), ask) if held else ask()
 
     def _shared(self, path: Path, form: Declared | None, read: Callable[[], ast.expr]) -> ast.expr:
         cheap = path.root in _CHEAP_ROOTS and len(path.steps) == 1
