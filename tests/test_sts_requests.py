@@ -223,7 +223,8 @@ def test_a_malformed_scope_is_refused(service: Service, scope: str) -> None:
 @pytest.mark.parametrize(
     "details",
     ["{}", "[]", "[1]", '[{"kind": "payment"}]', '[{"type": ""}]', '[{"type": 7}]', "[{]",
-     '[{"type": "payment"}], "x": 1', '[{"type":"a","type":"b"}]', "[" * 50 + "]" * 50, json.dumps([{"type": "payment", "x": "y" * 20_000}])],
+     '[{"type": "payment"}], "x": 1', '[{"type":"a","type":"b"}]',
+     "[" * 50 + "]" * 50, json.dumps([{"type": "payment", "x": "y" * 20_000}])],
 )  # fmt: skip
 def test_malformed_authorization_details_are_refused(service: Service, details: str) -> None:
     """They are a JSON array, not empty, of objects that each have a `type` (RFC 9396 §2, §5)."""
