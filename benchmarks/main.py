@@ -13,7 +13,7 @@ from typing import Final, final
 
 from attrs import define, field
 
-from benchmarks import deciding, enforcing, loading, peers, versus
+from benchmarks import deciding, enforcing, exchanging, loading, peers, versus
 from benchmarks.report import Target, table, targets
 from benchmarks.timing import Clock, Figure, duration, one_core
 
@@ -33,6 +33,7 @@ class Found:
     explained: dict[int, Figure] = field(factory=dict)
     others: dict[int, dict[str, Figure | versus.Skipped]] = field(factory=dict)
     calls: dict[str, Figure] = field(factory=dict)
+    exchanges: dict[str, Figure] = field(factory=dict)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -46,6 +47,8 @@ def main(arguments: Sequence[str]) -> None:
         print("each figure is the best of its repeats, with the median in brackets where it is a time", flush=True)
         found.calls = enforcing.measured(clock, RESULTS / "records")
         _print_calls(found)
+        found.exchanges = exchanging.measured(clock)
+        _print_exchanges(found)
         for size in options.sizes:
             _size(clock, found, size, options.peers)
         _print_sizes(found, options.peers)
@@ -127,6 +130,16 @@ def _print_calls(found: Found) -> None:
     print(table("Calls, 10 rules", ("", "time"), rows), flush=True)
 
 
+def _print_exchanges(found: Found) -> None:
+    names = {
+        "exchange": "an exchange, subject's and actor's token, no sink",
+        "verify": "cryptography's verification, Ed25519",
+        "sign": "cryptography's signature, Ed25519",
+    }
+    rows = [(text, _both(found.exchanges[name])) for name, text in names.items()]
+    print(table("Exchanging tokens", ("", "time"), rows), flush=True)
+
+
 def _print_sizes(found: Found, names: tuple[str, ...]) -> None:
     sizes = sorted(found.stages)
     head = ("", *(f"{size:,} rules" for size in sizes))
@@ -189,6 +202,7 @@ def _targets(found: Found) -> list[Target]:
         _at_most("a decorated coroutine, without function and sink", calls["async"].best - calls["plain"].best, 8e-6),
         _at_most("a record added to the file sink", calls["file only"].best, 25e-6),
     ]
+    rows.append(_at_most("an exchange of tokens", found.exchanges["exchange"].best, exchanging.bound(found.exchanges)))
     if 10 in sizes:
         ten = found.verdicts[10]
         rows.append(_ratio("verdict on a ready request, 10 rules : by hand", ten["ready"].best / ten["hand"].best, 2.5))

@@ -9,14 +9,15 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Final, cast, final
 
-from attrs import frozen
+from attrs import define
 
 from agentauthz.errors import ExchangeRefused
 from agentauthz.principals import Chain, Principal
 from agentauthz.sts.ceilings import Target
 from agentauthz.sts.narrowing import Details
 from agentauthz.sts.parties import Presenter, refused
-from agentauthz.tokens.claims import MAX_ACT, extended_act, identity_claims, inherited_act
+from agentauthz.tokens.claims import MAX_ACT, act_size, extended_act, identity_claims, inherited_act
+from agentauthz.tokens.jws import encoded
 from agentauthz.tokens.revocation import LINEAGE, token_name
 from agentauthz.tokens.strict import Json
 from agentauthz.tokens.types import ACCESS_TOKEN, ID_JAG, JWT, TXN_TOKEN
@@ -38,13 +39,11 @@ HEADER_TYPES: Final[Mapping[str, str]] = {
 }
 MAX_CLAIMS: Final = 10 * 1024  # bytes of JSON: what is larger makes a token that validators refuse
 
-_encoded: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
-
 _CONTEXT: Final = ("tctx", "rctx")  # of a transaction: never changed
 
 
 @final
-@frozen(eq=False, repr=False)
+@define(eq=False, repr=False)  # made at every exchange: what is frozen costs three times as much
 class Grant:
     """Be what was granted, and still has to be decided on and signed; `expires` is in seconds since 1970."""
 
@@ -81,8 +80,8 @@ def claims_of(
     """Return the claims of the token for a grant. `unique` becomes its `jti`, `extra` are the hook's.
 
     Raises:
-        ExchangeRefused: `lineage`, `act_too_large` or `token_too_large`; `server_error`, `reserved_claim` where
-            `extra` has what isn't its to set.
+        ExchangeRefused: `lineage` or `act_too_large`; `server_error`, `reserved_claim` where `extra` has what isn't
+            its to set.
     """
     token = grant.token
     copied = {name: cast(Json, token.claims[name]) for name in transcribed if name in token.claims}
@@ -105,16 +104,22 @@ def claims_of(
         claims["cnf"] = cast("dict[str, Json]", confirmation.claim())
     if grant.details:
         claims["authorization_details"] = [dict(one) for one in grant.details]
-    if _size(claims) > MAX_CLAIMS:
-        raise refused("token_too_large")
     return claims
 
 
-def _size(value: Json) -> int:
+def payload_of(claims: Mapping[str, Json]) -> bytes:
+    """Return claims as what is signed.
+
+    Raises:
+        ExchangeRefused: `token_too_large`, or `not_text`: half a character, which JSON can spell and UTF-8 can't.
+    """
     try:
-        return len(_encoded(value).encode())
-    except UnicodeEncodeError:  # half a character, which JSON can spell and UTF-8 can't
+        payload = encoded(claims)
+    except UnicodeEncodeError:
         raise refused("not_text") from None
+    if len(payload) > MAX_CLAIMS:
+        raise refused("token_too_large")
+    return payload
 
 
 def _of_type(grant: Grant, presenter: Presenter, unique: str) -> dict[str, Json]:
@@ -139,7 +144,7 @@ def _act(grant: Grant) -> dict[str, Json]:
     if inherited is not None and grant.is_continuation:
         return inherited
     act = extended_act(inherited, grant.actor)
-    if _size(act) > MAX_ACT:
+    if inherited is not None and act_size(act) > MAX_ACT:
         raise refused("act_too_large")
     return act
 

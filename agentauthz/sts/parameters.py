@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, cast, final
 
-from attrs import field, frozen
+from attrs import define, field
 
 from agentauthz.errors import ExchangeRefused, TokenError
 from agentauthz.tokens.strict import Json, json_object
@@ -34,7 +34,7 @@ Parameters = Mapping[str, tuple[str, ...]]
 
 
 @final
-@frozen(repr=False)
+@define(eq=False, repr=False)  # made at every exchange: what is frozen costs three times as much
 class Asked:
     """Be what a request asks for, well formed and not granted yet.
 

@@ -23,7 +23,7 @@ from agentauthz.sts.ceilings import StsLimits, Target
 from agentauthz.sts.clients import Client, Clients
 from agentauthz.sts.details import Comparator
 from agentauthz.sts.issued import Issued
-from agentauthz.sts.minting import HEADER_TYPES, RESERVED, Grant, claims_of
+from agentauthz.sts.minting import HEADER_TYPES, RESERVED, Grant, claims_of, payload_of
 from agentauthz.sts.narrowing import (
     Targets,
     expiry,
@@ -155,8 +155,12 @@ class SecurityTokenService:
             given = parameters(pairs)
             _check_client(client, grant_type(given))
             wanted = attempt.asked = asked(given)
-            grant, claims = self._granted(attempt, wanted, dpop, method, uri, peer_cert)
-            return self._issue(attempt, grant, claims)
+            grant = self._granted(attempt, wanted, dpop, method, uri, peer_cert)
+            # made before the decision, so that what fails in it is a refusal on the record
+            claims = self._claims(attempt, grant)
+            payload = payload_of(claims)
+            self._use_up(grant.token)
+            return self._issue(attempt, grant, claims, payload)
         except ExchangeRefused as refusal:
             raise self._recorded(attempt, refusal) from refusal.__cause__
         except Exception as cause:  # a store or a hook, or a fault of our own: never a token
@@ -179,8 +183,8 @@ class SecurityTokenService:
         method: str,
         uri: str | None,
         peer_cert: bytes | None,
-    ) -> tuple[Grant, dict[str, Json]]:
-        """Return what is granted, if the policy agrees, and the claims that then are signed."""
+    ) -> Grant:
+        """Return what is granted, if the policy agrees."""
         token = attempt.token = self._verified(wanted.subject_token, wanted.subject_type, "subject_token")
         if (proven := self._proven(dpop, method, uri, peer_cert)) is not None:
             attempt.presenter = evolve(attempt.presenter, proven=proven)
@@ -191,10 +195,7 @@ class SecurityTokenService:
         attempt.actor = actor_of(actor_token, attempt.presenter)
         _check_impersonation(wanted, token, attempt.presenter.client)
         check_may_act(token, attempt.actor, attempt.presenter, required=self.limits.require_may_act)
-        grant = self._narrowed(attempt, wanted, token, attempt.actor, actor_token)
-        claims = self._claims(attempt, grant)
-        self._use_up(token)
-        return grant, claims
+        return self._narrowed(attempt, wanted, token, attempt.actor, actor_token)
 
     def _narrowed(
         self,
@@ -266,7 +267,7 @@ class SecurityTokenService:
         return subject
 
     def _claims(self, attempt: Attempt, grant: Grant) -> dict[str, Json]:
-        """Return the claims to sign, made before the decision, so that a hook's failure is what is recorded."""
+        """Return the claims to sign."""
         extra: Mapping[str, object] = {}
         if self._customise is not None:
             try:
@@ -298,14 +299,16 @@ class SecurityTokenService:
 
     # ---- deciding, signing and recording
 
-    def _issue(self, attempt: Attempt, grant: Grant, claims: Mapping[str, Json]) -> Issued:
+    def _issue(self, attempt: Attempt, grant: Grant, claims: Mapping[str, Json], payload: bytes) -> Issued:
         decision = self._authorizer.decide_verified(attempt.granted(grant), carries_out=shortens_life)
         attempt.decision = decision
         # SECURITY: the outcome, not `allowed`: what observe mode lets run is no token
         if decision.outcome is not Outcome.ALLOW:
             raise refused(f"policy_{decision.basis.value}")
         expires = shortened(grant.expires, attempt.now, decision.obligations)
-        access_token = jws.make({**claims, "exp": expires}, self.keys.signer, typ=HEADER_TYPES[grant.issued_type])
+        if expires != grant.expires:
+            payload = payload_of({**claims, "exp": expires})
+        access_token = jws.signed(payload, self.keys.signer, typ=HEADER_TYPES[grant.issued_type])
         return Issued(
             access_token,
             grant.issued_type,

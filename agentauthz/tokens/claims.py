@@ -103,7 +103,7 @@ def chain_from_claims(claims: Mapping[str, Json], *, subject: Principal, limits:
     if "act" not in claims:
         return Chain(subject)
     act = claims["act"]
-    if len(repr(act)) > MAX_ACT // 4 and _size(act) > MAX_ACT:  # a character takes up to four bytes
+    if len(repr(act)) > MAX_ACT // 4 and act_size(act) > MAX_ACT:  # a character takes up to four bytes
         raise TokenError("act", "the token's `act` is too large")
     actors: list[Principal] = []
     while True:
@@ -118,8 +118,9 @@ def chain_from_claims(claims: Mapping[str, Json], *, subject: Principal, limits:
     return Chain(subject, [Delegation(actor, via="token") for actor in reversed(actors)])
 
 
-def _size(value: Json) -> int:
-    return len(json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+def act_size(act: Json) -> int:
+    """Return how large an `act` is, in bytes, as it counts against `MAX_ACT`."""
+    return len(json.dumps(act, ensure_ascii=False).encode("utf-8", "surrogatepass"))
 
 
 def _actor(act: Mapping[str, Json], token_issuer: str, limits: ActLimits) -> Principal:

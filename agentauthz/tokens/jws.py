@@ -24,7 +24,7 @@ MAX_TOKEN: Final = 16 * 1024  # characters
 DEFAULT_ALGORITHMS: Final = frozenset({"Ed25519", "EdDSA", "ES256", "ES384", "PS256", "RS256"})
 MAX_KEY_ID: Final = 256
 
-_encoded: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+_json: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
 _COMPACT: Final = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*){2}")  # also without a payload, or a signature
 _TEXTS: Final = frozenset({"alg", "kid", "typ"})
@@ -151,10 +151,23 @@ def pick(keys: KeySet, key_id: str | None, algorithm: str) -> VerificationKey:
 
 def make(claims: Mapping[str, object], signer: Signer, *, typ: str, header: Mapping[str, object] | None = None) -> str:
     """Return the compact token of `claims`, signed; `header` adds members such as a proof's `jwk`."""
+    return signed(encoded(claims), signer, typ=typ, header=header)
+
+
+def encoded(claims: Mapping[str, object]) -> bytes:
+    """Return claims as the JSON that is signed.
+
+    Raises:
+        ValueError, TypeError: they are no JSON in UTF-8.
+    """
+    return _json(claims).encode()
+
+
+def signed(payload: bytes, signer: Signer, *, typ: str, header: Mapping[str, object] | None = None) -> str:
+    """Return the compact token of an encoded payload."""
     head = {"alg": signer.algorithm, "typ": typ, **(header if header is not None else {"kid": signer.key_id})}
-    parts = [to_base64url(_encoded(part).encode()) for part in (head, claims)]
-    signed = ".".join(parts)
-    return f"{signed}.{to_base64url(signer.sign(signed.encode('ascii')))}"
+    text = f"{to_base64url(encoded(head))}.{to_base64url(payload)}"
+    return f"{text}.{to_base64url(signer.sign(text.encode('ascii')))}"
 
 
 @cache
