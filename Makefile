@@ -59,12 +59,13 @@ lint: $(VENV)/.dev
 	$(BIN) -m ruff check .
 	$(BIN) -m ruff format --check .
 
-# an example is a program of its own, whose run.py imports the files beside it: each is checked from its folder
+# an example is a program of its own, whose run.py imports the files beside it and the shared ones: each is checked
+# from its folder
 types: $(VENV)/.dev
 	$(BIN) -m mypy agentauthz tests benchmarks .ci/wheel_smoke.py $(wildcard examples/*.py)
 	@for example in $(EXAMPLES); do \
 		echo "mypy $$example"; \
-		(cd $$example && $(CURDIR)/$(BIN) -m mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache .) || exit 1; \
+		(cd $$example && MYPYPATH=../shared $(CURDIR)/$(BIN) -m mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache .) || exit 1; \
 	done
 
 wheel-test: $(VENV)/.dev

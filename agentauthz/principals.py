@@ -22,20 +22,27 @@ OWN_NAMESPACES: Final = ("delegation.", "token.")  # the library's own actions, 
 _EVERY: Final = ("*",)
 
 
-def _actions(given: Iterable[str]) -> tuple[str, ...]:
-    if given is _EVERY:
-        return _EVERY
+def patterns(argument: str, given: Iterable[str]) -> tuple[str, ...]:
+    """Return action patterns: names, prefixes with a star (`docs.*`) or `*`.
+
+    Raises:
+        InvalidArgument: a single text, an empty pattern, or a star elsewhere; `argument` is named.
+    """
     if isinstance(given, str):
-        raise InvalidArgument("actions", 'must be a list of action names, such as ["docs.*"]')
+        raise InvalidArgument(argument, 'must be a list of action names, such as ["docs.*"]')
     actions = tuple(given)
     for action in actions:
-        _require_text("actions", action)
+        _require_text(argument, action)
         stem = action[:-2] if action.endswith(".*") else action
         if action != "*" and ("*" in stem or not stem):
             raise InvalidArgument(
-                "actions", f"may have a star only as `*` or at the end of `prefix.*`, not in `{action}`"
+                argument, f"may have a star only as `*` or at the end of `prefix.*`, not in `{action}`"
             )
     return tuple(str.__str__(action) for action in actions)
+
+
+def _actions(given: Iterable[str]) -> tuple[str, ...]:
+    return _EVERY if given is _EVERY else patterns("actions", given)
 
 
 def _require_text(argument: str, value: object) -> None:

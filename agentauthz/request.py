@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Set
 from types import MappingProxyType
-from typing import Any, Final, Literal, TypeAlias, final
+from typing import Any, Final, Literal, TypeAlias, cast, final
 
 from attrs import define, field, frozen
 
 from agentauthz.errors import InvalidArgument
-from agentauthz.principals import Chain, Delegation, Principal
+from agentauthz.principals import Chain, Delegation, Principal, patterns
 from agentauthz.values import UNKNOWN, Record, Sentinel, Value, field_reader, no_field, utc
 
 Unknown: TypeAlias = Literal[Sentinel.UNKNOWN]
 _NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
+_NO_TIMES: Final[Mapping[str, dt.datetime]] = MappingProxyType({})
 
 
 @final
@@ -61,7 +62,7 @@ class Resource:
 
 
 @final
-@frozen(eq=False)
+@frozen(eq=False, init=False)
 class SessionFacts:
     """Hold what a session has done so far, as one decision sees it.
 
@@ -69,17 +70,65 @@ class SessionFacts:
     scopes give them; None: there is none. `began` and `done` are the last time that an action was allowed, and
     returned; `tracked` says since when an action has been watched; one that isn't in it was watched from the session's
     start. UNKNOWN: the store didn't answer.
+
+    Raises:
+        InvalidArgument: an empty or non-string id, a time without a zone, marks or actions that aren't strings, a
+            malformed ceiling, attributes without data fields.
     """
 
     id: str
     started: dt.datetime
-    expires: dt.datetime | None = None
-    attributes: Mapping[str, object] = field(default=_NOTHING, repr=False)
-    marks: frozenset[str] | Unknown = frozenset()
-    began: Mapping[str, dt.datetime] | Unknown = field(default=MappingProxyType({}))
-    done: Mapping[str, dt.datetime] | Unknown = field(default=MappingProxyType({}))
-    tracked: Mapping[str, dt.datetime] = field(default=MappingProxyType({}))
-    ceiling: tuple[str, ...] | None = None
+    expires: dt.datetime | None
+    attributes: Mapping[str, object] = field(repr=False)
+    marks: frozenset[str] | Unknown
+    began: Mapping[str, dt.datetime] | Unknown
+    done: Mapping[str, dt.datetime] | Unknown
+    tracked: Mapping[str, dt.datetime]
+    ceiling: tuple[str, ...] | None
+
+    def __init__(
+        self,
+        id: str,
+        started: dt.datetime,
+        expires: dt.datetime | None = None,
+        attributes: Mapping[str, object] = _NOTHING,
+        marks: frozenset[str] | Unknown = frozenset(),
+        began: Mapping[str, dt.datetime] | Unknown = _NO_TIMES,
+        done: Mapping[str, dt.datetime] | Unknown = _NO_TIMES,
+        tracked: Mapping[str, dt.datetime] = _NO_TIMES,
+        ceiling: Iterable[str] | None = None,
+    ) -> None:
+        if field_reader(attributes) is None:
+            raise InvalidArgument("attributes", "must be a mapping, or an attrs, dataclass or pydantic object")
+        self.__attrs_init__(
+            _text("id", id),
+            _moment("started", started),
+            None if expires is None else _moment("expires", expires),
+            attributes,
+            marks if marks is UNKNOWN else _marks(marks),
+            began if began is UNKNOWN else _times("began", began),
+            done if done is UNKNOWN else _times("done", done),
+            _times("tracked", tracked),
+            None if ceiling is None else patterns("ceiling", ceiling),
+        )
+
+    @classmethod
+    def trusted(
+        cls,
+        id: str,
+        started: dt.datetime,
+        expires: dt.datetime | None,
+        attributes: Mapping[str, object],
+        marks: frozenset[str] | Unknown,
+        began: Mapping[str, dt.datetime] | Unknown,
+        done: Mapping[str, dt.datetime] | Unknown,
+        tracked: Mapping[str, dt.datetime],
+        ceiling: tuple[str, ...] | None,
+    ) -> SessionFacts:
+        """Return facts whose parts the library itself has made, without checking them again."""
+        made = cls.__new__(cls)
+        made.__attrs_init__(id, started, expires, attributes, marks, began, done, tracked, ceiling)
+        return made
 
 
 @define(eq=False, repr=False)
@@ -133,18 +182,16 @@ class Request(_Parts):
         for name, mapping in (("args", args), ("context", context)):
             if mapping is not UNKNOWN:
                 _check_names(name, mapping)
-        args = args if args is UNKNOWN or type(args) is dict else _read_whole(args)
+        args = args if args is UNKNOWN or type(args) is dict else _read_whole("args", args)
         route = route if route is None or route is UNKNOWN else _text("route", route)
         purpose = purpose if purpose is None or purpose is UNKNOWN else _text("purpose", purpose)
         if not (resource is None or resource is UNKNOWN or type(resource) is Resource):
             raise InvalidArgument("resource", "must be a Resource, None or UNKNOWN")
         if not (session is None or session is UNKNOWN or type(session) is SessionFacts):
             raise InvalidArgument("session", "must be a SessionFacts, None or UNKNOWN")
-        if now is not None and (now := utc(now)) is None:
-            raise InvalidArgument("now", "must be a datetime with a time zone")
         self.__attrs_init__(
             action, chain.subject, chain.actor, chain, args, resource, route, purpose, session, context,
-            dt.datetime.now(dt.UTC) if now is None else now,
+            dt.datetime.now(dt.UTC) if now is None else _moment("now", now),
         )  # fmt: skip
 
     @classmethod
@@ -208,6 +255,26 @@ def _text(argument: str, value: object) -> str:
     return str.__str__(value)
 
 
+def _moment(argument: str, value: object) -> dt.datetime:
+    moment = utc(value)
+    if moment is None:
+        raise InvalidArgument(argument, "must be a datetime with a time zone")
+    return moment
+
+
+def _marks(value: object) -> frozenset[str]:
+    if not isinstance(value, Set) or not all(isinstance(mark, str) for mark in value):
+        raise InvalidArgument("marks", "must be a set of strings, or UNKNOWN")
+    return frozenset(map(str.__str__, value))
+
+
+def _times(argument: str, value: object) -> Mapping[str, dt.datetime]:
+    """Return the times of actions as a mapping of its own."""
+    _check_names(argument, value)
+    times = _read_whole(argument, cast("Mapping[str, object]", value))
+    return {str.__str__(action): _moment(argument, time) for action, time in times.items()}
+
+
 def _check_names(argument: str, value: object) -> None:
     if not isinstance(value, Mapping):
         raise InvalidArgument(argument, "must be a mapping of names to values")
@@ -219,8 +286,8 @@ def _check_names(argument: str, value: object) -> None:
         raise InvalidArgument(argument, "must have names that are strings")
 
 
-def _read_whole(args: Mapping[str, object]) -> dict[str, object]:
+def _read_whole(argument: str, value: Mapping[str, object]) -> dict[str, object]:
     try:
-        return dict(args)
+        return dict(value)
     except Exception as error:
-        raise InvalidArgument("args", "can't be read: its own code raised") from error
+        raise InvalidArgument(argument, "can't be read: its own code raised") from error

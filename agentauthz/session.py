@@ -251,7 +251,7 @@ class Session:
         """Return the session as one decision sees it; the same object for as long as nothing changes."""
         known = self._facts  # read once: threads may decide at the same time
         if known is None or known[0] is not state or known[1] is not tracked:
-            facts = SessionFacts(
+            facts = SessionFacts.trusted(
                 self.id, self.memory.started, self.expires, self.attributes,
                 state.marks, state.began, state.done, tracked, self.ceiling,
             )  # fmt: skip

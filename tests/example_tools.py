@@ -17,7 +17,7 @@ from tests.golden import ROOT
 
 
 def load_example(folder: str, *modules: str) -> list[ModuleType]:
-    """Return `run.py` of `examples/<folder>`, and then modules beside it, imported as it imports them."""
+    """Return `run.py` of `examples/<folder>`, and then modules that it imports, as it imports them."""
     place = ROOT / "examples" / folder
     if str(place) not in sys.path:
         sys.path.append(str(place))

@@ -225,6 +225,19 @@ def test_paths_into_resources_and_arguments_carry_their_types() -> None:
     assert found["resource.amount"].declared == {"Order": DECIMAL, "Ticket": LACKING}
 
 
+def test_names_that_nobody_declares_share_what_is_declared_of_them() -> None:
+    """What thousands of actions say of thousands of unknown names is worked out once, and for known ones apart."""
+    actions = "action a.b(n: int)\naction c.d(m: int)\ntype Doc { n: int }\n"
+    noted = paths(rule(actions + "forbid a on * when args.x == 1 or args.y.z == 1 or args.n == 1").condition)
+    assert noted["args.x"].declared == {"a.b": LACKING, "c.d": LACKING}
+    assert noted["args.x"].declared is noted["args.y.z"].declared
+    assert noted["args.n"].declared == {"a.b": INT, "c.d": LACKING}
+    noted = paths(rule(actions + "forbid a on * when resource.x == 1 or resource.y == 1 or resource.n == 1").condition)
+    assert noted["resource.x"].declared == {"Doc": LACKING}
+    assert noted["resource.x"].declared is noted["resource.y"].declared
+    assert noted["resource.n"].declared == {"Doc": INT}
+
+
 def test_elements_of_declared_lists_carry_their_types() -> None:
     """A variable's attributes have the types of the list's elements."""
     text = "action x(items: [{ price: int }])\nforbid a on x when any i in args.items: i.price > 3"

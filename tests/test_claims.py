@@ -61,7 +61,8 @@ def test_the_issuer_of_an_actor_is_always_written() -> None:
 @pytest.mark.parametrize(
     "claim",
     [
-        None, "admin@example.com", [], {}, "*", {"sub": "*", "iss": ADMIN.issuer}, [{"sub": ADMIN.id, "iss": ADMIN.issuer}],
+        None, "admin@example.com", [], {}, "*", {"sub": "*", "iss": ADMIN.issuer},
+        [{"sub": ADMIN.id, "iss": ADMIN.issuer}],
         {"sub": ADMIN.id}, {"sub": ADMIN.id, "iss": ISSUER}, {"sub": ADMIN.id, "iss": [ADMIN.issuer]},
         {"sub": "other", "iss": ADMIN.issuer}, {"sub": [ADMIN.id], "iss": ADMIN.issuer}, {"iss": ADMIN.issuer},
         {"sub": ADMIN.id.upper(), "iss": ADMIN.issuer}, {"sub": ADMIN.id, "iss": None},
@@ -91,14 +92,19 @@ def test_rfc_7800_section_3_the_key_that_a_token_is_bound_to(cnf: Any, found: Co
 
 
 @pytest.mark.parametrize(
-    "jwk", [{}, "x", {"kty": "oct", "k": "A" * 43}, {**ED.public_jwk(), "x": "AA"}, {"kty": "OKP", "crv": "X25519", "x": "A" * 43}]
+    "jwk",
+    [
+        {}, "x", {"kty": "oct", "k": "A" * 43}, {**ED.public_jwk(), "x": "AA"},
+        {"kty": "OKP", "crv": "X25519", "x": "A" * 43},
+    ],
 )  # fmt: skip
 def test_a_binding_to_no_public_key_is_refused(jwk: Any) -> None:
     """A `jwk` in `cnf` that is no public key, and one beside another key's thumbprint, are refused."""
     with pytest.raises(TokenError, match="cnf"):
         confirmation_of({"cnf": {"jwk": jwk}})
+    two: dict[str, Any] = {"jwk": ED.public_jwk(), "jkt": "A" * 43}
     with pytest.raises(TokenError, match="cnf"):
-        confirmation_of({"cnf": {"jwk": ED.public_jwk(), "jkt": "A" * 43}})
+        confirmation_of({"cnf": two})
 
 
 def test_the_kind_of_a_party() -> None:

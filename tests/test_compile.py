@@ -116,9 +116,9 @@ def literal(value: bool | int | Decimal | str | dt.timedelta) -> Literal_:
     return Literal_(value, span=SPAN)
 
 
-def path(text: str, declared: Declared | None = None) -> Path:
+def path(text: str, declared: Mapping[str | None, Type] | None = None) -> Path:
     root, *steps = text.split(".")
-    return Path(root, tuple(steps), span=SPAN, declared=declared)
+    return Path(root, tuple(steps), span=SPAN, declared=None if declared is None else Declared(declared))
 
 
 def call(name: str, *args: Expr) -> Call:
@@ -272,7 +272,7 @@ TYPES: Final[tuple[Type, ...]] = (
 @pytest.mark.parametrize("declared", TYPES, ids=str)
 def test_a_value_that_breaks_its_declaration_is_of_the_wrong_type(declared: Type) -> None:
     """Declared types count as in the definition, whatever they hang on and however they are used."""
-    tags: list[Declared]
+    tags: list[dict[str | None, Type]]
     tags = [{"a.b": declared}, {None: declared}, {"other": declared}, {"a.b": declared, None: STRING}]
     names = ("none", "unknown", "wrong", "text", "other", "one", "half", "true", "texts", "gaps", "mixed", "record")
     found = [path(f"args.{name}", declared) for declared in tags for name in names]

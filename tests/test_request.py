@@ -43,6 +43,38 @@ def test_a_malformed_request_is_refused(given: dict[str, Any], argument: str) ->
     assert raised.value.argument == argument
 
 
+@pytest.mark.parametrize(
+    ("given", "argument"),
+    [
+        ({"id": ""}, "id"), ({"id": 7}, "id"), ({"id": None}, "id"),
+        ({"started": dt.datetime(2026, 1, 1)}, "started"), ({"started": "now"}, "started"),  # noqa: DTZ001
+        ({"started": UNKNOWN}, "started"),
+        ({"expires": dt.datetime(2026, 1, 1)}, "expires"), ({"expires": 3600}, "expires"),  # noqa: DTZ001
+        ({"attributes": None}, "attributes"), ({"attributes": 7}, "attributes"),
+        ({"marks": {1}}, "marks"), ({"marks": "vip"}, "marks"), ({"marks": None}, "marks"),
+        ({"began": {"a.b": dt.datetime(2026, 1, 1)}}, "began"), ({"began": {"a.b": None}}, "began"),  # noqa: DTZ001
+        ({"began": ["a.b"]}, "began"), ({"done": {1: NOON}}, "done"), ({"done": None}, "done"),
+        ({"tracked": {"a.b": 3}}, "tracked"), ({"tracked": UNKNOWN}, "tracked"),
+    ],
+)  # fmt: skip
+def test_malformed_facts_of_a_session_are_refused(given: dict[str, Any], argument: str) -> None:
+    """Each part is looked at when the facts are made, and the wrong one is named: a decision is too late."""
+    with pytest.raises(InvalidArgument) as raised:
+        SessionFacts(**{"id": "s", "started": NOON, **given})
+    assert raised.value.argument == argument
+
+
+def test_the_facts_of_a_session_are_their_own() -> None:
+    """Times are kept in UTC, and what the caller changes later changes no fact."""
+    began = {"a.b": NOON.astimezone(dt.timezone(dt.timedelta(hours=2)))}
+    facts = SessionFacts("s", began["a.b"], marks=frozenset({"vip"}), began=began, done=UNKNOWN)
+    began.clear()
+    assert facts.began == {"a.b": NOON}
+    assert facts.done is UNKNOWN
+    assert facts.started.tzinfo is dt.UTC
+    assert facts.marks == frozenset({"vip"})
+
+
 @pytest.mark.parametrize("name", ["args", "resource", "route", "purpose", "session", "context"])
 def test_unknown_may_stand_for_any_input_but_who_acts(name: str) -> None:
     """What couldn't be looked up is UNKNOWN, and the request is made all the same."""

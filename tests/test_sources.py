@@ -21,7 +21,7 @@ from agentauthz.errors import InvalidArgument, TokenError
 from agentauthz.keys.jwk import KeySet
 from agentauthz.keys.signing import KeyRing, SigningKey
 from agentauthz.tokens import jws
-from agentauthz.tokens.sources import FileKeys, HttpKeys, KeySource, StaticKeys
+from agentauthz.tokens.sources import FileKeys, HttpKeys, KeySource, RingKeys, StaticKeys
 from agentauthz.tokens.transport import HttpRequest, HttpResponse
 from tests.loopback import HOSTILE, Answer, Connection, Loopback, answer, everything_told, jwks
 from tests.support import Clock
@@ -85,6 +85,19 @@ def test_given_keys_are_public() -> None:
     """A JWK set with a secret in it is refused."""
     with pytest.raises(InvalidArgument, match="must be public"):
         StaticKeys({"keys": [SECRET_JWK]})
+
+
+def test_the_keys_of_a_ring_are_those_that_it_has_now(ask: Ask) -> None:
+    """A key counts from when it is announced until it is retired, and the set is made anew only when it changes."""
+    ring = KeyRing(ONE)
+    source = RingKeys(ring)
+    assert _ids(ask(source, None)) == {ONE.key_id}
+    assert ask(source, None) is ask(source, "other")
+    ring.announce(TWO)
+    assert _ids(ask(source, None)) == {ONE.key_id, TWO.key_id}
+    ring.rotate(TWO)
+    ring.retire(ONE.key_id)
+    assert _ids(ask(source, None)) == {TWO.key_id}
 
 
 # ---- a file

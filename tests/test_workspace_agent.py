@@ -12,7 +12,6 @@ import pytest
 from agentauthz import PolicySet, Principal
 from agentauthz.testing import allowing
 from tests.example_tools import load_example, tool_schema
-from tests.golden import ROOT
 
 run, workspace, workspace_tools, replay = load_example("workspace_agent", "workspace", "workspace_tools", "replay")
 DATA: Mapping[str, Any] = workspace.load_data()
@@ -87,12 +86,6 @@ def test_results_equal_the_recorded_ones(task: Mapping[str, Any]) -> None:
         for one in task["calls"]:
             result = replay.plain(workspace_tools.TOOLS[one["function"]](**one["args"]))
             assert comparable(result) == comparable(one["result"])
-
-
-def test_both_examples_replay_alike() -> None:
-    """Each example is a program of its own, and the file that they share is the same in both."""
-    first, second = (ROOT / "examples" / name / "replay.py" for name in ("banking_agent", "workspace_agent"))
-    assert first.read_bytes() == second.read_bytes()
 
 
 # ---- the figures

@@ -11,6 +11,9 @@ from typing import Any, Final, final
 
 import httpx
 from attrs import field, frozen
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from agentauthz import Authorizer, PolicySet
 from agentauthz.keys.jwk import KeySet
@@ -27,7 +30,8 @@ from agentauthz.tokens.dpop import DpopVerifier, Nonces
 from agentauthz.tokens.issuers import TrustedIssuer
 from agentauthz.tokens.once import MemoryOnce
 from agentauthz.tokens.revocation import RevokedTokens
-from agentauthz.tokens.types import ACCESS_TOKEN, JWT_BEARER, TOKEN_EXCHANGE
+from agentauthz.tokens.sources import RingKeys
+from agentauthz.tokens.types import ACCESS_TOKEN, ID_JAG, JWT_BEARER, TOKEN_EXCHANGE
 from agentauthz.tokens.validator import Validator
 from tests.serving import serving
 
@@ -49,6 +53,15 @@ SCOPES: Final = ("docs.read", "docs.write", "pay.small")
 def basic(client: str, secret: str) -> dict[str, str]:
     """Return the header with a client's Basic credentials."""
     return {"Authorization": f"Basic {base64.b64encode(f'{client}:{secret}'.encode()).decode()}"}
+
+
+def certificate() -> x509.Certificate:
+    """Return a certificate that signs itself."""
+    now = dt.datetime.now(dt.UTC)
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
+    made = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    made = made.serial_number(1).not_valid_before(now).not_valid_after(now + dt.timedelta(days=1))
+    return made.sign(key, hashes.SHA256())
 
 
 def form(**named: Any) -> dict[str, Any]:
@@ -129,15 +142,17 @@ def clients(url: str, once: Any) -> Clients:
     )
 
 
-def make(url: str, *, nonces: bool = False, **changed: Any) -> tuple[SecurityTokenService, MemorySink]:
+def make(
+    url: str, *, nonces: bool = False, redeeming: Validator | None = None, **changed: Any
+) -> tuple[SecurityTokenService, MemorySink]:
     """Return a token service whose issuer is `url`, and where its decisions go."""
     once, sink, revoked = MemoryOnce(), MemorySink(), RevokedTokens()
     ring = KeyRing(SERVICE_KEY)
-    own = Validator([TrustedIssuer(url, ring.key_set(), [url])], revocation=revoked)
+    own = Validator([TrustedIssuer(url, RingKeys(ring), [url])], revocation=revoked)
     service = SecurityTokenService(
         url,
         ring,
-        {ACCESS_TOKEN: own},
+        {ACCESS_TOKEN: own, **({} if redeeming is None else {ID_JAG: redeeming})},
         clients(url, once),
         Authorizer(PolicySet.parse(POLICY), sinks=[sink]),
         **{
@@ -157,12 +172,12 @@ def make(url: str, *, nonces: bool = False, **changed: Any) -> tuple[SecurityTok
 
 
 @contextmanager
-def running(*, nonces: bool = False, **changed: Any) -> Iterator[Running]:
+def running(**changed: Any) -> Iterator[Running]:
     """Run a token service on loopback until the end of the block."""
     made: list[Any] = []
 
     def application(url: str) -> TokenApp:
-        service, sink = make(url, nonces=nonces, **changed)
+        service, sink = make(url, **changed)
         endpoint = TokenEndpoint(service)
         made.extend([service, endpoint, sink])
         return TokenApp(endpoint)

@@ -16,7 +16,7 @@ from agentauthz.authorizer.deciding import Case, failed, judged, previewed
 from agentauthz.authorizer.recording import Recording
 from agentauthz.authorizer.resources import Resources
 from agentauthz.calls import NOTHING, Call, Effect, Expiry, Verdict, allowed, moment
-from agentauthz.decision import Basis, Decision, Reason
+from agentauthz.decision import Basis, Decision, Obligation, Reason
 from agentauthz.errors import InvalidArgument
 from agentauthz.keys import InstanceKey
 from agentauthz.policy.policyset import PolicySet
@@ -224,16 +224,19 @@ class Authorizer:
         """
         return allowed(self._taken(self._by_hand(request)))
 
-    def decide_verified(self, request: Request) -> Decision:
+    def decide_verified(self, request: Request, *, carries_out: Callable[[Obligation], bool] | None = None) -> Decision:
         """Decide and record a request whose chain was verified: its hops count as made by a token or a session.
 
         For services that verified every hop themselves, such as `agentauthz.sts`; nobody is judged before the last
-        hop that came by token. Give what others only said to `decide`.
+        hop that came by token. Give what others only said to `decide`. An obligation denies unless `carries_out`
+        says True to it; whoever says so has to do what it asks.
 
         Raises:
             InvalidArgument: `request` is no Request.
         """
-        return self._taken(self._of_request(request)).decision
+        case = self._of_request(request)
+        case.carries_out = carries_out
+        return self._taken(case).decision
 
     def refuse(self, request: Request, reason: Reason, *, basis: Basis = Basis.AUTHORITY) -> Decision:
         """Record the denial of a request that no policy is asked about, and return it.
@@ -374,13 +377,13 @@ class Authorizer:
 
 def _merged(given: SessionFacts, state: State, tracked: Mapping[str, dt.datetime]) -> SessionFacts:
     """Return a session's facts as a caller gave them, with what this authorizer remembers of it."""
-    return evolve(
-        given,
-        marks=given.marks if given.marks is UNKNOWN else given.marks | state.marks,
-        began=given.began if given.began is UNKNOWN else {**given.began, **state.began},
-        done=given.done if given.done is UNKNOWN else {**given.done, **state.done},
-        tracked={**tracked, **given.tracked},
-    )
+    return SessionFacts.trusted(
+        given.id, given.started, given.expires, given.attributes,
+        given.marks if given.marks is UNKNOWN else given.marks | state.marks,
+        given.began if given.began is UNKNOWN else {**given.began, **state.began},
+        given.done if given.done is UNKNOWN else {**given.done, **state.done},
+        {**tracked, **given.tracked}, given.ceiling,
+    )  # fmt: skip
 
 
 def _chain_of(token: VerifiedToken) -> Chain:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, final
 from attrs import define, evolve
 
 from agentauthz.calls import Verdict
-from agentauthz.decision import Basis, Decision, Outcome, Reason
+from agentauthz.decision import Basis, Decision, Obligation, Outcome, Reason
 from agentauthz.request import Request, SessionFacts
 from agentauthz.state.memory import Forgetful, SessionMemory, State
 
@@ -29,7 +29,7 @@ class Case:
     `policies` are those in force when it began, to the end, and `tracked` since when their actions are watched.
     `told` gives the session's facts (None: they stay as they are); `problem` and `cause` say that a look-up failed,
     `stopped` what stops the call before any policy is asked, and `observing` whether a lacking permit, budget or
-    approval does.
+    approval does. `carries_out` says whether who asks will see to an obligation; None: to none.
     """
 
     policies: PolicySet
@@ -44,6 +44,7 @@ class Case:
     sensitive: frozenset[str] = frozenset()
     problem: Reason | None = None
     cause: BaseException | None = None
+    carries_out: Callable[[Obligation], bool] | None = None
 
     def ask_of(self, state: State) -> None:
         """Ask about the same call, with what the session remembers in `state`."""
@@ -113,7 +114,10 @@ def enforced(case: Case, decision: Decision) -> Decision:
     if decision.outcome is Outcome.ALLOW:
         if not decision.obligations:
             return decision
-        names = ", ".join(sorted({f"`{obligation.type}`" for obligation in decision.obligations}))
+        left = [one for one in decision.obligations if case.carries_out is None or case.carries_out(one) is not True]
+        if not left:
+            return decision
+        names = ", ".join(sorted({f"`{obligation.type}`" for obligation in left}))
         reason = Reason("obligation_unsupported", f"nothing here can carry out the obligation {names}")
         decision = evolve(decision, outcome=Outcome.DENY, basis=Basis.ERROR, reasons=(reason,), undetermined=())
     lets_run = decision.outcome is Outcome.REVIEW or decision.basis in _OBSERVED

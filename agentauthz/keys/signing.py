@@ -201,6 +201,7 @@ class KeyRing:
         self._lock: Final = threading.Lock()
         self._ring: tuple[Signer, ...] = ()  # the one that signs, then those that are published only
         self._ring = self._with(signer, *published)
+        self._verifying: tuple[tuple[Signer, ...], KeySet] | None = None  # the keys of a ring, read once
 
     @property
     def signer(self) -> Signer:
@@ -209,11 +210,14 @@ class KeyRing:
 
     def jwks(self) -> dict[str, list[dict[str, str]]]:
         """Return the JWK set to publish (RFC 7517 §5): public keys only."""
-        return {"keys": [_public_only(signer) for signer in self._ring]}
+        return _jwks(self._ring)
 
     def key_set(self) -> KeySet:
         """Return the keys with which tokens of this ring are verified."""
-        return KeySet.of_jwks(self.jwks())
+        ring, known = self._ring, self._verifying
+        if known is None or known[0] is not ring:
+            self._verifying = known = (ring, KeySet.of_jwks(_jwks(ring)))
+        return known[1]
 
     def announce(self, signer: Signer) -> None:
         """Publish a key that doesn't sign yet.
@@ -259,6 +263,10 @@ class KeyRing:
 
     def __repr__(self) -> str:
         return f"KeyRing({', '.join(signer.key_id for signer in self._ring)})"
+
+
+def _jwks(ring: Iterable[Signer]) -> dict[str, list[dict[str, str]]]:
+    return {"keys": [_public_only(signer) for signer in ring]}
 
 
 def _name(signer: Signer) -> str:

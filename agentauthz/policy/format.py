@@ -6,7 +6,7 @@ import datetime as dt
 import re
 from collections.abc import Iterable
 from decimal import Decimal
-from typing import Final
+from typing import Final, final
 
 from agentauthz.policy import syntax
 from agentauthz.policy.source import HIDDEN
@@ -44,6 +44,21 @@ def format_statement(statement: Statement) -> str:
         case syntax.ActionDecl(name, params, on):
             listed = "" if params is None else f"({_joined(map(_field, params))})"
             return f"action {_action(name)}{listed}{'' if on is None else f' on {on}'}"
+
+
+@final
+class Written:
+    """Format statements, each once: a rule's text is in its own digest and in that of its set."""
+
+    def __init__(self) -> None:
+        self._texts: dict[int, tuple[Statement, str]] = {}  # what is kept keeps its id
+
+    def __call__(self, statement: Statement) -> str:
+        """Return what `format_statement` does."""
+        known = self._texts.get(id(statement))
+        if known is None:
+            known = self._texts[id(statement)] = statement, format_statement(statement)
+        return known[1]
 
 
 def format_expr(expr: Expr) -> str:
@@ -140,6 +155,8 @@ def _at(expr: Expr, place: int) -> str:
 def _expression(expr: Expr) -> tuple[int, str]:
     """Return how tightly the expression binds, and its text."""
     match expr:
+        case syntax.Path():  # first, since most are
+            return _PRIMARY, _primary(expr)
         case syntax.Or(operands):
             return _OR, " or ".join(_at(operand, _AND) for operand in operands)
         case syntax.And(operands):
@@ -198,6 +215,8 @@ def _like(parts: tuple[str, ...]) -> str:
 
 
 def _escaped(text: str) -> str:
+    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
+        return text  # as most are
     text = "".join(_PLAIN.get(char, char) for char in text)
     return _SPACE.sub(_code, HIDDEN.sub(_code, text))
 

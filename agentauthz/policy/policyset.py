@@ -22,7 +22,7 @@ from agentauthz.policy.compile import Compiled
 from agentauthz.policy.evaluate import Verdict, answer, matching, verdict
 from agentauthz.policy.explain import Explanation, explain, paths_read
 from agentauthz.policy.files import read_files
-from agentauthz.policy.format import format_statement
+from agentauthz.policy.format import Written
 from agentauthz.policy.inputs import Inputs
 from agentauthz.policy.parse import decode, parse
 from agentauthz.policy.source import Diagnostic, Source
@@ -109,10 +109,11 @@ class PolicySet:
         if cache is None or problems:
             return cls._from_sources(sources, problems)
         folder = pathlib.Path(cache)
-        kept = caching.read(folder, sources)
-        if kept is not None:
-            decider = Compiled(kept.checked.rules, kept.checked.arguments, kept.digest, kept.demanded)
-            return cls._make(kept.checked, kept.digest, kept.checked.diagnostics, tuple(sources), decider)
+        with _without_collecting():
+            kept = caching.read(folder, sources)
+            if kept is not None:
+                decider = Compiled(kept.checked.rules, kept.checked.arguments, kept.digest, kept.demanded)
+                return cls._make(kept.checked, kept.digest, kept.checked.diagnostics, tuple(sources), decider)
         made = cls._from_sources(sources)
         caching.write(folder, sources, made._checked, made.digest)
         return made
@@ -129,7 +130,8 @@ class PolicySet:
             parsed, wrong = parse(source)
             statements += parsed
             problems += wrong
-        checked = check(statements)
+        written = Written()
+        checked = check(statements, written)
         errors = [found for found in checked.diagnostics if found.severity == "error"]
         if problems:
             # what failed to parse may be what seems to be unknown
@@ -138,7 +140,7 @@ class PolicySet:
         if errors:
             raise PolicyCheckError(errors)
         warnings = tuple(found for found in checked.diagnostics if found.severity == "warning")
-        return cls._make(checked, _digest(statements), warnings, tuple(sources))
+        return cls._make(checked, _digest(map(written, statements)), warnings, tuple(sources))
 
     @classmethod
     def _make(
@@ -257,9 +259,8 @@ def _signature(tool: object) -> ToolSignature:
     return signature
 
 
-def _digest(statements: Iterable[Statement]) -> str:
-    lines = sorted(format_statement(statement) for statement in statements)
-    return "sha256:" + hashlib.sha256("\n".join([LANGUAGE, *lines]).encode()).hexdigest()
+def _digest(texts: Iterable[str]) -> str:
+    return "sha256:" + hashlib.sha256("\n".join([LANGUAGE, *sorted(texts)]).encode()).hexdigest()
 
 
 def _in_order(found: Iterable[Diagnostic]) -> list[Diagnostic]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Final, Literal, final
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 # SECURITY: what a reader can't see, or what changes how the rest is seen: control, format, private and
 # surrogate characters, noncharacters, and the line ends that editors show and this language doesn't have. The
@@ -49,9 +49,9 @@ class Source:
 
 
 @final
-@frozen(repr=False)
+@define(repr=False, unsafe_hash=True)  # each node has one, and what is frozen costs three times as much
 class Span:
-    """Be a run of characters in a source: offsets `start` (included) to `end` (excluded)."""
+    """Be a run of characters in a source: offsets `start` (included) to `end` (excluded). Nobody changes it."""
 
     source: Source
     start: int

@@ -93,9 +93,24 @@ ANYTHING: Final = Anything()
 LACKING: Final = Lacking()
 SCALARS: Final[Mapping[str, Scalar]] = {t.name: t for t in (BOOL, INT, DECIMAL, STRING, TIME, DURATION)}
 
-# The declared type of a path's value by tag: the kind of the principal, the type of the resource, or the
-# name of the action (for args) that it belongs to; None is for every tag that isn't named.
-Declared: TypeAlias = Mapping[str | None, Type]
+
+@final
+class Declared(dict[str | None, Type]):
+    """Be the declared type of a path's value by tag: the kind, the type or the action's name that it belongs to.
+
+    None is for every tag that isn't named. It is never changed once it is made; thousands of actions may have a
+    tag in it, and thousands of paths share it, so that it is hashed once.
+    """
+
+    __slots__ = ("_hash",)
+
+    def __hash__(self) -> int:  # type: ignore[override]  # a dict has none, since others do change
+        try:
+            return self._hash
+        except AttributeError:
+            self._hash: int = hash(frozenset(self.items()))
+            return self._hash
+
 
 CLASSES: Final[Mapping[str, tuple[type, ...]]] = {
     "bool": (bool,),

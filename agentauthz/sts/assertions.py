@@ -12,6 +12,7 @@ from attrs import field, frozen
 from agentauthz.errors import InvalidArgument, TokenError
 from agentauthz.keys.jwk import KeySet
 from agentauthz.tokens import jws
+from agentauthz.tokens.issuers import MAX_LEEWAY
 from agentauthz.tokens.once import Once
 from agentauthz.tokens.strict import Json
 
@@ -37,7 +38,7 @@ class AssertionRules:
     `once` remembers each assertion until it expires, over all processes that share the service.
 
     Raises:
-        InvalidArgument: no audience.
+        InvalidArgument: no audience, a lifetime that isn't from a second to a day, or a leeway above two minutes.
     """
 
     audiences: frozenset[str] = field(converter=_names)
@@ -45,6 +46,12 @@ class AssertionRules:
     algorithms: Collection[str] = jws.DEFAULT_ALGORITHMS
     max_lifetime: dt.timedelta = dt.timedelta(minutes=5)
     leeway: dt.timedelta = dt.timedelta(seconds=30)
+
+    def __attrs_post_init__(self) -> None:
+        if not dt.timedelta(seconds=1) <= self.max_lifetime <= dt.timedelta(days=1):
+            raise InvalidArgument("max_lifetime", "must be from a second to a day: minutes are usual")
+        if not dt.timedelta(0) <= self.leeway <= MAX_LEEWAY:
+            raise InvalidArgument("leeway", "must be at most two minutes")
 
     def named(self, assertion: str) -> str:
         """Return the client that an assertion, not verified yet, says that it is of.
@@ -54,27 +61,25 @@ class AssertionRules:
         """
         return _client_of(jws.parse(assertion, max_length=MAX_ASSERTION).claims())
 
-    def check(self, assertion: str, client_id: str, keys: KeySet, now: dt.datetime) -> Callable[[], bool]:
-        """Check an assertion of `client_id`, signed with one of its keys; return what uses it up: True the first time.
+    def check(self, assertion: str, keys: KeySet, now: dt.datetime) -> Callable[[], bool]:
+        """Check an assertion with the keys of the client that it names; return what uses it up: True the first time.
 
         Raises:
-            TokenError: malformed, another algorithm than the key's, not genuine, of another `typ`, not of this
-                client (`iss` and `sub`), not for this service alone (`aud`), expired, living too long, or no `jti`.
+            TokenError: malformed, another algorithm than the key's, not genuine, of another `typ`, `iss` and `sub`
+                that differ, not for this service alone (`aud`), expired, living too long, or no `jti`.
         """
         token = jws.parse(assertion, max_length=MAX_ASSERTION)
         if token.typ not in _TYPES:
             raise TokenError("typ", "the client's assertion has a `typ` of another kind of token")
         jws.verify(token, keys, self.algorithms)
         claims = token.claims()
-        if _client_of(claims) != client_id:
-            raise TokenError("client", "the client's assertion is of another client")
         audience = claims.get("aud")
         if isinstance(audience, list) and len(audience) == 1:
             audience = audience[0]
         if not isinstance(audience, str) or audience not in self.audiences:  # one only: others could replay it here
             raise TokenError("audience", "the client's assertion isn't for this service alone")
         expires = self._expiry(claims, now)
-        key = _replay_key(client_id, claims.get("jti"))
+        key = _replay_key(_client_of(claims), claims.get("jti"))
         return lambda: self.once.once(key, expires) is True
 
     def _expiry(self, claims: dict[str, Json], now: dt.datetime) -> dt.datetime:

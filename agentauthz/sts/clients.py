@@ -13,6 +13,7 @@ from typing import Final, Literal, NoReturn, TypeAlias, final
 from attrs import field, frozen
 
 from agentauthz.errors import ExchangeRefused, InvalidArgument, TokenError
+from agentauthz.keys.base64url import from_base64url
 from agentauthz.keys.jwk import KeySet
 from agentauthz.principals import Principal
 from agentauthz.sts.assertions import AssertionRules
@@ -155,6 +156,8 @@ class Client:
             raise InvalidArgument("kind", "must be agent or service")
         if self.keys is not None and (not self.keys.keys or any(key.symmetric for key in self.keys.keys)):
             raise InvalidArgument("keys", "must hold public keys: a shared secret is a `secret`")
+        if self.tls_thumbprint is not None and len(from_base64url(self.tls_thumbprint) or b"") != 32:
+            raise InvalidArgument("tls_thumbprint", "must be what `certificate_thumbprint` makes of a certificate")
         if self.max_lifetime is not None and self.max_lifetime <= dt.timedelta(0):
             raise InvalidArgument("max_lifetime", "must be longer than nothing")
         proves = bool(self.secret) or self.keys is not None or bool(self.tls_thumbprint)
@@ -259,7 +262,7 @@ class Clients:
             client = self._look_up(client_id)
             if client is None or client.keys is None or given.client_id not in (None, client_id):
                 raise _unknown("client_assertion")
-            use_up = self.assertions.check(given.proof, client_id, client.keys, self.clock())
+            use_up = self.assertions.check(given.proof, client.keys, self.clock())
         except TokenError as error:
             raise _unknown(f"client_assertion_{error.reason}") from None
         try:

@@ -6,6 +6,8 @@ import logging
 from collections.abc import Callable
 from typing import Final, TypeAlias, final
 
+from attrs import evolve
+
 from agentauthz.errors import ExchangeRefused
 from agentauthz.sts import answers
 from agentauthz.sts.clients import Client
@@ -19,9 +21,14 @@ from agentauthz.tokens.transport import Headers, HttpResponse
 from agentauthz.tokens.types import ID_JAG
 
 Form: TypeAlias = list[tuple[str, str]]
-Work: TypeAlias = Callable[[Form, Headers, Client], HttpResponse]
+Work: TypeAlias = Callable[[Form, Client], HttpResponse]
+Early: TypeAlias = Callable[[ExchangeRefused], ExchangeRefused]
 
 LOGGER: Final = "agentauthz.sts"
+
+
+def _unchanged(refused: ExchangeRefused) -> ExchangeRefused:
+    return refused
 
 
 @final
@@ -58,48 +65,53 @@ class TokenEndpoint:
         self._addresses: Final = Addresses(issuer=service.issuer, base=base or service.issuer)
         self._mutual_tls: Final = mutual_tls
         self._standing: Final = Standing(
-            service.issuer, service.keys, revocation=service.revoked, revoke=revoke, may_revoke=may_revoke
+            service.issuer,
+            service.keys,
+            revocation=service.revoked,
+            revoke=revoke,
+            may_revoke=may_revoke,
+            clock=service.clock,
         )
 
     def handle(
         self, method: str, headers: Pairs, body: bytes | Pairs, *, peer_cert: bytes | None = None
     ) -> HttpResponse:
-        """Answer a request for a token: RFC 8693 §2.2, or RFC 7523 §2.1 with an identity assertion."""
+        """Answer a request for a token: RFC 8693 §2.2, or RFC 7523 §2.1 with an identity assertion.
+
+        Whatever comes of it is recorded, also where the client isn't known.
+        """
         given = tuple(headers)
         proofs = values(given, "dpop")
 
-        def exchanged(form: Form, _: Headers, client: Client) -> HttpResponse:
+        def exchanged(form: Form, client: Client) -> HttpResponse:
             issued = self._service.exchange(
                 form, client, dpop=proofs, method=method, uri=self._addresses.at("/token"), peer_cert=peer_cert
             )
-            return answers.answer(issued.body(), headers=self._nonce(proofs))
+            return answers.answer(issued.body())
 
-        try:
-            return self._answered(exchanged, method, given, body, peer_cert, record=True)
-        except ExchangeRefused as refused:
-            wanted = refused.error == "use_dpop_nonce"
-            return answers.error(refused, headers=self._nonce(proofs or wanted))
+        found = self._answered(exchanged, method, given, body, peer_cert, early=self._service.refused)
+        return evolve(found, headers=(*found.headers, *self._nonce())) if proofs else found
 
     def introspect(
         self, method: str, headers: Pairs, body: bytes | Pairs, *, peer_cert: bytes | None = None
     ) -> HttpResponse:
         """Answer a resource server that asks about a token which it was given (RFC 7662)."""
 
-        def described(form: Form, _: Headers, client: Client) -> HttpResponse:
+        def described(form: Form, client: Client) -> HttpResponse:
             return answers.answer(self._standing.described(form, client))
 
-        return self._plain(described, method, headers, body, peer_cert)
+        return self._answered(described, method, tuple(headers), body, peer_cert)
 
     def revoke(
         self, method: str, headers: Pairs, body: bytes | Pairs, *, peer_cert: bytes | None = None
     ) -> HttpResponse:
         """Answer a client that takes a token back (RFC 7009)."""
 
-        def revoked(form: Form, _: Headers, client: Client) -> HttpResponse:
+        def revoked(form: Form, client: Client) -> HttpResponse:
             self._standing.revoke(form, client)
             return answers.nothing()
 
-        return self._plain(revoked, method, headers, body, peer_cert)
+        return self._answered(revoked, method, tuple(headers), body, peer_cert)
 
     def jwks(self) -> dict[str, list[dict[str, str]]]:
         """Return the keys that the service's tokens are verified with (RFC 7517 §5)."""
@@ -117,14 +129,6 @@ class TokenEndpoint:
             assertions=ID_JAG in self._service.verifiers,
         )
 
-    def _plain(
-        self, work: Work, method: str, headers: Pairs, body: bytes | Pairs, peer_cert: bytes | None
-    ) -> HttpResponse:
-        try:
-            return self._answered(work, method, tuple(headers), body, peer_cert)
-        except ExchangeRefused as refused:
-            return answers.error(refused)
-
     def _answered(
         self,
         work: Work,
@@ -133,25 +137,21 @@ class TokenEndpoint:
         body: bytes | Pairs,
         peer_cert: bytes | None,
         *,
-        record: bool = False,
+        early: Early = _unchanged,
     ) -> HttpResponse:
-        """Return what `work` makes of the form of an authenticated client.
-
-        Raises:
-            ExchangeRefused: whatever went wrong; `server_error` for what nobody foresaw.
-        """
+        """Return what `work` makes of the form of an authenticated client; `early` is told what is refused before."""
         try:
             try:
                 form, client = self._authenticated(method, headers, body, peer_cert)
             except ExchangeRefused as refused:
-                raise (self._service.refused(refused) if record else refused) from refused.__cause__
-            return work(form, headers, client)
-        except ExchangeRefused:
-            raise
+                raise early(refused) from refused.__cause__
+            return work(form, client)
+        except ExchangeRefused as refused:
+            return answers.error(refused)
         except Exception as cause:
-            # the text of the error may hold what the request held
+            # SECURITY: the type alone; the text may hold what the request held
             logging.getLogger(LOGGER).error("a request failed with %s", type(cause).__qualname__)
-            raise ExchangeRefused("server_error", "unforeseen", status=500) from None
+            return answers.error(ExchangeRefused("server_error", "unforeseen", status=500))
 
     def _authenticated(
         self, method: str, headers: Headers, body: bytes | Pairs, peer_cert: bytes | None
@@ -164,7 +164,7 @@ class TokenEndpoint:
             raise ExchangeRefused("unauthorized_client", "client_public")
         return form, client
 
-    def _nonce(self, wanted: object) -> Headers:
+    def _nonce(self) -> Headers:
         """Return the header with the nonce for the client's next proof (RFC 9449 §8), where nonces are in use."""
         nonces = None if self._service.dpop is None else self._service.dpop.nonces
-        return () if nonces is None or not wanted else (("DPoP-Nonce", nonces.issue()),)
+        return () if nonces is None else (("DPoP-Nonce", nonces.issue()),)

@@ -38,6 +38,8 @@ HEADER_TYPES: Final[Mapping[str, str]] = {
 }
 MAX_CLAIMS: Final = 10 * 1024  # bytes of JSON: what is larger makes a token that validators refuse
 
+_encoded: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
 _CONTEXT: Final = ("tctx", "rctx")  # of a transaction: never changed
 
 
@@ -99,8 +101,8 @@ def claims_of(
     }
     if not grant.impersonated:
         claims["act"] = _act(grant)
-    if presenter.confirmation is not None:
-        claims["cnf"] = cast("dict[str, Json]", presenter.confirmation.claim())
+    if (confirmation := presenter.confirmation_for(token)) is not None:
+        claims["cnf"] = cast("dict[str, Json]", confirmation.claim())
     if grant.details:
         claims["authorization_details"] = [dict(one) for one in grant.details]
     if _size(claims) > MAX_CLAIMS:
@@ -110,7 +112,7 @@ def claims_of(
 
 def _size(value: Json) -> int:
     try:
-        return len(json.dumps(value, ensure_ascii=False).encode())
+        return len(_encoded(value).encode())
     except UnicodeEncodeError:  # half a character, which JSON can spell and UTF-8 can't
         raise refused("not_text") from None
 

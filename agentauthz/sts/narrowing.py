@@ -9,6 +9,7 @@ import datetime as dt
 from collections.abc import Iterable, Mapping
 from typing import Final, TypeAlias, cast
 
+from agentauthz.decision import Obligation
 from agentauthz.errors import ExchangeRefused
 from agentauthz.sts.ceilings import StsLimits, Target
 from agentauthz.sts.details import Comparator
@@ -168,6 +169,19 @@ def expiry(
     if expires <= now.timestamp():
         raise refused("no_life_left")
     return expires
+
+
+def shortens_life(obligation: Obligation) -> bool:
+    """Say whether an obligation is one that a token service can carry out: `expire(after: 5m)`, a second or more."""
+    after = obligation.properties.get("after")
+    named = obligation.type == "expire" and obligation.properties.keys() == {"after"}
+    return named and isinstance(after, dt.timedelta) and after >= dt.timedelta(seconds=1)
+
+
+def shortened(expires: int, now: dt.datetime, obligations: Iterable[Obligation]) -> int:
+    """Return when the result expires once the obligations, all of which `shortens_life` knows, are met."""
+    ends = [now + cast(dt.timedelta, one.properties["after"]) for one in obligations]
+    return min([expires, *(int(end.timestamp()) for end in ends)])
 
 
 def _no_target(reason: str) -> ExchangeRefused:

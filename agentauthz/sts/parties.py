@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias, final
 
 from attrs import frozen
@@ -39,18 +39,29 @@ class Presenter:
     principal: Principal
     proven: Confirmation | None = None
 
-    @property
-    def confirmation(self) -> Confirmation | None:
-        """Return the key that what is issued is bound to: a DPoP key rather than a certificate."""
-        if self.proven is None or self.proven.jkt is None:
-            return self.proven
-        return Confirmation(self.proven.jkt)
+    def confirmation_for(self, token: VerifiedToken) -> Confirmation | None:
+        """Return the key that what is issued for `token` is bound to: a DPoP key rather than a certificate.
+
+        The certificate that `token` was bound to stays beside it.
+        """
+        proven, before = self.proven, token.confirmation
+        if proven is None or proven.jkt is None or (before is not None and before.x5t_s256 == proven.x5t_s256):
+            return proven
+        return Confirmation(proven.jkt)
 
     def name_at(self, issuer: str | None) -> str | None:
         """Return the client's name at an issuer; one that has the same name elsewhere may be someone else."""
+        if issuer is None:
+            return None
         if issuer in (self.service, self.client.issuer):
             return self.client.id
-        return None if issuer is None else self.client.client_ids.get(issuer)
+        return self.client.client_ids.get(issuer)
+
+    def named_by(self, may_act: object) -> bool:
+        """Say whether a `may_act` claim names the client, under whichever of its names."""
+        issuer = may_act.get("iss") if isinstance(may_act, Mapping) else None
+        name = self.name_at(issuer) if isinstance(issuer, str) else None
+        return name is not None and may_act_allows(may_act, Principal(self.client.kind, name, issuer))
 
     def is_self(self, principal: Principal) -> bool:
         """Say whether a principal is the client, under whichever of its names."""
@@ -136,7 +147,7 @@ def actor_of(token: VerifiedToken | None, presenter: Presenter) -> Principal:
     return presenter.principal if named else token.subject
 
 
-def check_may_act(token: VerifiedToken, actor: Principal, *, required: bool) -> None:
+def check_may_act(token: VerifiedToken, actor: Principal, presenter: Presenter, *, required: bool) -> None:
     """Check that a `may_act` (RFC 8693 §4.4) that is there names the actor; the policy must agree in any case.
 
     Raises:
@@ -145,7 +156,9 @@ def check_may_act(token: VerifiedToken, actor: Principal, *, required: bool) -> 
     if "may_act" not in token.claims:
         if required:
             raise refused("may_act_missing")
-    elif not may_act_allows(token.claims["may_act"], actor):
+        return
+    may_act = token.claims["may_act"]
+    if not (may_act_allows(may_act, actor) or (presenter.is_self(actor) and presenter.named_by(may_act))):
         raise refused("may_act")
 
 

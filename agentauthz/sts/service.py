@@ -9,21 +9,30 @@ from types import MappingProxyType
 from typing import Final, Literal, TypeAlias, final
 from urllib.parse import urlsplit
 
-from attrs import define, evolve
+from attrs import evolve
 
 from agentauthz.authorizer import Authorizer
 from agentauthz.decision import Basis, Outcome, Reason
 from agentauthz.errors import ExchangeRefused, InvalidArgument, TokenError
 from agentauthz.keys.base64url import to_base64url
 from agentauthz.keys.signing import KeyRing, Signer
-from agentauthz.principals import Chain, Delegation, Principal
+from agentauthz.principals import Chain, Principal
 from agentauthz.request import Request
+from agentauthz.sts.attempt import Attempt, request
 from agentauthz.sts.ceilings import StsLimits, Target
 from agentauthz.sts.clients import Client, Clients
 from agentauthz.sts.details import Comparator
 from agentauthz.sts.issued import Issued
 from agentauthz.sts.minting import HEADER_TYPES, RESERVED, Grant, claims_of
-from agentauthz.sts.narrowing import Targets, expiry, granted_details, granted_scopes, granted_targets
+from agentauthz.sts.narrowing import (
+    Targets,
+    expiry,
+    granted_details,
+    granted_scopes,
+    granted_targets,
+    shortened,
+    shortens_life,
+)
 from agentauthz.sts.parameters import Asked, asked, grant_type, parameters
 from agentauthz.sts.parties import (
     Presenter,
@@ -41,9 +50,9 @@ from agentauthz.tokens.confirmation import certificate_thumbprint
 from agentauthz.tokens.dpop import DpopVerifier
 from agentauthz.tokens.issuers import MAX_LEEWAY
 from agentauthz.tokens.once import Once
-from agentauthz.tokens.revocation import Revocation, RevokedTokens, token_name
+from agentauthz.tokens.revocation import Revocation, token_name
 from agentauthz.tokens.strict import Json
-from agentauthz.tokens.types import ACCESS_TOKEN, ID_JAG, JWT_BEARER, KINDS, TXN_TOKEN
+from agentauthz.tokens.types import ACCESS_TOKEN, ID_JAG, JWT_BEARER, KINDS
 from agentauthz.tokens.validator import Validator
 from agentauthz.tokens.verified import Confirmation, VerifiedToken
 from agentauthz.values import utc
@@ -53,23 +62,6 @@ Customise: TypeAlias = Callable[[VerifiedToken, Client], Mapping[str, object]]
 
 NOBODY: Final = Principal.service("nobody")  # in records: who didn't prove who it is; every client has an issuer
 MAX_UNIQUE: Final = 16  # bytes of a `jti`
-
-
-@final
-@define(eq=False)
-class _Attempt:
-    """Be one exchange on its way: what is known so far, for the record of its end."""
-
-    presenter: Presenter
-    now: dt.datetime
-    chain: Chain
-    asked: Asked | None = None
-    decided: bool = False
-
-    def saw(self, token: VerifiedToken, actor: Principal) -> None:
-        """Note the parties that are verified so far: the token's, and who asks or acts."""
-        chain = token.chain
-        self.chain = chain if actor == chain.actor else Chain(chain.subject, (*chain.delegations, _hop(actor)))
 
 
 @final
@@ -99,7 +91,7 @@ class SecurityTokenService:
         *,
         targets: Iterable[Target],
         limits: StsLimits | None = None,
-        revoked: RevokedTokens | None = None,
+        revoked: Revocation | None = None,
         replay: Once | None = None,
         dpop: DpopVerifier | None = None,
         subject_mapper: SubjectMapper | None = None,
@@ -124,14 +116,17 @@ class SecurityTokenService:
         self._comparators: Final = dict(comparators)
         self._customise: Final = customise
         self._transcribed: Final = tuple(transcribed)
-        self._clock: Final = authorizer.now if clock is None else clock
+        self.clock: Final = authorizer.now if clock is None else clock
         self._entropy: Final = entropy
+        self._check_settings()
+
+    def _check_settings(self) -> None:
         if len(self._targets) != len(self.targets):
             raise InvalidArgument("targets", "must each have a name of their own")
         if not self.verifiers.keys() <= KINDS.keys():
             raise InvalidArgument("verifiers", "must be by the URI of a type of token that can be verified")
-        if replay is None and (ID_JAG in self.verifiers):
-            raise InvalidArgument("replay", "must be given, so that an ID-JAG is redeemed once")
+        if self._replay is None and (ID_JAG in self.verifiers or self.limits.single_use != {"id-jag"}):
+            raise InvalidArgument("replay", "must be given for what counts once, as an ID-JAG does")
         if not RESERVED.isdisjoint(self._transcribed):
             raise InvalidArgument("transcribed", "must not have claims that are this service's own")
 
@@ -155,13 +150,13 @@ class SecurityTokenService:
             ExchangeRefused: no token is issued; its `record_id` is that of the decision.
         """
         asker = Presenter(client, self.issuer, client.principal(self.issuer))
-        attempt = _Attempt(asker, self._now(), Chain(asker.principal))
+        attempt = Attempt(asker, self._now())
         try:
             given = parameters(pairs)
             _check_client(client, grant_type(given))
-            attempt.asked = asked(given)
-            grant, signed_for = self._granted(attempt, dpop, method, uri, peer_cert)
-            return self._issue(attempt, grant, signed_for)
+            wanted = attempt.asked = asked(given)
+            grant, claims = self._granted(attempt, wanted, dpop, method, uri, peer_cert)
+            return self._issue(attempt, grant, claims)
         except ExchangeRefused as refusal:
             raise self._recorded(attempt, refusal) from refusal.__cause__
         except Exception as cause:  # a store or a hook, or a fault of our own: never a token
@@ -172,50 +167,52 @@ class SecurityTokenService:
 
         `client` is who asked, where that was proven.
         """
-        request = _request("token.exchange", Chain(client or NOBODY), {}, self._now())
-        return self._write(request, refusal)
+        return self._write(request("token.exchange", Chain(client or NOBODY), self._now()), refusal)
 
     # ---- the pipeline; the first check that fails decides what is answered
 
     def _granted(
         self,
-        attempt: _Attempt,
+        attempt: Attempt,
+        wanted: Asked,
         dpop: str | Sequence[str] | None,
         method: str,
         uri: str | None,
         peer_cert: bytes | None,
     ) -> tuple[Grant, dict[str, Json]]:
         """Return what is granted, if the policy agrees, and the claims that then are signed."""
-        wanted = attempt.asked
-        assert wanted is not None
-        client = attempt.presenter.client
-        token = self._verified(wanted.subject_token, wanted.subject_type, "subject_token")
-        attempt.saw(token, attempt.presenter.principal)
+        token = attempt.token = self._verified(wanted.subject_token, wanted.subject_type, "subject_token")
         if (proven := self._proven(dpop, method, uri, peer_cert)) is not None:
             attempt.presenter = evolve(attempt.presenter, proven=proven)
-        presenter = attempt.presenter
-        (check_assertion if wanted.grant_type == JWT_BEARER else check_presenter)(token, presenter)
+        (check_assertion if wanted.grant_type == JWT_BEARER else check_presenter)(token, attempt.presenter)
         actor_token = None
         if wanted.actor_token is not None and wanted.actor_type is not None:
             actor_token = self._verified(wanted.actor_token, wanted.actor_type, "actor_token")
-        actor = actor_of(actor_token, presenter)
-        attempt.saw(token, actor)
-        _check_impersonation(wanted, token, client)
-        check_may_act(token, actor, required=self.limits.require_may_act)
+        attempt.actor = actor_of(actor_token, attempt.presenter)
+        _check_impersonation(wanted, token, attempt.presenter.client)
+        check_may_act(token, attempt.actor, attempt.presenter, required=self.limits.require_may_act)
+        grant = self._narrowed(attempt, wanted, token, attempt.actor, actor_token)
+        claims = self._claims(attempt, grant)
+        self._use_up(token)
+        return grant, claims
+
+    def _narrowed(
+        self,
+        attempt: Attempt,
+        wanted: Asked,
+        token: VerifiedToken,
+        actor: Principal,
+        actor_token: VerifiedToken | None,
+    ) -> Grant:
+        presenter = attempt.presenter
         subject = self._subject(token)
         targets = granted_targets(wanted, token, presenter, self._targets)
         scopes = granted_scopes(wanted, token, presenter, targets)
         details = granted_details(wanted, token, presenter, targets, self._comparators)
-        chain = delegated(token, subject, actor, presenter, self.limits.depth)
-        most = [client.max_lifetime, *(target.max_lifetime for target in targets)]
-        grant = Grant(
-            wanted.issued_type, token, chain, actor, wanted.impersonate, targets, scopes, details,
-            expiry(attempt.now, (token, actor_token), self.limits, most),
-        )  # fmt: skip
-        attempt.chain = chain
-        claims = self._claims(attempt, grant)
-        self._use_up(token)
-        return grant, claims
+        chain = attempt.chain = delegated(token, subject, actor, presenter, self.limits.depth)
+        most = [presenter.client.max_lifetime, *(target.max_lifetime for target in targets)]
+        expires = expiry(attempt.now, (token, actor_token), self.limits, most)
+        return Grant(wanted.issued_type, token, chain, actor, wanted.impersonate, targets, scopes, details, expires)
 
     def _verified(self, raw: str, type_uri: str, what: str) -> VerifiedToken:
         """Return a token, verified as what it was declared to be, that is not revoked (RFC 8693 §2.1)."""
@@ -268,7 +265,7 @@ class SecurityTokenService:
             raise refused("transaction_issuer")
         return subject
 
-    def _claims(self, attempt: _Attempt, grant: Grant) -> dict[str, Json]:
+    def _claims(self, attempt: Attempt, grant: Grant) -> dict[str, Json]:
         """Return the claims to sign, made before the decision, so that a hook's failure is what is recorded."""
         extra: Mapping[str, object] = {}
         if self._customise is not None:
@@ -301,50 +298,37 @@ class SecurityTokenService:
 
     # ---- deciding, signing and recording
 
-    def _issue(self, attempt: _Attempt, grant: Grant, claims: Mapping[str, Json]) -> Issued:
-        action = "token.impersonate" if grant.impersonated else "token.exchange"
-        arguments = _arguments(
-            grant.names("audience"), grant.names("resource"), grant.scopes, grant.issued_type, grant.details
-        )
-        decision = self._authorizer.decide_verified(_request(action, grant.chain, arguments, attempt.now))
-        attempt.decided = True
+    def _issue(self, attempt: Attempt, grant: Grant, claims: Mapping[str, Json]) -> Issued:
+        decision = self._authorizer.decide_verified(attempt.granted(grant), carries_out=shortens_life)
+        attempt.decision = decision
         # SECURITY: the outcome, not `allowed`: what observe mode lets run is no token
         if decision.outcome is not Outcome.ALLOW:
-            raise ExchangeRefused("invalid_request", f"policy_{decision.basis.value}", record_id=decision.record_id)
-        access_token = jws.make(claims, self.keys.signer, typ=HEADER_TYPES[grant.issued_type])
+            raise refused(f"policy_{decision.basis.value}")
+        expires = shortened(grant.expires, attempt.now, decision.obligations)
+        access_token = jws.make({**claims, "exp": expires}, self.keys.signer, typ=HEADER_TYPES[grant.issued_type])
         return Issued(
             access_token,
             grant.issued_type,
             _token_type(grant, attempt.presenter),
-            int(grant.expires - attempt.now.timestamp()),
+            int(expires - attempt.now.timestamp()),
             tuple(grant.scopes),
             grant.details,
             decision.record_id,
         )
 
-    def _recorded(self, attempt: _Attempt, refusal: ExchangeRefused) -> ExchangeRefused:
-        """Record a refusal, unless it is the policy's, and return it as it is answered."""
-        wanted = attempt.asked
-        refusal = _as_answered(refusal, wanted)
-        if attempt.decided:
-            return refusal
-        arguments: dict[str, object] = {}
-        action = "token.exchange"
-        if wanted is not None:
-            action = "token.impersonate" if wanted.impersonate else action
-            arguments = _arguments(
-                wanted.audience, wanted.resource, wanted.scopes or (), wanted.issued_type, wanted.details or ()
-            )
-        return self._write(_request(action, attempt.chain, arguments, attempt.now), refusal)
+    def _recorded(self, attempt: Attempt, refusal: ExchangeRefused) -> ExchangeRefused:
+        """Record a refusal, unless the policy has decided, and return it as it is answered."""
+        answer = attempt.answered(refusal)
+        return answer if attempt.decision is not None else self._write(attempt.refused(), answer)
 
-    def _write(self, request: Request, refusal: ExchangeRefused) -> ExchangeRefused:
+    def _write(self, of: Request, refusal: ExchangeRefused) -> ExchangeRefused:
         reason = Reason(refusal.reason, f"no token is issued: {refusal.error}")
         basis = Basis.ERROR if refusal.status >= 500 else Basis.AUTHORITY
-        decision = self._authorizer.refuse(request, reason, basis=basis)
+        decision = self._authorizer.refuse(of, reason, basis=basis)
         return ExchangeRefused(refusal.error, refusal.reason, status=refusal.status, record_id=decision.record_id)
 
     def _now(self) -> dt.datetime:
-        if (now := utc(self._clock())) is None:
+        if (now := utc(self.clock())) is None:
             raise InvalidArgument("clock", "must return a datetime with a time zone")
         return now
 
@@ -379,42 +363,8 @@ def _check_impersonation(wanted: Asked, token: VerifiedToken, client: Client) ->
         raise refused("impersonation")
 
 
-def _hop(actor: Principal) -> Delegation:
-    return Delegation(actor, via="token")
-
-
-def _arguments(
-    audience: Iterable[str], resource: Iterable[str], scope: Iterable[str], type_uri: str, details: Iterable[object]
-) -> dict[str, object]:
-    return {
-        "audience": list(audience),
-        "resource": list(resource),
-        "scope": list(scope),
-        "requested_token_type": type_uri,
-        "authorization_details": list(details),
-    }
-
-
-def _request(action: str, chain: Chain, arguments: Mapping[str, object], now: dt.datetime) -> Request:
-    return Request.trusted(action, chain, arguments, None, None, None, None, {}, now)
-
-
 def _token_type(grant: Grant, presenter: Presenter) -> Literal["Bearer", "DPoP", "N_A"]:
     if grant.issued_type != ACCESS_TOKEN:
         return "N_A"  # RFC 8693 §2.2.1: what is no access token is not presented as one
-    bound = presenter.confirmation
+    bound = presenter.proven
     return "Bearer" if bound is None or bound.jkt is None else "DPoP"
-
-
-def _as_answered(refusal: ExchangeRefused, wanted: Asked | None) -> ExchangeRefused:
-    """Return a refusal with the error that its grant has for it.
-
-    An assertion that isn't acceptable is `invalid_grant` (RFC 7523 §3.1); whatever is wrong with a replacement of a
-    transaction token is the request's.
-    """
-    error = refusal.error
-    if wanted is not None and wanted.grant_type == JWT_BEARER and error == "invalid_request":
-        error = "invalid_grant"
-    if wanted is not None and wanted.subject_type == TXN_TOKEN and error in ("invalid_scope", "invalid_target"):
-        error = "invalid_request"
-    return ExchangeRefused(error, refusal.reason, status=refusal.status, record_id=refusal.record_id)

@@ -2,46 +2,32 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable
 from typing import Final, TypeAlias, final
 
-from attrs import frozen
-
 from agentauthz.errors import ExchangeRefused, TokenError
-from agentauthz.keys.jwk import KeySet
 from agentauthz.keys.signing import KeyRing
+from agentauthz.principals import MAX_DEPTH
 from agentauthz.sts.clients import Client
 from agentauthz.sts.credentials import Pairs
-from agentauthz.tokens.issuers import TrustedIssuer
+from agentauthz.tokens.claims import ActLimits
+from agentauthz.tokens.issuers import TokenLimits, TrustedIssuer
 from agentauthz.tokens.revocation import Revocation
+from agentauthz.tokens.sources import RingKeys
 from agentauthz.tokens.validator import Validator
 from agentauthz.tokens.verified import TokenKind, VerifiedToken
 
 MayRevoke: TypeAlias = Callable[[Client, VerifiedToken], bool]
 Revoke: TypeAlias = Callable[[VerifiedToken], None]
 
-_KINDS: Final[tuple[TokenKind, ...]] = ("access", "txn", "id-jag")  # what a token service issues
+_KINDS: Final[tuple[TokenKind, ...]] = ("access", "jwt", "txn", "id-jag")  # what a token service issues
+_LIMITS: Final = TokenLimits(act=ActLimits(MAX_DEPTH))  # whatever was issued here
 # RFC 7662 §2.2, RFC 8693 §4.1 and §4.4, RFC 7800 §3, RFC 9396 §9.2: what is told of a token
 _TOLD: Final = (
     "iss", "sub", "aud", "client_id", "scope", "exp", "iat", "nbf", "jti", "act", "may_act", "cnf",
     "authorization_details", "sub_profile", "auth_time", "acr", "amr",
 )  # fmt: skip
-
-
-@final
-@frozen(eq=False)
-class RingKeys:
-    """Be the keys of one's own ring as a source, so that a key counts from when it is announced until it is retired."""
-
-    ring: KeyRing
-
-    def keys(self, key_id: str | None) -> KeySet:
-        """Return the keys of the ring now."""
-        return self.ring.key_set()
-
-    async def akeys(self, key_id: str | None) -> KeySet:
-        """Return the keys of the ring now."""
-        return self.ring.key_set()
 
 
 def issued_to(client: Client, token: VerifiedToken) -> bool:
@@ -64,10 +50,11 @@ class Standing:
         revocation: Revocation | None,
         revoke: Revoke | None,
         may_revoke: MayRevoke = issued_to,
+        clock: Callable[[], dt.datetime],
     ) -> None:
         own = TrustedIssuer(issuer, RingKeys(ring), token_kinds=_KINDS)
-        self._standing: Final = Validator([own], revocation=revocation)
-        self._genuine: Final = Validator([own])
+        self._standing: Final = Validator([own], limits=_LIMITS, revocation=revocation, clock=clock)
+        self._genuine: Final = Validator([own], limits=_LIMITS, clock=clock)
         self._revoke: Final = revoke
         self._may_revoke: Final = may_revoke
 

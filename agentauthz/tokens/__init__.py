@@ -17,9 +17,10 @@ from agentauthz.tokens.resource_server import (
     challenge,
     metadata_url,
     protected_resource_metadata,
+    require_scopes,
 )
-from agentauthz.tokens.revocation import Revocation, RevokedTokens
-from agentauthz.tokens.sources import FileKeys, HttpKeys, KeySource, StaticKeys
+from agentauthz.tokens.revocation import Revocation, RevokedTokens, jti_hash, session_revoked
+from agentauthz.tokens.sources import FileKeys, HttpKeys, KeySource, RingKeys, StaticKeys
 from agentauthz.tokens.transport import HttpxTransport
 from agentauthz.tokens.types import ACCESS_TOKEN, ID_JAG, ID_TOKEN, JWT, TXN_TOKEN
 from agentauthz.tokens.validator import Validator
@@ -52,6 +53,7 @@ __all__ = [
     "PrivateKeyJwt",
     "Revocation",
     "RevokedTokens",
+    "RingKeys",
     "Signer",
     "SigningKey",
     "StaticKeys",
@@ -64,6 +66,9 @@ __all__ = [
     "canonical_resource",
     "certificate_thumbprint",
     "challenge",
+    "jti_hash",
     "metadata_url",
     "protected_resource_metadata",
+    "require_scopes",
+    "session_revoked",
 ]

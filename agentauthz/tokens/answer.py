@@ -22,6 +22,11 @@ MAX_WORDS: Final = 200  # characters of a server's own text
 _Answer: TypeAlias = Mapping[str, Json]
 _TOKEN_TYPES: Final = {"bearer": "Bearer", "dpop": "DPoP", "n_a": "N_A"}
 _NO_ACCESS: Final = frozenset({ID_TOKEN, REFRESH_TOKEN, ID_JAG, TXN_TOKEN})  # RFC 8693 §2.2.1: always `N_A`
+_ERRORS: Final = frozenset(  # RFC 6749 §5.2 and §4.1.2.1, RFC 8707 §2, RFC 9396 §5, RFC 9449 §5 and §8, RFC 9470 §3
+    "invalid_request invalid_client invalid_grant unauthorized_client unsupported_grant_type invalid_scope "
+    "server_error temporarily_unavailable invalid_target invalid_authorization_details invalid_dpop_proof "
+    "use_dpop_nonce insufficient_user_authentication".split()
+)
 _LONG_RUN: Final = re.compile(r"[A-Za-z0-9_\-.~+/=]{32,}")  # what a credential looks like and a sentence doesn't
 _LISTS: Final = frozenset({"locations", "actions", "datatypes", "privileges"})  # RFC 9396 §2.2: fewer is narrower
 
@@ -144,22 +149,23 @@ def _object(status: int, response: HttpResponse, body: bytes) -> _Answer:
 
 def _denial(status: int, answer: _Answer, secrets: Sequence[str]) -> Exception:
     error = answer.get("error")
-    cleaned = _words(error, secrets) if isinstance(error, str) else None
+    cleaned = error if isinstance(error, str) and error in _ERRORS else _words(error, secrets)
     if not 400 <= status < 600 or not cleaned:
         return _bad("status", f"the token endpoint answered HTTP {status} without a token and without an error")
     uri = answer.get("error_uri")
     usable = is_resource(uri) and not any(secret in cast(str, uri) for secret in secrets)
-    description = answer.get("error_description")
     return ExchangeDenied(
         cleaned,
-        description=_words(description, secrets) if isinstance(description, str) else None,
+        description=_words(answer.get("error_description"), secrets) or None,
         uri=cast(str, uri)[:MAX_WORDS] if usable else None,
         status=status,
     )
 
 
-def _words(text: str, secrets: Sequence[str]) -> str:
+def _words(text: Json, secrets: Sequence[str]) -> str:
     """Return a server's words without control characters, without what may be a credential, and short."""
+    if not isinstance(text, str):
+        return ""
     for secret in secrets:
         text = text.replace(secret, "…") if secret else text
     text = "".join(" " if unicodedata.category(mark)[0] in "CZ" else mark for mark in text[: 10 * MAX_WORDS])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Final, Protocol, cast, final
+from typing import Final, Protocol, final
 from urllib.parse import urlencode
 
 from attrs import evolve
@@ -131,7 +131,7 @@ class TokenExchangeClient:
         if self._transport is None:
             raise InvalidArgument("transport", "must be given too for calls that don't await")
         try:
-            return self._transport(request)
+            return self._remembered(self._transport(request))
         except Exception as cause:  # its text may quote what was sent, so it isn't the context of what is raised
             failed = _unreachable(cause)
         raise failed
@@ -140,23 +140,25 @@ class TokenExchangeClient:
         if self._async_transport is None:
             raise InvalidArgument("async_transport", "must be given too for calls that await")
         try:
-            return await self._async_transport(request)
+            return self._remembered(await self._async_transport(request))
         except Exception as cause:
             failed = _unreachable(cause)
         raise failed
 
+    def _remembered(self, response: HttpResponse) -> HttpResponse:
+        self._nonce = _nonce_of(response) or self._nonce
+        return response
+
     def _wants_nonce(self, response: HttpResponse, request: AnyRequest, credentials: Credentials) -> bool:
-        """Remember the nonce that an answer brings, and say whether it refuses for the lack of just that."""
-        nonce = response.header("dpop-nonce")
-        if self._dpop is None or nonce is None or _NONCE.fullmatch(nonce) is None:
+        """Say whether an answer refuses for the lack of a nonce, and brings one (RFC 9449 §8)."""
+        if self._dpop is None or _nonce_of(response) is None:
             return False
-        self._nonce = nonce
         try:
             self._read(response, request, credentials)
         except ExchangeDenied as denied:
             return denied.error == "use_dpop_nonce"
         except ExchangeProtocolError:
-            return False  # raised again where it is read for its token
+            pass  # raised where the answer is read for its token
         return False
 
     def _read(self, response: HttpResponse, request: AnyRequest, credentials: Credentials) -> ExchangedToken:
@@ -179,6 +181,11 @@ class TokenExchangeClient:
         return evolve(token, verified=verified)
 
 
+def _nonce_of(response: HttpResponse) -> str | None:
+    nonce = response.header("dpop-nonce")
+    return nonce if nonce is not None and _NONCE.fullmatch(nonce) is not None else None
+
+
 def _kind(token: ExchangedToken) -> TokenKind:
     kind = KINDS.get(token.issued_token_type)
     if kind is None:
@@ -191,8 +198,7 @@ def _check_reach(request: AnyRequest, token: ExchangedToken, verified: VerifiedT
     asked = {*request.resource, *(() if isinstance(request, JwtBearerRequest) else request.audience)}
     if not asked <= {*verified.audience, *_resources(verified)}:
         raise ExchangeProtocolError("audience", "the issued token isn't for every audience and resource asked for")
-    ceiling = token.scope if token.scope is not None else request.scope
-    if ceiling and not set(verified.scopes or ()) <= set(ceiling):
+    if token.scope is not None and not set(verified.scopes or ()) <= set(token.scope):
         raise ExchangeProtocolError("wider_scope", "the issued token has a scope that nobody asked for")
     details = request.authorization_details
     if details is not None and not within_details(verified.authorization_details, details):
@@ -201,12 +207,8 @@ def _check_reach(request: AnyRequest, token: ExchangedToken, verified: VerifiedT
 
 def _resources(verified: VerifiedToken) -> tuple[str, ...]:
     """Return what an ID-JAG names as `resource`: its audience is the server that redeems it."""
-    found = verified.claims.get("resource", ()) if verified.kind == "id-jag" else ()
-    return (
-        (found,)
-        if isinstance(found, str)
-        else tuple(one for one in cast("list[object]", found) if isinstance(one, str))
-    )
+    found = verified.claims.get("resource") if verified.kind == "id-jag" else None
+    return tuple(one for one in (found if isinstance(found, list | tuple) else [found]) if isinstance(one, str))
 
 
 def _check_parties(request: AnyRequest, verified: VerifiedToken) -> None:

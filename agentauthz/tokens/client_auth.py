@@ -110,7 +110,7 @@ def _utc_now() -> dt.datetime:
 class PrivateKeyJwt:
     """Sign an assertion for each request, good once and for a minute (RFC 7523 §3); no secret is sent.
 
-    `audience` is the server's issuer, exactly as its metadata writes it.
+    `audience` is the server's issuer, exactly as its metadata writes it; some servers want their token endpoint's URL.
 
     Raises:
         InvalidArgument: an id or audience that is empty or no printable ASCII.

@@ -24,6 +24,8 @@ MAX_TOKEN: Final = 16 * 1024  # characters
 DEFAULT_ALGORITHMS: Final = frozenset({"Ed25519", "EdDSA", "ES256", "ES384", "PS256", "RS256"})
 MAX_KEY_ID: Final = 256
 
+_encoded: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+
 _COMPACT: Final = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*){2}")  # also without a payload, or a signature
 _TEXTS: Final = frozenset({"alg", "kid", "typ"})
 _HEADER: Final = _TEXTS  # RFC 8725 §3.10: `jku`, `x5u`, `jwk` are ways to another's key
@@ -150,10 +152,7 @@ def pick(keys: KeySet, key_id: str | None, algorithm: str) -> VerificationKey:
 def make(claims: Mapping[str, object], signer: Signer, *, typ: str, header: Mapping[str, object] | None = None) -> str:
     """Return the compact token of `claims`, signed; `header` adds members such as a proof's `jwk`."""
     head = {"alg": signer.algorithm, "typ": typ, **(header if header is not None else {"kid": signer.key_id})}
-    parts = [
-        to_base64url(json.dumps(part, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode())
-        for part in (head, claims)
-    ]
+    parts = [to_base64url(_encoded(part).encode()) for part in (head, claims)]
     signed = ".".join(parts)
     return f"{signed}.{to_base64url(signer.sign(signed.encode('ascii')))}"
 

@@ -1,4 +1,4 @@
-"""Say where an issuer's keys come from: given once, a file that is read again when it changes, or an HTTPS address."""
+"""Say where an issuer's keys come from: given once, a ring, a file, or an HTTPS address."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from attrs import field, frozen
 
 from agentauthz.errors import AgentAuthzError, InvalidArgument, TokenError
 from agentauthz.keys.jwk import KeySet
+from agentauthz.keys.signing import KeyRing
 from agentauthz.tokens.strict import json_object
 from agentauthz.tokens.transport import (
     MAX_BODY,
@@ -79,6 +80,22 @@ class StaticKeys:
     async def akeys(self, key_id: str | None) -> KeySet:
         """Return the keys."""
         return self._keys
+
+
+@final
+@frozen(eq=False)
+class RingKeys:
+    """Be the keys of a ring of this process: each from when it is announced until it is retired."""
+
+    ring: KeyRing
+
+    def keys(self, key_id: str | None) -> KeySet:
+        """Return the keys that the ring has now."""
+        return self.ring.key_set()
+
+    async def akeys(self, key_id: str | None) -> KeySet:
+        """Return the keys that the ring has now."""
+        return self.ring.key_set()
 
 
 # ---- a file

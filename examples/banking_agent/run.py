@@ -5,14 +5,17 @@ python run.py [--records DIR]
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Final
 
 from bank import Bank, load_data, open_bank
 from bank_tools import CHANGING, TOOLS
-from replay import Replay, records_folder, report
 
 from agentauthz import PolicySet, Principal
+
+sys.path.append(str(Path(__file__).parents[1] / "shared"))
+from replay import Replay, records_folder, report
 
 POLICY: Final = Path(__file__).with_name("bank.authz")
 EMMA: Final = Principal.user("emma")

@@ -5,14 +5,17 @@ python run.py [--records DIR]
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Final
 
-from replay import Replay, records_folder, report
 from workspace import Workspace, load_data, open_workspace
 from workspace_tools import CHANGING, TOOLS
 
 from agentauthz import PolicySet, Principal
+
+sys.path.append(str(Path(__file__).parents[1] / "shared"))
+from replay import Replay, records_folder, report
 
 POLICY: Final = Path(__file__).with_name("workspace.authz")
 DATA: Final = load_data()

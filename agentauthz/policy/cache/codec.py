@@ -56,7 +56,7 @@ class Writer:
         if number is not None:
             return [number, *(self.write(getattr(value, name)) for name, _ in _FIELDS[number])]
         if isinstance(value, Mapping):
-            return ["m", self._mapping(value)]
+            return ["k" if kind is types.Declared else "m", self._mapping(value)]
         return _scalar(value)
 
     def place(self, span: Span) -> tuple[int, int]:
@@ -101,10 +101,12 @@ class Reader:
         self._starts = starts(sources)
         self._mappings = mappings
         self._read: list[Mapping[object, object] | None] = [None] * len(mappings)
+        self._shared: dict[int, types.Declared] = {}
         self._tags: dict[str | int, Callable[[list[Json]], object]] = {
             "l": lambda data: tuple([self.read(item) for item in data[1:]]),
             "@": lambda data: self.span(data[1], data[2]),
             "m": lambda data: self._mapping(data[1]),
+            "k": lambda data: self._declared(data[1]),
             "d": lambda data: Decimal(data[1]),
             "t": lambda data: dt.datetime.fromisoformat(data[1]).astimezone(dt.UTC),
             "s": lambda data: dt.timedelta(data[1], data[2], data[3]),
@@ -131,6 +133,12 @@ class Reader:
         found = self._read[place]
         if found is None:
             found = self._read[place] = {self.read(key): self.read(item) for key, item in self._mappings[place]}
+        return found
+
+    def _declared(self, place: int) -> types.Declared:
+        found = self._shared.get(place)
+        if found is None:
+            found = self._shared[place] = types.Declared(cast("Mapping[str | None, types.Type]", self._mapping(place)))
         return found
 
 

@@ -11,13 +11,17 @@ from agentauthz.policy.check.names import Names
 from agentauthz.policy.check.report import Reporter
 from agentauthz.policy.check.rules import RuleChecker
 from agentauthz.policy.check.tools import ToolSignature, check_tools
+from agentauthz.policy.format import Written
 from agentauthz.policy.syntax import Let, Rule, Statement
 
 __all__ = ["Checked", "ToolSignature", "check", "check_tools"]
 
 
-def check(statements: Sequence[Statement]) -> Checked:
-    """Return the checked rules of one policy set, with everything that is wrong or doubtful in it."""
+def check(statements: Sequence[Statement], written: Written | None = None) -> Checked:
+    """Return the checked rules of one policy set, with everything that is wrong or doubtful in it.
+
+    `written` keeps the text of the statements for who asks for it again.
+    """
     report = Reporter()
     world = declare(statements, report)
     lets = first_of((s for s in statements if isinstance(s, Let)), "let", report)
@@ -26,7 +30,7 @@ def check(statements: Sequence[Statement]) -> Checked:
         names.given(let.name, let.name_span, "let")
     check_lets(names, report)
     first_of((s for s in statements if isinstance(s, Rule)), "rule", report)
-    checker = RuleChecker(world, names, report)
+    checker = RuleChecker(world, names, report, written or Written())
     rules = [checker.check(statement) for statement in statements if isinstance(statement, Rule)]
     for let in lets.values():
         if let.name not in names.used:

@@ -65,14 +65,14 @@ def check_shape(rule: Rule, names: Names, report: Reporter) -> Clauses:
 def _by_word(rule: Rule, report: Reporter) -> dict[str, Clause]:
     clauses: dict[str, Clause] = {}
     for clause in rule.clauses:
-        word, at = _WORDS[type(clause)], word_span(clause.span)
+        word = _WORDS[type(clause)]
         if word not in _FITTING[rule.effect]:
             hint = f"it belongs to {_OWNERS[word]}"
-            report.error("misplaced-clause", f"a {rule.effect} has no `{word}`", at, hint)
+            report.error("misplaced-clause", f"a {rule.effect} has no `{word}`", word_span(clause.span), hint)
         elif word in clauses and word != "with":
             hint = "join the conditions with `and`" if word in ("when", "unless") else "keep one of them"
             first = [("the first one is here", word_span(clauses[word].span))]
-            report.error("repeated-clause", f"`{word}` stands twice in this rule", at, hint, first)
+            report.error("repeated-clause", f"`{word}` stands twice in this rule", word_span(clause.span), hint, first)
         else:
             clauses.setdefault(word, clause)
     return clauses
@@ -134,7 +134,7 @@ def _check_patterns(rule: Rule, report: Reporter) -> None:
         first = seen.setdefault(str(pattern), pattern)
         if first is not pattern:
             _covered(pattern, first, report)
-    for pattern in seen.values():
+    for pattern in seen.values() if len(seen) > 1 else ():
         covering = next((seen[text] for text in _wider(pattern) if text in seen), None)
         if covering is not None:
             _covered(pattern, covering, report)

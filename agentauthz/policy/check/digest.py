@@ -6,7 +6,7 @@ import hashlib
 from typing import Final, final
 
 from agentauthz.policy.check.world import ROOT_TYPES, World
-from agentauthz.policy.format import format_statement
+from agentauthz.policy.format import Written
 from agentauthz.policy.syntax import Pattern, Rule
 from agentauthz.principals import KINDS
 
@@ -21,14 +21,15 @@ _BY_ROOT: Final = {
 class Declarations:
     """Keep the canonical text of declarations, each group of them hashed once."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, written: Written) -> None:
         self._world = world
+        self._written = written
         self._types: dict[tuple[str, ...], str] = {}
         self._actions: dict[str, str] = {}
 
     def digest(self, rule: Rule, roots: set[str]) -> str:
         """Return the rule's digest; `roots` are those that its expressions read."""
-        parts = [format_statement(rule)]
+        parts = [self._written(rule)]
         if self._world.type_decls:
             groups = {self._names(root) for root in roots} - {()}
             parts += sorted(map(self._of_types, groups))
@@ -43,14 +44,14 @@ class Declarations:
 
     def _of_types(self, names: tuple[str, ...]) -> str:
         if names not in self._types:
-            self._types[names] = _hash([format_statement(self._world.type_decls[name]) for name in names])
+            self._types[names] = _hash([self._written(self._world.type_decls[name]) for name in names])
         return self._types[names]
 
     def _of_pattern(self, pattern: Pattern) -> str:
         text = str(pattern)
         if text not in self._actions:
             decls = [action.decl for action in self._world.matched(pattern) if action.decl is not None]
-            self._actions[text] = _hash([format_statement(decl) for decl in decls])
+            self._actions[text] = _hash([self._written(decl) for decl in decls])
         return self._actions[text]
 
 

@@ -30,6 +30,7 @@ Owner: TypeAlias = Literal["principal", "resource", "args"]  # what an attribute
 PRINCIPALS: Final = frozenset({"subject", "actor", "approver"})
 _PRINCIPAL_PARTS: Final[Mapping[str, Type]] = {"id": STRING, "kind": KIND_NAMES, "issuer": STRING}
 _RESOURCE_PARTS: Final[Mapping[str, Type]] = {"id": STRING, "type": STRING}
+_UNDECLARED: Final = ""  # stands for any name that nobody declares: no declared one is empty
 _SESSION_PARTS: Final[Mapping[str, Type]] = {"id": STRING, "started": TIME, "marks": ListOfType(STRING)}
 _PARTS: Final[Mapping[str, Mapping[str, Type]]] = {
     "principal": _PRINCIPAL_PARTS,
@@ -60,7 +61,7 @@ class Reading:
 
     kinds: Kinds
     optional: frozenset[int] = frozenset()  # lengths of the prefixes that may be absent
-    lacking: tuple[Branch, ...] = ()
+    lacking: tuple[Branch, ...] = ()  # first those that have the longest prefix
     unknown: bool = False  # nothing that may be meant has it
 
 
@@ -87,7 +88,7 @@ class Place:
     def _reading(self, tags: frozenset[str] | None) -> Reading:
         possible = [b for b in self.branches if tags is None or b.tag is None or b.tag in tags]
         having = [b for b in possible if b.type != LACKING]
-        lacking = tuple(b for b in possible if b.type == LACKING)
+        lacking = tuple(sorted((b for b in possible if b.type == LACKING), key=lambda b: -(b.lacks or 0)))
         if not having:
             return Reading((), lacking=lacking, unknown=bool(lacking))
         optional = {length for b in having for length in b.optional}
@@ -105,8 +106,23 @@ def look_up(selection: Selection, path: tuple[str, ...], variable: Kinds | None)
     known = selection.places if path[0] in ("args", "resource") else selection.world.places
     found = known.get(path)
     if found is None:
-        found = known[path] = _from_root(selection, path)
+        same = _representative(selection, path)
+        found = known.get(same) or _from_root(selection, same)
+        known[path] = known[same] = found
     return cast(Place, found)
+
+
+def _representative(selection: Selection, path: tuple[str, ...]) -> tuple[str, ...]:
+    """Return a path with the same place; it is one for all names that no action, or no resource type, declares.
+
+    A place is as large as the declarations are many, so that it must not be made anew for each such name.
+    """
+    if len(path) == 1 or path[0] not in ("args", "resource"):
+        return path
+    if path[0] == "args":
+        return path if path[1] in selection.arguments else (path[0], _UNDECLARED)
+    known = path[1] in _RESOURCE_PARTS or path[1] in selection.world.attributes
+    return path if known else (path[0], _UNDECLARED)
 
 
 def _from_root(selection: Selection, path: tuple[str, ...]) -> Place:
@@ -200,7 +216,7 @@ def _by_tag(
     if all(branch.type == LACKING for branch in branches):
         known = frozenset({*parts, *(name for fields in declared.values() for name in fields.fields)})
     types = {branch.tag: branch.type for branch in place.branches if branch.type != ANYTHING}
-    return Place(place.branches, owner, prefix, closed, known, types or None)
+    return Place(place.branches, owner, prefix, closed, known, Declared(types) if types else None)
 
 
 def _follow(selection: Selection, branches: Iterable[Branch], path: tuple[str, ...], length: int) -> Place:
@@ -218,7 +234,7 @@ def _follow(selection: Selection, branches: Iterable[Branch], path: tuple[str, .
             known = frozenset(name for owner in owners for name in owner.fields)
     declared: Declared | None = None
     if declarable and len(path) > 1 and len(branches) == 1 and not isinstance(branches[0].type, Anything):
-        declared = {None: branches[0].type}
+        declared = Declared({None: branches[0].type})
     return Place(branches, known=known, declared=declared)
 
 

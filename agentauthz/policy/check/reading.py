@@ -62,7 +62,7 @@ def _plain_names(typer: Typer, path: Path) -> bool:
 
 
 def _report_unknown(typer: Typer, path: Path, place: Place, reading: Reading) -> None:
-    first = max(reading.lacking, key=lambda branch: branch.lacks or 0)
+    first = reading.lacking[0]
     index = (first.lacks or 2) - 2
     name, span = path.steps[index], step_span(path, index)
     whole = ".".join((path.root, *path.steps[:index]))
@@ -72,8 +72,8 @@ def _report_unknown(typer: Typer, path: Path, place: Place, reading: Reading) ->
         typer.report.error("unknown-attribute", message, span, hint)
         return
     code, what = _WORDS.get(path.root, ("unknown-attribute", "attribute"))
-    where = _owner(typer, path, place, reading, whole)
     if place.closed or place.owner == "principal":
+        where = _owner(typer, path, place, reading, whole)
         having = sorted({b.tag for b in place.branches if b.tag is not None and b.lacks is None})
         hint = f"`{'` and `'.join(having)}` would have it" if having else typer.report.suggestion(name, place.known)
         typer.report.error(code, f"{where} has no {what} `{name}`", span, hint)

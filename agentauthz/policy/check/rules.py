@@ -15,6 +15,7 @@ from agentauthz.policy.check.meaning import annotated, check_meaning, check_type
 from agentauthz.policy.check.names import Names, Size
 from agentauthz.policy.check.report import Reporter, text_of
 from agentauthz.policy.check.world import World
+from agentauthz.policy.format import Written
 from agentauthz.policy.syntax import (
     And,
     Because,
@@ -44,13 +45,13 @@ MAX_DEPTH: Final = 200
 class RuleChecker:
     """Check rule after rule, with what is declared around them."""
 
-    def __init__(self, world: World, names: Names, report: Reporter) -> None:
+    def __init__(self, world: World, names: Names, report: Reporter, written: Written) -> None:
         self.world = world
         self.names = names
         self.report = report
         self.tracked: set[str] = set()
         self._expander = Expander(names, report)
-        self._declarations = Declarations(world)
+        self._declarations = Declarations(world, written)
         self._nodes = 0
 
     def check(self, rule: Rule) -> CheckedRule | None:

@@ -52,6 +52,11 @@ class World:
         self._matched: dict[str, tuple[Action, ...]] = {}
 
     @cached_property
+    def attributes(self) -> frozenset[str]:
+        """Return the names that the attributes of resources have."""
+        return frozenset(name for fields in self.resources.values() for name in fields.fields)
+
+    @cached_property
     def _names(self) -> list[str]:
         return sorted(self.actions)
 
@@ -101,6 +106,11 @@ class Selection:
         if not self.closed or any(action.resource is None for action in self.actions):
             return None
         return tuple(sorted({action.resource for action in self.actions if action.resource is not None}))
+
+    @cached_property
+    def arguments(self) -> frozenset[str]:
+        """Return the names that the arguments of these actions have."""
+        return frozenset(name for action in self.actions if action.params for name in action.params.fields)
 
     @property
     def arguments_closed(self) -> bool:

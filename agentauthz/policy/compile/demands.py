@@ -5,13 +5,13 @@ Where an input that is demanded has another value, of the same type, the rule is
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator
 from typing import Final, Literal, NamedTuple, TypeAlias, cast
 
 from agentauthz.policy.check.constants import NO_CONSTANT, constant
 from agentauthz.policy.compile.values import KINDRED
 from agentauthz.policy.syntax import And, CheckedRule, Compare, Expr, Is, Or, Path
-from agentauthz.policy.types import Type
+from agentauthz.policy.types import Declared
 from agentauthz.principals import Principal
 from agentauthz.values import Value
 
@@ -27,12 +27,12 @@ class Slot(NamedTuple):
     types: frozenset[type]
     root: str
     steps: tuple[str, ...]
-    declared: frozenset[tuple[str | None, Type]] | None
+    declared: Declared | None
 
     def plain(self) -> tuple[object, ...]:
         """Return the slot's parts, to be written down."""
         names = tuple(sorted(kind.__name__ for kind in self.types))
-        return self.operator, names, self.root, self.steps, None if self.declared is None else dict(self.declared)
+        return self.operator, names, self.root, self.steps, self.declared
 
     @classmethod
     def of(
@@ -41,11 +41,10 @@ class Slot(NamedTuple):
         names: tuple[str, ...],
         root: str,
         steps: tuple[str, ...],
-        declared: Mapping[str | None, Type] | None,
+        declared: Declared | None,
     ) -> Slot:
         """Return the slot of parts that were written down."""
-        types = frozenset(_TYPES[name] for name in names)
-        return cls(operator, types, root, steps, None if declared is None else frozenset(declared.items()))
+        return cls(operator, frozenset(_TYPES[name] for name in names), root, steps, declared)
 
 
 class Demand(NamedTuple):
@@ -157,5 +156,4 @@ def _united(found: list[_Look | None]) -> _Look | None:
 
 
 def _slot(operator: _Operator, types: frozenset[type], path: Path) -> Slot:
-    declared = None if path.declared is None else frozenset(path.declared.items())
-    return Slot(operator, types, path.root, path.steps, declared)
+    return Slot(operator, types, path.root, path.steps, path.declared)

@@ -122,8 +122,8 @@ class _Parsing:
 
     def read(self, base: int, text: str) -> None:
         """Parse one statement."""
-        first = base + len(text) - len(text.lstrip())
         if chunks.too_large(text):
+            first = base + len(text) - len(text.lstrip())
             message = f"the statement is larger than {MAX_STATEMENT} bytes"
             self.add("statement-size", message, first, first + 1, "split it, or name parts of it with `let`")
         elif (deep := chunks.too_deep(text)) is not None:

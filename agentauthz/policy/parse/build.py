@@ -77,7 +77,7 @@ class Builder:
 
     def node(self, make: Callable[..., Expr], start: int, end: int, parts: Iterable[Part], *fields: object) -> Part:
         """Return a node over `parts`, unless it nests too deep: that is said once, and no deep tree is built."""
-        depth = 1 + max((part[2] for part in parts), default=0)
+        depth = 1 + max([part[2] for part in parts], default=0)
         if depth > MAX_NESTING:
             self.report_nesting(start, end)
             return start, end, MAX_NESTING, syntax.Literal_(False, span=self.span(start, end))

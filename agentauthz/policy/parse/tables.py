@@ -38,9 +38,9 @@ class Reduction:
     splices: bool  # some of its symbols are lists to be spliced in
 
 
-# What to do by state and symbol: go on to a state, reduce, or (a name) let the last symbol become another while
+# A state is what to do by symbol: go on to a state, reduce, or (a name) let the last symbol become another while
 # its value stays what it is, as where a level of precedence holds nothing but the next one.
-Table: TypeAlias = Mapping[int, Mapping[str, int | Reduction | str]]
+State: TypeAlias = "dict[str, State | Reduction | str]"
 
 
 @final
@@ -53,13 +53,12 @@ class Stuck(Exception):
 
 
 @final
-@frozen
+@frozen(eq=False, repr=False)
 class Tables:
     """Be the grammar, ready to run; the same for all threads, and never changed."""
 
-    table: Table
-    first: int
-    last: int
+    first: State
+    last: State
     tokens: re.Pattern[str]
     keywords: Mapping[str, str]  # word -> terminal
 
@@ -69,47 +68,51 @@ class Tables:
         Raises:
             Stuck: there is no statement, or something else.
         """
-        states: list[int] = [self.first]
+        states: list[State] = [self.first]
         values: list[Any] = []
-        table, keywords, match = self.table, self.keywords, self.tokens.match
+        keywords, match = self.keywords, self.tokens.match
         at = start
         while True:
+            state = states[-1]
             found = match(text, at, end)
             if found is None:
-                raise _stuck(text, at, end, table[states[-1]])
+                raise _stuck(text, at, end, state)
             kind = found.lastgroup or ""
             if kind == "COMMENT":
                 at = found.end()
                 continue
             begin, at = found.span(kind)
             word = text[begin:at]
-            row = table[states[-1]]
-            kind = END if kind == "END" else kind
-            if kind == "NAME" and word in keywords and (keywords[word] in row or "NAME" not in row):
+            if kind == "END":
+                kind = END
+            elif kind == "NAME" and word in keywords and (keywords[word] in state or "NAME" not in state):
                 kind = keywords[word]
-            step = row.get(kind)
-            while type(step) is not int and step is not None:
+            step = state.get(kind)
+            while type(step) is not dict and step is not None:
                 if type(step) is str:
-                    states[-1] = table[states[-2]][step]  # type: ignore[assignment]  # after a symbol comes a state
+                    state = states[-1] = states[-2][step]  # type: ignore[assignment]  # after a symbol comes a state
                 elif type(step) is Reduction:
-                    self.reduce(step, states, values, builder)
-                step = table[states[-1]].get(kind)
-            if kind == END and states[-1] == self.last:
+                    state = _reduce(step, states, values, builder)
+                step = state.get(kind)
+            if kind == END and state is self.last:
                 return cast(Statement, values[0])
             if step is None:
-                raise Stuck(begin, kind, _terminals(table[states[-1]]))
+                raise Stuck(begin, kind, _terminals(state))
             states.append(step)
             values.append(Token(kind, word, begin, at))
 
-    def reduce(self, step: Reduction, states: list[int], values: list[Any], builder: Builder) -> None:
-        """Replace the symbols of a rule by the one that they become."""
-        size = step.size
-        children = values[-size:]
-        del states[-size:], values[-size:]
-        if step.splices:
-            children = _spliced(children)
-        values.append(step.build(builder, children) if step.build else _splice(children))
-        states.append(self.table[states[-1]][step.becomes])  # type: ignore[arg-type]  # after a symbol comes a state
+
+def _reduce(step: Reduction, states: list[State], values: list[Any], builder: Builder) -> State:
+    """Replace the symbols of a rule by the one that they become, and return the state that comes of it."""
+    size = step.size
+    children = values[-size:]
+    del states[-size:], values[-size:]
+    if step.splices:
+        children = _spliced(children)
+    values.append(step.build(builder, children) if step.build else _splice(children))
+    state: State = states[-1][step.becomes]  # type: ignore[assignment]  # after a symbol comes a state
+    states.append(state)
+    return state
 
 
 @final
@@ -167,12 +170,12 @@ def _make() -> Tables:
                 maybe_placeholders=False)  # fmt: skip
     made = lark.parser.parser._parse_table
     reductions: dict[Rule, Reduction | str] = {}
-    table = {
-        state: {name: arg if isinstance(arg, int) else _reduction(arg, reductions) for name, (_, arg) in row.items()}
-        for state, row in made.states.items()
-    }
-    tokens, keywords = _lexer(lark)
-    return Tables(table, made.start_states["statement"], made.end_states["statement"], tokens, keywords)
+    states: dict[int, State] = {number: {} for number in made.states}
+    for number, row in made.states.items():
+        for name, (_, arg) in row.items():
+            states[number][name] = states[arg] if isinstance(arg, int) else _reduction(arg, reductions)
+    first, last = made.start_states["statement"], made.end_states["statement"]
+    return Tables(states[first], states[last], *_lexer(lark))
 
 
 def _reduction(rule: Rule, known: dict[Rule, Reduction | str]) -> Reduction | str:

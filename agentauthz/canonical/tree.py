@@ -1,135 +1,30 @@
-"""Turn any Python data into one JSON tree and one sequence of bytes (RFC 8785), for digests and for records.
-
-What JSON can't hold becomes an object with a single key, a tag:
-
-=========  =====================================================================================
-``$i``     an integer beyond 2^53: decimal text, or hexadecimal beyond 128 bits
-``$d``     a decimal, without trailing zeros after the point
-``$f``     a float that is ``nan``, ``inf`` or ``-inf``
-``$t``     a moment, in UTC with microseconds; ``$local`` one without a zone, ``$date``, ``$clock``
-``$dur``   a duration in seconds
-``$p``     a principal: kind, id, and the issuer if it has one
-``$b``     bytes, in base 64
-``$w``     text with lone surrogates, backslashes doubled and surrogates as ``\\udXXX``
-``$m``     a mapping whose names are not all plain text: pairs, sorted
-``$set``   a set: elements, sorted
-``$x``     an input that holds no value: ``unknown`` or ``invalid``
-``$u``     the class of what can't be written: an unknown object, a cycle, what is too deep or too big
-=========  =====================================================================================
-
-A mapping's own names that begin with ``$`` get one more, so data can never pass for a tag.
-"""
+"""Turn any Python data into a JSON tree, tagged where JSON has no such thing."""
 
 from __future__ import annotations
 
 import base64
 import datetime as dt
 import enum
-import json
-import json.encoder
-import math
 import pathlib
 import uuid
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Any, Final, TypeAlias, cast, final
+from typing import Final, TypeAlias, cast, final
 
+from agentauthz.canonical.text import Json, encode
 from agentauthz.principals import Principal
 from agentauthz.values import ABSENT, INVALID, MAX_NESTING, MAX_TOTAL, Sentinel, Unordered, freeze
 
-quote: Final[Callable[[str], str]] = json.encoder.encode_basestring  # what an encoder with ensure_ascii=False calls
-
-Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
-
 MAX_TEXT: Final = 32 * 1024 * 1024  # characters and bytes of one value, nested ones included
 
-_SAFE: Final = 2**53
+SAFE: Final = 2**53
 _LONGEST_NAME: Final = 100
-_SHORT: Final = 1000  # characters
-_FEW: Final = 8  # elements
 _class_name: Final = cast("Callable[[type], str]", type.__dict__["__name__"].__get__)
 _enum_fields: Final = cast("Callable[[object], dict[str, object]]", enum.Enum.__dict__["__dict__"].__get__)
 
 
-def canonical(value: object) -> bytes:
-    """Return the one canonical form of `value`; equal bytes mean equal data, and a number is never a string.
-
-    Objects of classes that we don't know are never asked anything: only their class's name is in the bytes,
-    so what is in them is not bound by a digest. Never raises.
-    """
-    text = _flat(value)
-    return encode(jsonable(value)) if text is None else text.encode()
-
-
-def plain(value: object) -> str | None:
-    """Return the canonical text of a short scalar or a short list of them, as records hold it too; None: another.
-
-    What is left to the general way is only what needs its care: for these values the two ways agree.
-    """
-    return writer(value) if (writer := _PLAIN.get(type(value))) is not None else None
-
-
-def _plain_text(text: Any) -> str | None:
-    return quote(text) if len(text) <= _SHORT and text.isascii() else None
-
-
-def _plain_integer(number: Any) -> str | None:
-    return repr(number) if -_SAFE <= number <= _SAFE else None
-
-
-def _plain_decimal(value: Any) -> str | None:
-    text = _short_decimal(value)
-    return None if text is None else f'{{"$d":"{text}"}}'
-
-
-def _plain_principal(who: Any) -> str | None:
-    own, issuer = who.id, who.issuer or ""
-    if len(own) > _SHORT or len(issuer) > _SHORT or not (own + issuer).isascii():
-        return None
-    return f'{{"$p":["{who.kind}",{quote(own)}' + (f",{quote(issuer)}]}}" if issuer else "]}")
-
-
-def _plain_list(value: Any) -> str | None:
-    items = tuple(value)
-    if len(items) > _FEW:
-        return None
-    texts = []
-    for item in items:
-        written = None if type(item) in _LISTS else plain(item)  # of lists in lists there may be no end
-        if written is None:
-            return None
-        texts.append(written)
-    text = f"[{','.join(texts)}]"
-    if type(value) is Unordered:
-        text = f'{{"$set":[{",".join(sorted(texts))}]}}'
-    return text if len(text) <= _SHORT else None
-
-
-def _flat(value: object) -> str | None:
-    """Return the canonical text of a small dict of short scalars, which most calls' arguments are; None: another."""
-    if type(value) is not dict or len(value) > 4 * _FEW:
-        return None
-    members = dict(value)  # another thread may change the original
-    for name in members:  # a generator would cost more than all else here
-        if type(name) is not str:
-            return None
-    names = "".join(members)
-    if len(names) > _SHORT or not names.isascii() or "$" in names:
-        return None
-    texts = []
-    for name in sorted(members):
-        item = members[name]
-        text = plain(item)
-        if text is None:
-            if type(item) is not float or not math.isfinite(item):
-                return None
-            text = _float_text(item)
-        texts.append(f"{quote(name)}:{text}")
-    return "{" + ",".join(texts) + "}"
-
-
 def jsonable(value: object) -> Json:
-    """Return `value` as a new JSON tree, tagged as this module's table says. Never raises."""
+    """Return `value` as a new JSON tree, tagged as the package's table says. Never raises."""
     return bounded(value, MAX_TOTAL, MAX_TEXT)[0]
 
 
@@ -138,11 +33,6 @@ def bounded(value: object, nodes: int, text: int) -> tuple[Json, bool]:
     walk = _Walk(nodes, text)
     tree = _tree(value, walk, 0)
     return tree, not walk.cut
-
-
-def encode(tree: Json) -> bytes:
-    """Return the bytes of a JSON tree by RFC 8785: names sorted by UTF-16, ECMAScript's numbers, no spaces."""
-    return _text_of(tree).encode()
 
 
 def class_name(value: object) -> str:
@@ -154,9 +44,6 @@ def utf8(text: str) -> str:
     """Return `text` as exactly a str that UTF-8 can hold: lone surrogates become `\\udXXX`."""
     text = str.__str__(text)
     return text if _encodable(text) else text.encode("utf-8", "backslashreplace").decode()
-
-
-# ---- from data to a tree
 
 
 @final
@@ -261,7 +148,7 @@ def _string(value: object, walk: _Walk) -> Json:
 
 def _integer(value: object, walk: _Walk) -> Json:
     number = int.__int__(cast(int, value))
-    if -_SAFE <= number <= _SAFE:
+    if -SAFE <= number <= SAFE:
         return number
     bits = number.bit_length()
     if bits <= 128:
@@ -284,7 +171,7 @@ def _decimal(value: object, walk: _Walk) -> Json:
         return _placeholder(value)
     if not Decimal.is_finite(number):
         return {"$d": Decimal.__str__(number).lower()}
-    if (short := _short_decimal(number)) is not None:
+    if (short := short_decimal(number)) is not None:
         return {"$d": short}
     sign, digits, exponent = Decimal.as_tuple(number)
     assert isinstance(exponent, int)
@@ -296,7 +183,7 @@ def _decimal(value: object, walk: _Walk) -> Json:
     return {"$d": ("-" if sign else "") + _point(stem, exponent)}
 
 
-def _short_decimal(number: Decimal) -> str | None:
+def short_decimal(number: Decimal) -> str | None:
     """Return the text of a finite decimal that isn't zero and whose own text is plain; None: another."""
     if not Decimal.is_finite(number) or not Decimal.__bool__(number):
         return None
@@ -394,71 +281,10 @@ _SCALARS: Final[dict[type, _Writer]] = {
     pathlib.PosixPath: _text_form,
     pathlib.WindowsPath: _text_form,
 }
-_LISTS: Final = (list, tuple, Unordered)
+LISTS: Final = (list, tuple, Unordered)
 _SETS: Final = (set, frozenset, Unordered)
 _COLLECTIONS: Final = frozenset({list, tuple, dict, *_SETS})
 _BASES: Final = (
     enum.Enum, str, int, float, Decimal, dt.datetime, dt.date, dt.time, dt.timedelta, bytes, bytearray,
     list, tuple, dict, set, frozenset,
 )  # fmt: skip
-
-
-_PLAIN: Final[dict[type, Callable[[object], str | None]]] = {
-    str: _plain_text,
-    int: _plain_integer,
-    bool: lambda value: "true" if value else "false",
-    type(None): lambda _: "null",
-    Decimal: _plain_decimal,
-    Principal: _plain_principal,
-    list: _plain_list,
-    tuple: _plain_list,
-    Unordered: _plain_list,
-}
-
-
-# ---- from a tree to bytes
-
-
-def _text_of(tree: Json) -> str:
-    if isinstance(tree, str):
-        return quote(tree)
-    if isinstance(tree, dict):
-        parts = []
-        for name in sorted(tree, key=None if "".join(tree).isascii() else _utf16):
-            parts.append(f"{quote(name)}:{_text_of(tree[name])}")
-        return "{" + ",".join(parts) + "}"
-    if isinstance(tree, list):
-        parts = []
-        for item in tree:  # one frame for each level of nesting, on every version of Python
-            parts.append(_text_of(item))
-        return "[" + ",".join(parts) + "]"
-    if tree is None:
-        return "null"
-    if isinstance(tree, bool):
-        return "true" if tree else "false"
-    return int.__repr__(tree) if isinstance(tree, int) else _float_text(tree)
-
-
-def _utf16(name: str) -> bytes:
-    return name.encode("utf-16-be")
-
-
-def _float_text(number: float) -> str:
-    """Write a float as ECMAScript does (RFC 8785 §3.2.2.3)."""
-    text = repr(number)
-    if number == 0:
-        return "0"
-    if text.endswith(".0"):
-        return text[:-2]
-    if "e" not in text:
-        return text
-    sign = "-" if number < 0 else ""
-    mantissa, _, exponent = text.removeprefix("-").partition("e")
-    digits = mantissa.replace(".", "")
-    place = int(exponent) + 1  # of the point, counted from the first digit
-    if len(digits) <= place <= 21:
-        return sign + digits + "0" * (place - len(digits))
-    if -6 < place <= 0:
-        return f"{sign}0.{'0' * -place}{digits}"
-    point = f"{digits[0]}.{digits[1:]}" if len(digits) > 1 else digits
-    return f"{sign}{point}e{place - 1:+d}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import http.client
 import json
 import socket
@@ -11,16 +12,22 @@ from urllib.parse import urlencode, urlsplit
 
 import httpx
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
-from agentauthz.errors import ExchangeRefused, InvalidArgument
-from agentauthz.keys.signing import SigningKey
+from agentauthz.errors import ExchangeRefused, InvalidArgument, TokenError
+from agentauthz.keys.signing import KeyRing, SigningKey
 from agentauthz.sts import answers
 from agentauthz.sts.asgi import TokenApp
 from agentauthz.sts.endpoint import TokenEndpoint
 from agentauthz.sts.forms import MAX_BODY
+from agentauthz.tokens import jws
+from agentauthz.tokens.confirmation import certificate_thumbprint
 from agentauthz.tokens.dpop import DpopKey
-from agentauthz.tokens.types import ACCESS_TOKEN, REFRESH_TOKEN, TOKEN_EXCHANGE
-from tests.token_service import PAYMENTS, SECRETS, Running, basic, form, make, running
+from agentauthz.tokens.issuers import TrustedIssuer
+from agentauthz.tokens.types import ACCESS_TOKEN, JWT_BEARER, REFRESH_TOKEN, TOKEN_EXCHANGE
+from agentauthz.tokens.validator import Validator
+from agentauthz.tokens.verified import TokenKind
+from tests.token_service import PAYMENTS, SECRETS, Running, basic, certificate, form, make, running
 
 FORM: Final = {"Content-Type": "application/x-www-form-urlencoded"}
 
@@ -165,6 +172,82 @@ def test_a_store_or_hook_that_fails_is_the_servers_error(sts: Running, monkeypat
     refused(sts.exchange(), "server_error", 500)
 
 
+@pytest.mark.parametrize("answer", [None, OSError()])
+def test_a_revocation_store_that_can_not_tell_means_later(answer: Any) -> None:
+    """A store that raises or doesn't know is 503 `temporarily_unavailable` with `Retry-After`, never a token."""
+
+    def store(_: object) -> None:
+        if answer is not None:
+            raise answer
+
+    with running(revoked=store) as sts:
+        response = sts.exchange()
+    refused(response, "temporarily_unavailable", 503)
+    assert response.headers["retry-after"] == "1"
+
+
+@pytest.mark.parametrize("error", sorted(answers.DESCRIPTIONS))
+def test_each_code_has_one_text(error: str) -> None:
+    """Whatever the reason, a code is answered with the one description of it."""
+    one, other = (json.loads(answers.error(ExchangeRefused(error, reason)).body) for reason in ("this", "that"))
+    assert one == other == {"error": error, "error_description": answers.DESCRIPTIONS[error]}
+
+
+def test_a_certificate_of_the_connection_binds_the_token(sts: Running) -> None:
+    """RFC 8705 §3: what is exchanged over a connection with a client's certificate is bound to that."""
+    cert = certificate().public_bytes(Encoding.DER)
+    headers = [*FORM.items(), *basic("planner", SECRETS["planner"]).items()]
+    found = sts.endpoint.handle("POST", headers, [*form(subject_token=sts.token()).items()], peer_cert=cert)
+    assert found.status == 200
+    claims = jws.parse(json.loads(found.body)["access_token"]).claims()
+    assert claims["cnf"] == {"x5t#S256": certificate_thumbprint(cert)}
+
+
+def test_pairs_of_a_framework_do_as_well_as_bytes(sts: Running) -> None:
+    """A form that a framework has parsed counts like its bytes, those that come twice and the bounds included."""
+    headers = [*FORM.items(), *basic("planner", SECRETS["planner"]).items()]
+    pairs = [*form(subject_token=sts.token()).items()]
+    assert sts.endpoint.handle("POST", headers, pairs).status == 200
+    for wrong in (
+        [*pairs, ("scope", "docs.read"), ("scope", "docs.read")],
+        [*pairs, *[("filler", "x")] * 101],
+        [*pairs, ("filler", "x" * MAX_BODY)],
+    ):
+        assert sts.endpoint.handle("POST", headers, wrong).status in (400, 413)
+    assert sts.endpoint.handle("POST", headers[1:], pairs).status == 400
+
+
+# ---- RFC 7523 §2.1, with an identity assertion
+
+
+def test_an_identity_assertion_is_redeemed_once() -> None:
+    """Cases 84, 85 over HTTP: an ID-JAG for this service and client gives a token; all else is `invalid_grant`."""
+    idp = SigningKey.generate("ES256", key_id="idp")
+    name = "https://idp.example"
+    trusted = TrustedIssuer(name, KeyRing(idp).key_set(), token_kinds=["id-jag"])
+
+    def assertion(service: Running, **changed: Any) -> dict[str, Any]:
+        claims = {"iss": name, "sub": "ana", "aud": service.url, "client_id": "planner", **changed}
+        text = service.token(typ="oauth-id-jag+jwt", key=idp, **claims)
+        return {"grant_type": JWT_BEARER, "assertion": text, "audience": "worker"}
+
+    with running(redeeming=Validator([trusted]), subject_mapper=lambda token: token.subject.id) as service:
+        assert service.endpoint.metadata()["grant_types_supported"] == [TOKEN_EXCHANGE, JWT_BEARER]
+        given = assertion(service, scope="docs.read")
+        response = service.post(**given)
+        assert response.status_code == 200, response.text
+        assert response.json()["token_type"] == "Bearer"
+        refused(service.post(**given), "invalid_grant")
+        for changed in (
+            {"aud": "https://other.example"},
+            {"client_id": "worker"},
+            {"exp": 1},
+            {"iss": "https://x.example"},
+        ):
+            refused(service.post(**assertion(service, **changed)), "invalid_grant")
+        refused(service.post(client="worker", **assertion(service, client_id="worker")), "unauthorized_client")
+
+
 def _planner() -> tuple[str, str]:
     return ("planner", SECRETS["planner"])
 
@@ -212,16 +295,22 @@ def test_the_body_must_be_a_form_in_utf_8(sts: Running, kind: str, status: int) 
     assert response.status_code == status, response.text
 
 
-@pytest.mark.parametrize("body", [b"%", b"a=%zz", b"a=%ff", b"a\xff=b", b"a&b", b"&".join([b"a=b"] * 101), b"a=\x00"])
-def test_a_malformed_form_is_an_invalid_request(sts: Running, body: bytes) -> None:
+@pytest.mark.parametrize(
+    "more", [b"%", b"a=%zz", b"a=%ff", b"a\xff=b", b"a", b"&".join([b"a=b"] * 100), b"a=\x00", b"a=b c"]
+)
+def test_a_malformed_form_is_an_invalid_request(sts: Running, more: bytes) -> None:
     """A form with broken encoding, bytes that aren't UTF-8, or too many parameters is `invalid_request`."""
-    refused(sts.http.post("/token", content=body, auth=_planner(), headers=FORM), "invalid_request")
+    good = urlencode(form(subject_token=sts.token())).encode()
+    for body, status in ((good, 200), (good + b"&" + more, 400)):
+        assert sts.http.post("/token", content=body, auth=_planner(), headers=FORM).status_code == status
 
 
 def test_a_coded_body_is_an_invalid_request(sts: Running) -> None:
-    """A compressed body isn't unpacked."""
-    headers = {**FORM, "Content-Encoding": "gzip"}
-    refused(sts.http.post("/token", content=b"a=b", auth=_planner(), headers=headers), "invalid_request")
+    """A body that says it is compressed isn't unpacked, nor taken as it is; `identity` says that it isn't."""
+    body = urlencode(form(subject_token=sts.token())).encode()
+    for coding, status in (("identity", 200), ("gzip", 400), ("identity, gzip", 400)):
+        headers = {**FORM, "Content-Encoding": coding}
+        assert sts.http.post("/token", content=body, auth=_planner(), headers=headers).status_code == status
 
 
 def test_a_body_that_is_too_large_is_not_read(sts: Running) -> None:
@@ -303,6 +392,25 @@ def test_a_resource_server_is_told_what_its_token_says(sts: Running) -> None:
     assert {"iss", "aud", "client_id", "exp", "iat", "jti"} <= body.keys()
 
 
+def test_a_token_of_any_depth_that_is_issued_is_known(sts: Running) -> None:
+    """A chain as deep as a service may issue is described, however little a validator takes by default."""
+    act: dict[str, Any] = {"sub": "agent-0", "iss": sts.url}
+    for number in range(1, 16):
+        act = {"sub": f"agent-{number}", "iss": sts.url, "act": act}
+    found = sts.post("/introspect", "payments", token=sts.token(aud="payments", act=act)).json()
+    assert found["act"] == act
+
+
+def test_the_services_clock_says_what_has_ended() -> None:
+    """A service on a clock of its own tells a token's end by that clock."""
+    later = dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)
+    with running(clock=lambda: later) as sts:
+        now = int(later.timestamp())
+        assert sts.post("/introspect", "payments", token=sts.token(aud="payments")).json() == {"active": False}
+        token = sts.token(aud="payments", iat=now, exp=now + 60)
+        assert sts.post("/introspect", "payments", token=token).json()["active"] is True
+
+
 def test_anything_else_is_not_active(sts: Running) -> None:
     """§2.2, §4: a token for another audience, expired, forged, of another kind or unknown is just `active: false`."""
     good: dict[str, Any] = {"aud": "payments"}
@@ -354,6 +462,20 @@ def test_revoking_a_token_revokes_what_was_exchanged_from_it(sts: Running) -> No
     assert sts.post("/revoke", token=token).status_code == 200
     assert sts.post("/introspect", "payments", token=second).json() == {"active": False}
     assert sts.post("/introspect", "worker", token=first).json() == {"active": False}
+
+
+@pytest.mark.parametrize(
+    ("kind", "typ"), [("access", "at+jwt"), ("jwt", "JWT"), ("txn", "txntoken+jwt"), ("id-jag", "oauth-id-jag+jwt")]
+)
+def test_every_kind_that_is_issued_can_be_taken_back(sts: Running, kind: TokenKind, typ: str) -> None:
+    """§2.1: whatever the service issues is revoked, so that who verifies it with the same store refuses it."""
+    issuer = TrustedIssuer(sts.url, sts.service.keys.key_set(), token_kinds=[kind])
+    verifier = Validator([issuer], revocation=sts.service.revoked)
+    token = sts.token(typ=typ, txn="t-1", aud="https://other.example")
+    assert verifier.genuine(token, kind=kind).client_id == "planner"
+    assert sts.post("/revoke", token=token).status_code == 200
+    with pytest.raises(TokenError, match="revoked"):
+        verifier.genuine(token, kind=kind)
 
 
 @pytest.mark.parametrize("token", ["unknown", "x.y.z", ""])
@@ -485,6 +607,21 @@ def test_the_keys_are_public_and_may_be_kept_a_while(sts: Running) -> None:
     (key,) = response.json()["keys"]
     assert (key["kid"], key["alg"], key["use"]) == ("service-key", "ES256", "sig")
     assert not {"d", "p", "q", "k"} & key.keys()
+
+
+def test_a_key_counts_from_when_it_is_announced_until_it_is_retired() -> None:
+    """A key that is rotated in is published and signs at once; tokens of the old one stand until it is retired."""
+    with running() as sts:
+        old = sts.token(aud="payments")
+        new = SigningKey.generate("ES256", key_id="next")
+        sts.service.keys.rotate(new)
+        assert [key["kid"] for key in sts.http.get("/jwks").json()["keys"]] == ["next", "service-key"]
+        tokens = (old, sts.token(aud="payments", key=new))
+        assert [sts.post("/introspect", "payments", token=one).json()["active"] for one in tokens] == [True, True]
+        assert sts.exchange().status_code == 200
+        sts.service.keys.retire("service-key")
+        assert [sts.post("/introspect", "payments", token=one).json()["active"] for one in tokens] == [False, True]
+        refused(sts.exchange(), "invalid_request")
 
 
 # ---- HTTP itself

@@ -15,9 +15,6 @@ from typing import Any, Final
 from urllib.parse import quote_plus
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,6 +29,7 @@ from agentauthz.tokens import jws
 from agentauthz.tokens.confirmation import certificate_thumbprint
 from agentauthz.tokens.once import MemoryOnce
 from agentauthz.tokens.types import JWT_CLIENT_ASSERTION
+from tests.token_service import certificate
 
 NOW: Final = dt.datetime(2026, 5, 4, 12, tzinfo=dt.UTC)
 SECRET: Final = "canary-secret-of-the-planner-0123456789"
@@ -137,6 +135,7 @@ def test_names_and_secrets_of_any_text_arrive_form_encoded(name: str, secret: st
         [("Authorization", "Basic")],
         [("Authorization", "Basic !!!!")],
         [("Authorization", f"Bearer {SECRET}")],
+        [("Authorization", basic("planner", SECRET)[0][1].replace("Basic", "Bearer"))],
         [("Authorization", f"planner:{SECRET}")],
         raw_basic(f"planner{SECRET}".encode()),
         raw_basic(f"planner:{SECRET}%2".encode()),
@@ -191,6 +190,13 @@ def test_a_secret_is_replaced_without_an_interruption() -> None:
         Client("planner", secret=[old, new, new_secret()])
 
 
+def test_the_longest_secret_counts_to_its_end() -> None:
+    """A secret of 1,024 characters authenticates, and with one more behind it doesn't."""
+    clients = Clients([Client("planner", secret="x" * 1024)])
+    assert clients.authenticate(post("planner", "x" * 1024), []).id == "planner"
+    assert refused(clients, post("planner", "x" * 1025)).error == "invalid_client"
+
+
 def test_a_hash_in_a_configuration_takes_the_place_of_a_secret() -> None:
     """`text` and `from_text` carry the hash; two hashes of one secret differ, and none holds the secret."""
     text = SecretHash.of(SECRET).text()
@@ -241,10 +247,15 @@ def test_secrets_are_compared_alike_for_everybody(pairs: Any, monkeypatch: pytes
         lambda: Client("planner", secret=SECRET, scopes="docs.read"),
         lambda: Client("planner", secret=SECRET, audiences=[""]),
         lambda: Client("planner", secret=SECRET, max_lifetime=dt.timedelta(0)),
+        lambda: Client("planner", tls_thumbprint=""),
+        lambda: Client("planner", tls_thumbprint="AB:CD:EF"),
         lambda: Client("planner", keys=KeySet([])),
         lambda: Client("planner", keys=KeySet([verification_key({"kty": "oct", "k": to_base64url(b"s" * 32)})])),
         lambda: Clients([Client("one", public=True), Client("one", public=True)]),
         lambda: AssertionRules([], MemoryOnce()),
+        lambda: AssertionRules([ISSUER], MemoryOnce(), max_lifetime=dt.timedelta(0)),
+        lambda: AssertionRules([ISSUER], MemoryOnce(), max_lifetime=dt.timedelta(days=2)),
+        lambda: AssertionRules([ISSUER], MemoryOnce(), leeway=dt.timedelta(minutes=3)),
     ],
 )
 def test_a_client_that_proves_nothing_or_is_malformed_is_refused(make: Callable[[], object]) -> None:
@@ -444,14 +455,6 @@ def test_without_rules_no_assertion_counts() -> None:
 
 
 # ---- certificates
-
-
-def certificate() -> x509.Certificate:
-    """Return a certificate that signs itself."""
-    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
-    made = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-    made = made.serial_number(1).not_valid_before(NOW).not_valid_after(NOW + dt.timedelta(days=1))
-    return made.sign(key, hashes.SHA256())
 
 
 @pytest.mark.parametrize("encoding", [Encoding.DER, Encoding.PEM])

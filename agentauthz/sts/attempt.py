@@ -1,0 +1,94 @@
+"""Hold one exchange on its way: what is known of it, what the policy is asked, and how its end is answered."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Mapping
+from typing import final
+
+from attrs import define
+
+from agentauthz.decision import Decision
+from agentauthz.errors import ExchangeRefused
+from agentauthz.principals import MAX_DEPTH, Chain, Delegation, Principal
+from agentauthz.request import Request
+from agentauthz.sts.minting import Grant
+from agentauthz.sts.parameters import Asked
+from agentauthz.sts.parties import Presenter
+from agentauthz.tokens.types import JWT_BEARER, TXN_TOKEN
+from agentauthz.tokens.verified import VerifiedToken
+
+
+@final
+@define(eq=False, repr=False)
+class Attempt:
+    """Be one exchange, with what is verified so far; `decision` is the policy's, which has a record already."""
+
+    presenter: Presenter
+    now: dt.datetime
+    asked: Asked | None = None
+    token: VerifiedToken | None = None
+    actor: Principal | None = None
+    chain: Chain | None = None  # of the result
+    decision: Decision | None = None
+
+    def granted(self, grant: Grant) -> Request:
+        """Return what the policy is asked: may this be issued, for the result's chain."""
+        arguments = _arguments(
+            grant.names("audience"), grant.names("resource"), grant.scopes, grant.issued_type, grant.details
+        )
+        return request(_action(grant.impersonated), grant.chain, self.now, arguments)
+
+    def refused(self) -> Request:
+        """Return what is recorded where the policy isn't asked: what was wanted, by those that are verified."""
+        wanted = self.asked
+        if wanted is None:
+            return request(_action(False), self._parties(), self.now)
+        arguments = _arguments(
+            wanted.audience, wanted.resource, wanted.scopes or (), wanted.issued_type, wanted.details or ()
+        )
+        return request(_action(wanted.impersonate), self._parties(), self.now, arguments)
+
+    def answered(self, refusal: ExchangeRefused) -> ExchangeRefused:
+        """Return a refusal with the error that its grant has for it, and the policy's record if it has decided.
+
+        An assertion that isn't acceptable is `invalid_grant` (RFC 7523 §3.1); whatever is wrong with a replacement of
+        a transaction token is the request's.
+        """
+        error, wanted = refusal.error, self.asked
+        if wanted is not None and wanted.grant_type == JWT_BEARER and error == "invalid_request":
+            error = "invalid_grant"
+        if wanted is not None and wanted.subject_type == TXN_TOKEN and error in ("invalid_scope", "invalid_target"):
+            error = "invalid_request"
+        record_id = None if self.decision is None else self.decision.record_id
+        return ExchangeRefused(error, refusal.reason, status=refusal.status, record_id=record_id)
+
+    def _parties(self) -> Chain:
+        """Return the parties that are verified: the token's, and who asks or acts."""
+        actor = self.actor or self.presenter.principal
+        if self.chain is not None or self.token is None:
+            return self.chain or Chain(actor)
+        chain = self.token.chain
+        known = actor == chain.actor or chain.depth == MAX_DEPTH
+        return chain if known else Chain(chain.subject, (*chain.delegations, Delegation(actor, via="token")))
+
+
+def request(action: str, chain: Chain, now: dt.datetime, arguments: Mapping[str, object] | None = None) -> Request:
+    """Return a request for the decision, or the record, of an exchange."""
+    return Request.trusted(action, chain, arguments or {}, None, None, None, None, {}, now)
+
+
+def _action(impersonated: bool) -> str:
+    return "token.impersonate" if impersonated else "token.exchange"
+
+
+def _arguments(
+    audience: Iterable[str], resource: Iterable[str], scope: Iterable[str], type_uri: str, details: Iterable[object]
+) -> dict[str, object]:
+    return {
+        "audience": list(audience),
+        "resource": list(resource),
+        "scope": list(scope),
+        "requested_token_type": type_uri,
+        "authorization_details": list(details),
+    }

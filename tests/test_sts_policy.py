@@ -1,0 +1,238 @@
+"""The exchange is decided by the policy: what it is asked, and that nothing but its permission issues a token."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import pytest
+
+from agentauthz import Authorizer, PolicySet
+from agentauthz.errors import ExchangeRefused
+from agentauthz.records import MemorySink
+from agentauthz.sts.clients import Clients
+from agentauthz.sts.service import SecurityTokenService
+from agentauthz.testing import capture_records
+from agentauthz.tokens.types import ACCESS_TOKEN, JWT
+from tests.sts_service import (
+    DESK,
+    DOCS,
+    HELPER,
+    KEYS,
+    ORCHESTRATOR,
+    PAY,
+    POLICY,
+    REFUSED,
+    STS,
+    TARGETS,
+    Service,
+    actor_token,
+    claims_of,
+    granted,
+    later,
+    pairs,
+    refusal,
+    token,
+)
+
+GOOD = {"audience": "helper", "scope": "read"}
+
+
+def test_64_may_act_and_the_policy_must_both_agree() -> None:
+    """Case 64, decision 7: a matching `may_act` doesn't make up for the policy, nor the policy for `may_act`."""
+    service = Service()
+    named = token(aud="refused", may_act={"iss": STS, "sub": "refused"})
+    assert refusal(service, REFUSED, subject_token=named, **GOOD)[:2] == ("invalid_request", "forbidden")
+    other = token(may_act={"iss": STS, "sub": "helper"})
+    assert refusal(service, subject_token=other, **GOOD)[:2] == ("invalid_request", "may_act")
+    both = token(may_act={"iss": STS, "sub": "orchestrator"})
+    assert granted(service, subject_token=both, **GOOD)["act"]["sub"] == "orchestrator"
+
+
+def test_65_without_a_rule_nothing_is_exchanged() -> None:
+    """Case 65: no `may_act` and no rule is a denial; `*` doesn't cover the library's own actions."""
+    for policy in ("permit anything on * when true", "permit others on token.impersonate when true"):
+        service = Service(policy)
+        assert refusal(service, subject_token=token(), **GOOD)[0] == "invalid_request"
+        assert service.records[-1].basis == "default"
+    assert granted(Service("permit named on token.exchange when true"), subject_token=token(), **GOOD)["act"]
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        "permit broken on token.exchange when args.audience > 3",
+        "permit all on token.exchange when true\nforbid broken on token.exchange when args.nothing == 3",
+        "permit all on token.exchange when true with notify(channel: \"x\")",
+        "permit all on token.exchange when true with expire(seconds: 60)",
+        "permit all on token.exchange when true with expire(after: 5m, unless: true)",
+        "permit all on token.exchange when true with expire(after: 5)",
+        'permit all on token.exchange when true\nreview r on token.exchange when true by approver != subject',
+        "permit all on token.exchange when true\nlimit few on token.exchange to count <= 1 per subject every 1d",
+        "permit all on token.exchange when true with expire(after: 5m) with notify(channel: 1)",
+    ],
+)  # fmt: skip
+def test_67_anything_but_an_allow_issues_nothing(policy: str) -> None:
+    """Case 67: what can't be decided, wants a person, a budget or an obligation is a denial, and recorded as such."""
+    service = Service(policy)
+    with pytest.raises(ExchangeRefused) as raised:
+        service.exchange(subject_token=token(), **GOOD)
+    (record,) = service.records
+    assert record.outcome in ("deny", "review")
+    assert (raised.value.error, raised.value.status) == ("invalid_request", 400)
+    assert raised.value.record_id == record.id
+
+
+def test_67_observe_mode_issues_nothing_that_is_not_permitted() -> None:
+    """Observe mode lets calls run that lack a permit; a token that was issued couldn't be taken back."""
+    service = Service()
+    observing = Authorizer(
+        PolicySet.parse("permit none on docs.read when true"), sinks=[service.sink], clock=service.clock,
+        mode="observe", observe_until=service.clock.now + dt.timedelta(days=1),
+    )  # fmt: skip
+    made = SecurityTokenService(
+        STS, KEYS[STS], {ACCESS_TOKEN: service.validator}, Clients([]), observing, targets=TARGETS
+    )
+    with pytest.raises(ExchangeRefused):
+        made.exchange(pairs(subject_token=token(), **GOOD), ORCHESTRATOR)
+
+
+def test_67_what_cannot_be_recorded_is_not_issued() -> None:
+    """A sink that fails turns the permission into a denial, and a refusal stays one."""
+    service = Service()
+    service.sink.close()
+    for given in ({"subject_token": token(), **GOOD}, {"subject_token": "junk", **GOOD}):
+        with pytest.raises(ExchangeRefused) as raised:
+            service.exchange(**given)
+        assert raised.value.error == "invalid_request"
+
+
+def test_the_policy_sees_what_is_granted() -> None:
+    """The arguments are lists of strings, as they will stand in the token: also where the request left them out."""
+    policy = f"""
+    permit exact on token.exchange
+      when args.audience == ["docs"] and args.resource == ["{PAY}"] and args.scope == ["read", "write"]
+       and args.requested_token_type == "{ACCESS_TOKEN}" and subject == user("alice", issuer: "{STS}")
+       and actor == agent("orchestrator", issuer: "{STS}")
+    permit typed on token.exchange
+      when args.requested_token_type == "{JWT}" and actor == agent("orchestrator", issuer: "{STS}")
+    """
+    service = Service(policy)
+    given = {"subject_token": token(scope="read write unknown"), "audience": DOCS, "resource": PAY}
+    assert granted(service, **given)["scope"] == "read write"
+    assert granted(service, **given, scope="read", requested_token_type=JWT)["scope"] == "read"
+    assert refusal(service, **given, scope="read")[0] == "invalid_request"
+
+
+def test_36_who_acted_before_is_history() -> None:
+    """Case 36, R12: a forbid for an actor doesn't stop another one behind which it stands (RFC 8693 §4.1)."""
+    service = Service()
+    behind = token(aud="helper", act={"iss": STS, "sub": "refused"})
+    assert granted(service, HELPER, subject_token=behind, resource=PAY, scope="pay")["act"]["sub"] == "helper"
+    assert [actor.sub for actor in service.records[-1].actors] == ["alice", "refused", "helper"]
+    own = token(aud="refused", act={"iss": STS, "sub": "helper"})
+    assert refusal(service, REFUSED, subject_token=own, resource=PAY, scope="pay")[1] == "forbidden"
+
+
+def test_an_obligation_can_only_shorten_life() -> None:
+    """`expire` caps what is issued, the shortest of several counts, and none makes it longer."""
+    policy = """
+    permit all on token.exchange when true with expire(after: 5m)
+    permit pay on token.exchange when "pay" in args.scope with expire(after: 30s)
+    permit long on token.exchange when true with expire(after: 10d)
+    """
+    service = Service(policy)
+    issued = service.exchange(subject_token=token(), audience="helper", scope="read")
+    assert (claims_of(issued)["exp"], issued.expires_in) == (later(minutes=5), 300)
+    issued = service.exchange(subject_token=token(), audience="helper", scope="pay")
+    assert (claims_of(issued)["exp"], issued.expires_in) == (later(seconds=30), 30)
+    assert granted(service, subject_token=token(exp=later(seconds=20)), **GOOD)["exp"] == later(seconds=20)
+
+
+def test_an_actor_that_an_actor_token_names_is_who_is_judged() -> None:
+    """The actor of the decision is the actor of the result, not the client that asked for it."""
+    service = Service('permit run on token.exchange when actor == agent("run-7", issuer: "https://sts.example")')
+    given = {"subject_token": token(), **GOOD}
+    instance = actor_token("orchestrator", sub="run-7", sub_profile="ai_agent")
+    assert granted(service, **given, actor_token=instance)["act"]["sub"] == "run-7"
+    assert refusal(service, **given)[0] == "invalid_request"
+
+
+# ---- impersonation
+
+
+def test_76_a_token_with_actors_never_comes_out_without_them() -> None:
+    """Case 76, decision 8: impersonation with a subject token that has `act` would drop who acted."""
+    service = Service()
+    chained = token(aud="desk", act={"iss": STS, "sub": "helper"})
+    answer = refusal(service, DESK, subject_token=chained, **GOOD, impersonate="true")
+    assert answer[:2] == ("invalid_request", "act_dropped")
+    plain = token(aud="desk")
+    claims = granted(service, DESK, subject_token=plain, **GOOD, impersonate="true")
+    assert "act" not in claims
+    assert (claims["sub"], claims["client_id"]) == ("alice", "desk")
+    assert granted(service, DESK, subject_token=chained, **GOOD)["act"]["act"]["sub"] == "helper"
+
+
+def test_76_impersonation_is_asked_for_and_allowed_for_the_client_and_by_the_policy() -> None:
+    """Decision 8: three things must agree, and a record of its own says that it was impersonation."""
+    service = Service()
+    answer = refusal(service, subject_token=token(), **GOOD, impersonate="true")
+    assert answer[:2] == ("invalid_request", "impersonation")
+    assert service.records[-1].action.name == "token.impersonate"
+    strict = Service("permit only_exchange on token.exchange when true")
+    asked = {"subject_token": token(aud="desk"), **GOOD}
+    assert refusal(strict, DESK, **asked, impersonate="true")[0] == "invalid_request"
+    assert granted(strict, DESK, **asked)["act"]["sub"] == "desk"
+    granted(service, DESK, **asked, impersonate="true")
+    assert service.records[-1].action.name == "token.impersonate"
+    assert [actor.sub for actor in service.records[-1].actors] == ["alice", "desk"]
+
+
+@pytest.mark.parametrize("more", [{}, {"impersonate": "false"}, {"actor_token": "own"}])
+def test_76_a_missing_parameter_never_means_impersonation(more: dict[str, Any]) -> None:
+    """Even a client that may impersonate acts visibly unless it asks not to."""
+    given = {**more, **({"actor_token": actor_token("desk")} if "actor_token" in more else {})}
+    assert granted(Service(), DESK, subject_token=token(aud="desk"), **GOOD, **given)["act"]["sub"] == "desk"
+
+
+@pytest.mark.parametrize(
+    "more", [{"impersonate": "1"}, {"impersonate": "TRUE"}, {"impersonate": "true", "actor_token": "x"}]
+)
+def test_76_impersonation_is_asked_for_plainly(more: dict[str, Any]) -> None:
+    """Anything but `true`, and an actor token beside it, is an invalid request."""
+    answer = refusal(Service(), DESK, subject_token=token(aud="desk"), **GOOD, **more)
+    assert answer[:2] == ("invalid_request", "impersonate")
+
+
+def test_76_impersonation_heeds_may_act() -> None:
+    """A `may_act` that is there binds impersonation like delegation (RFC 8693 §4.4)."""
+    named = token(aud="desk", may_act={"iss": STS, "sub": "helper"})
+    assert refusal(Service(), DESK, subject_token=named, **GOOD, impersonate="true")[1] == "may_act"
+
+
+def test_35_36_r12_only_the_current_actor_is_who_acts() -> None:
+    """R12: a rule for an actor doesn't hold for an inner one; `act` of the token is history."""
+    policy = """
+    permit helper on token.exchange when actor == agent("helper", issuer: "https://sts.example")
+    permit behind on token.exchange when actor == agent("desk", issuer: "https://sts.example")
+    """
+    service = Service(policy)
+    inner = token(aud="orchestrator", act={"iss": STS, "sub": "helper"})
+    assert refusal(service, subject_token=inner, **GOOD)[0] == "invalid_request"
+    assert granted(service, HELPER, subject_token=token(aud="helper", act={"iss": STS, "sub": "desk"}), **GOOD)
+
+
+def test_every_outcome_is_one_record_for_any_sink() -> None:
+    """A refusal before the policy and a decision each leave one record, with the parties that were verified."""
+    service = Service()
+    with capture_records(service.authorizer) as sink:
+        refusal(service, subject_token="junk", **GOOD)
+        refusal(service, subject_token=token(scope=None), **GOOD)
+        granted(service, subject_token=token(), **GOOD)
+    assert isinstance(sink, MemorySink)
+    parties = [[(actor.kind, actor.sub) for actor in record.actors] for record in sink.decisions]
+    alice, orchestrator = ("user", "alice"), ("agent", "orchestrator")
+    assert parties == [[orchestrator], [alice, orchestrator], [alice, orchestrator]]
+    assert [record.basis for record in sink.decisions] == ["authority", "authority", "rule"]
+    assert POLICY
