@@ -275,6 +275,7 @@ def test_refused_before_it_began_is_recorded_too(service: Service) -> None:
         ({"issuer": "http://sts.example"}, "issuer"), ({"issuer": "https://sts.example?x"}, "issuer"),
         ({"issuer": "sts"}, "issuer"), ({"targets": [*TARGETS, Target(DOCS)]}, "targets"),
         ({"verifiers": {REFRESH_TOKEN: None}}, "verifiers"), ({"verifiers": {ID_JAG: None}}, "replay"),
+        ({"limits": StsLimits(single_use=["id-jag", "access"])}, "replay"),
         ({"transcribed": ["acr", "may_act"]}, "transcribed"), ({"transcribed": ["nonce"]}, "transcribed"),
     ],
 )  # fmt: skip
