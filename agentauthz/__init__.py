@@ -1,5 +1,6 @@
 """Decide, inside the Python process, whether an AI agent's next action may happen, and record why."""
 
+from agentauthz.active import checkpoint, current
 from agentauthz.authorizer import Authorizer
 from agentauthz.decision import Basis, Decision, Outcome
 from agentauthz.errors import (
@@ -19,7 +20,7 @@ from agentauthz.keys import InstanceKey
 from agentauthz.policy.policyset import PolicySet
 from agentauthz.principals import Chain, Delegation, Principal
 from agentauthz.request import Request, Resource, SessionFacts
-from agentauthz.session import Session, checkpoint, current
+from agentauthz.session import Session
 from agentauthz.state.memory import State
 from agentauthz.values import UNKNOWN
 

@@ -18,8 +18,8 @@ MAX_DEPTH: Final = 16  # delegations in one chain
 
 OWN_NAMESPACES: Final = ("delegation.", "token.")  # the library's own actions, never matched by `*`
 
-
 _EVERY: Final = ("*",)
+_BUILT_IN: Final = frozenset({"kind", "id", "issuer"})
 
 
 def patterns(argument: str, given: Iterable[str]) -> tuple[str, ...]:
@@ -95,7 +95,7 @@ class Principal:
         _require_text("id", self.id)
         if self.issuer is not None:
             _require_text("issuer", self.issuer)
-        if not isinstance(self.attributes, Mapping):
+        if type(self.attributes) is not dict and not isinstance(self.attributes, Mapping):
             raise InvalidArgument("attributes", "must be a mapping of names to values")
         # exact strings: a subclass that overrides comparison must not decide who this is
         for name in ("kind", "id", "issuer"):
@@ -104,8 +104,7 @@ class Principal:
         object.__setattr__(self, "identity", _identity(self))
         facts = _facts(self)
         object.__setattr__(self, "facts", facts)
-        hidden = {"kind", "id", "issuer"}
-        view = {name: value for name, value in facts.items() if name not in hidden} if len(facts) > 3 else {}
+        view = {name: value for name, value in facts.items() if name not in _BUILT_IN} if len(facts) > 3 else {}
         object.__setattr__(self, "attributes", MappingProxyType(view))
 
     @classmethod
@@ -205,6 +204,9 @@ class Delegation:
         if expires is not None and self.expires is not None and expires > self.expires:
             raise WideningError(f"the delegation to {self.to} ends before the one asked for")
         return (kept, purpose or self.purpose, expires or self.expires)
+
+
+NOBODY: Final = Principal.service("nobody")  # in records: who didn't prove who it is; whoever did has an issuer
 
 
 def narrowed(own: tuple[str, ...], asked: Iterable[str] | None, what: str) -> tuple[str, ...]:

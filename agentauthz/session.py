@@ -1,19 +1,19 @@
-"""Hold `Session`: one bounded run of an agent, and the context variable that says which one is current."""
+"""Hold `Session`: one bounded run of an agent: for whom, through whom, why and until when."""
 
 from __future__ import annotations
 
 import datetime as dt
 import secrets
 from collections.abc import Iterable, Mapping
-from contextvars import ContextVar
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypedDict, TypeVar, Unpack, cast, final, overload
+from typing import TYPE_CHECKING, Final, Literal, Protocol, TypedDict, TypeVar, Unpack, cast, final, overload
 
-from attrs import define, evolve, field, frozen
+from attrs import evolve
 
+from agentauthz.active import ACTIVE, Current, still_open
 from agentauthz.calls import NOTHING, Deciding, Expiry, Performing, allowed, inline, moment
 from agentauthz.decision import Basis, Decision, Reason
-from agentauthz.errors import InvalidArgument, NoSession, SessionError, Stopped, WideningError
+from agentauthz.errors import InvalidArgument, SessionError, Stopped, WideningError
 from agentauthz.principals import Chain, Delegation, Principal, narrowed
 from agentauthz.request import SessionFacts, Unknown
 from agentauthz.state.memory import SessionMemory, State
@@ -43,64 +43,6 @@ class Bindable(Protocol):
 
     def bind(self, tool: object, session: Session) -> object:
         """Return the same tool, fixed to `session`."""
-
-
-@define(eq=False)
-class _Open:
-    """Be what is current before it is sealed: setting a field of a frozen object costs three times as much."""
-
-    session: Session
-    decision: Decision | None = None
-    resource: object = field(default=None, repr=False)
-
-
-@final
-@frozen(eq=False)
-class Current(_Open):
-    """Be what a running tool may know: its session, the decision that let it run, and the resource's original.
-
-    `resource` is the object that was looked up and checked: using it needs no second look-up.
-    """
-
-    @classmethod
-    def inside(cls, session: Session, decision: Decision, resource: object) -> Current:
-        """Return what is current inside of a call: the same as from the class, at less cost."""
-        made: Any = _Open(session, decision, resource)
-        made.__class__ = cls  # both have the same slots, and from here on nothing can be set
-        sealed: Current = made
-        return sealed
-
-
-_current: ContextVar[Current | None] = ContextVar("agentauthz.current", default=None)
-
-
-def _open(active: Current | None) -> Current | None:
-    """Return `active`, or the first one around it whose session is still open."""
-    while active is not None and active.session.closed:
-        active = active.session._before
-    return active
-
-
-def current() -> Current:
-    """Return the session that is current here, and inside a decorated function its decision and resource.
-
-    Raises:
-        NoSession: there is none.
-    """
-    found = _current.get()
-    if found is None:
-        raise NoSession("no session is active here: enter one with `with authorizer.session(…):`")
-    return found
-
-
-def checkpoint() -> None:
-    """Let running work stop here if its session was closed or has expired, or its token was revoked.
-
-    Raises:
-        Stopped: the work must end now.
-        NoSession: no session is active here.
-    """
-    current().session.ensure_running()
 
 
 @final
@@ -139,7 +81,7 @@ class Session:
         self._parent: Final = parent
         self._closed = False
         self._entered: Literal["no", "yes", "left"] = "no"
-        self._before: Current | None = None
+        self.before: Current | None = None
         self._here: Final = Current(self)
         self._facts: tuple[State, Mapping[str, dt.datetime], SessionFacts] | None = None
 
@@ -211,15 +153,15 @@ class Session:
             raise Stopped("the token that this session rests on can't be relied on any more: stop here")
 
     def __enter__(self) -> Session:
-        active = _open(_current.get())
+        active = still_open(ACTIVE.get())
         if self.closed or self._entered != "no":
             raise SessionError(
                 "a session is entered once, while it is open: make a new one, with the same `id=` to resume"
             )
         if active is not None and active.session is not self._parent:
             raise SessionError("another session is active here: leave it first, or delegate from it")
-        self._before, self._entered = _current.get(), "yes"
-        _current.set(self._here)
+        self.before, self._entered = ACTIVE.get(), "yes"
+        ACTIVE.set(self._here)
         return self
 
     def __exit__(
@@ -227,10 +169,10 @@ class Session:
     ) -> None:
         self.close()
         self._entered = "left"
-        active = _current.get()
+        active = ACTIVE.get()
         # in another context, or after an older session was left first, this one isn't current: leave it alone
         if active is not None and active.session is self:
-            _current.set(_open(self._before))
+            ACTIVE.set(still_open(self.before))
 
     async def __aenter__(self) -> Session:
         return self.__enter__()

@@ -30,9 +30,9 @@ from agentauthz import (
     checkpoint,
     current,
 )
+from agentauthz.active import Current
 from agentauthz.errors import SessionError, Stopped, WideningError
 from agentauthz.principals import Chain
-from agentauthz.session import Current
 from agentauthz.values import UNKNOWN
 from tests.support import ANYTHING, BOT, HELPER, MARIA, NOON, Recorded
 

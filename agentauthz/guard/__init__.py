@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, final
 
 from attrs import evolve
 
+from agentauthz.active import ACTIVE, Current
 from agentauthz.calls import NOTHING, Call, Effect, Verdict, allowed, effect_of
 from agentauthz.decision import Decision, Reason
 from agentauthz.errors import InvalidArgument, NoSession
@@ -22,7 +23,7 @@ from agentauthz.guard.resolving import mapping_resolver, resource_resolver
 from agentauthz.guard.signature import Injected, Sensitive, hints, marked, policy_types
 from agentauthz.principals import OWN_NAMESPACES
 from agentauthz.request import Resource, Unknown
-from agentauthz.session import Current, Session, _current
+from agentauthz.session import Session
 from agentauthz.values import UNKNOWN, copy_plain
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class Decorator:
         injected: frozenset[str],
     ) -> None:
         self._given: Final = (action, resource, args, context, sensitive, injected)
-        self._session = None if (here := _current.get()) is None else here.session
+        self._session = None if (here := ACTIVE.get()) is None else here.session
 
     def __call__(self, function: F) -> F:
         self._session = None
@@ -219,7 +220,7 @@ class Guarded:
         """
         if bound is not None:
             return bound
-        here = _current.get()
+        here = ACTIVE.get()
         if here is not None:
             return here.session
         text = f"`{self.action}` is denied (no_session). It runs only inside a session: `with authorizer.session(…):`."
@@ -311,8 +312,8 @@ def _here(session: Session, verdict: Verdict) -> Current:
 
 def _leave(mine: Current, before: Current | None) -> None:
     """Make `before` current again, unless another context, or work that is still inside, holds the place."""
-    if _current.get() is mine:
-        _current.set(before)
+    if ACTIVE.get() is mine:
+        ACTIVE.set(before)
 
 
 def _function(guarded: Guarded, bound: Session | None) -> Callable[..., Any]:
@@ -325,8 +326,8 @@ def _function(guarded: Guarded, bound: Session | None) -> Callable[..., Any]:
             asked = guarded.resolved(asked, values)
         verdict = session.authorizer.decide_call(session, asked)
         decision = allowed(verdict)
-        before, mine = _current.get(), _here(session, verdict)
-        _current.set(mine)
+        before, mine = ACTIVE.get(), _here(session, verdict)
+        ACTIVE.set(mine)
         started, problem, awaited = time.perf_counter_ns(), None, False
         try:
             result = binder.call(function, values)
@@ -362,8 +363,8 @@ def _coroutine(guarded: Guarded, bound: Session | None) -> Callable[..., Any]:
 
 async def _awaited(running: Coroutine[Any, Any, Any], mine: Current, decision: Decision) -> Any:
     """Run a call's coroutine under its session, and tell how it ended."""
-    session, before = mine.session, _current.get()
-    _current.set(mine)
+    session, before = mine.session, ACTIVE.get()
+    ACTIVE.set(mine)
     started, problem = time.perf_counter_ns(), None
     try:
         if session.closed:  # since it was decided
@@ -389,13 +390,13 @@ class _Steps:
         self._outside: Current | None = None
 
     def __enter__(self) -> None:
-        self._outside = _current.get()
-        _current.set(self._inside)
+        self._outside = ACTIVE.get()
+        ACTIVE.set(self._inside)
 
     def __exit__(self, *_: object) -> None:
         # the generator may have entered a session of its own, which is still open at its next step
-        self._inside = _current.get()
-        _current.set(self._outside)
+        self._inside = ACTIVE.get()
+        ACTIVE.set(self._outside)
 
 
 def _generator(guarded: Guarded, bound: Session | None) -> Callable[..., Any]:

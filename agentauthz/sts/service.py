@@ -16,7 +16,7 @@ from agentauthz.decision import Basis, Outcome, Reason
 from agentauthz.errors import ExchangeRefused, InvalidArgument, TokenError
 from agentauthz.keys.base64url import to_base64url
 from agentauthz.keys.signing import KeyRing, Signer
-from agentauthz.principals import Chain, Principal
+from agentauthz.principals import NOBODY, Chain, Principal
 from agentauthz.request import Request
 from agentauthz.sts.attempt import Attempt, request
 from agentauthz.sts.ceilings import StsLimits, Target
@@ -60,7 +60,6 @@ from agentauthz.values import utc
 # adds claims to what is issued, given the subject's token and the client
 Customise: TypeAlias = Callable[[VerifiedToken, Client], Mapping[str, object]]
 
-NOBODY: Final = Principal.service("nobody")  # in records: who didn't prove who it is; every client has an issuer
 MAX_UNIQUE: Final = 16  # bytes of a `jti`
 
 

@@ -28,6 +28,7 @@ from agentauthz.tokens import (
     KeySet,
     MemoryOnce,
     RevokedTokens,
+    RingKeys,
     TrustedIssuer,
     Validator,
 )
@@ -61,7 +62,7 @@ def clients(world: World, once: MemoryOnce) -> Clients:
 def main(world: World, listener: socket.socket, ready: Barrier) -> None:
     """Serve tokens on a socket."""
     ring, once, revoked = KeyRing(world.key(NAME)), MemoryOnce(), RevokedTokens()
-    own = TrustedIssuer(TOKENS, ring.key_set())
+    own = TrustedIssuer(TOKENS, RingKeys(ring))
     service = SecurityTokenService(
         TOKENS,
         ring,
