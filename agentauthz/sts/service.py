@@ -284,7 +284,7 @@ class SecurityTokenService:
         )
 
     def _use_up(self, token: VerifiedToken) -> None:
-        """Take a token that counts once; last of all, so that what is refused for another reason isn't used up."""
+        """Take a token that counts once: after all other checks, which don't use it up, and before the policy is asked."""
         if token.kind not in self.limits.single_use:
             return
         try:
