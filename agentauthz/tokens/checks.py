@@ -162,6 +162,8 @@ def _text(claims: Mapping[str, Json], name: str) -> str:
 
 
 def _audience(value: Json, *, one: bool) -> tuple[str, ...]:
+    if type(value) is str and value:
+        return (value,)
     found = value if isinstance(value, list) else [value]
     if not found or any(type(name) is not str or not name for name in found) or (one and len(found) > 1):
         raise TokenError("aud", "the token's `aud` must be a text, or a list of texts that is not empty")
@@ -179,7 +181,7 @@ def _scopes(claims: Mapping[str, Json]) -> tuple[str, ...] | None:
 
 def _actions(scopes: tuple[str, ...], issuer: TrustedIssuer) -> tuple[str, ...]:
     if issuer.actions is None:
-        return tuple(scope for scope in scopes if "*" not in scope)  # a star is a character here, not a pattern
+        return tuple([scope for scope in scopes if "*" not in scope])  # a star is a character here, not a pattern
     try:
         found = [issuer.actions(scope) for scope in scopes]
         actions = tuple(dict.fromkeys(action for some in found for action in some))
