@@ -105,7 +105,10 @@ def claims_of(
         claims["cnf"] = cast("dict[str, Json]", confirmation.claim())
     if grant.details:
         claims["authorization_details"] = [dict(one) for one in grant.details]
-    if _size(claims) > MAX_CLAIMS:
+    size = _size(claims)
+    if size > MAX_ACT and not grant.is_continuation and _size(claims.get("act")) > MAX_ACT:
+        raise refused("act_too_large")
+    if size > MAX_CLAIMS:
         raise refused("token_too_large")
     return claims
 
@@ -138,10 +141,7 @@ def _act(grant: Grant) -> dict[str, Json]:
     inherited = None if found is None else inherited_act(found, grant.token.issuer)
     if inherited is not None and grant.is_continuation:
         return inherited
-    act = extended_act(inherited, grant.actor)
-    if _size(act) > MAX_ACT:
-        raise refused("act_too_large")
-    return act
+    return extended_act(inherited, grant.actor)
 
 
 def _lineage(token: VerifiedToken, most: int) -> list[Json]:

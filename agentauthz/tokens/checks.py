@@ -127,12 +127,12 @@ def _check_kind(claims: Mapping[str, Json], issuer: TrustedIssuer, kind: TokenKi
 
 def _check_dates(claims: Mapping[str, Json], limits: TokenLimits, now: float) -> tuple[float, float]:
     """Return `iat` and `exp`, of RFC 7519 §4.1, in seconds."""
-    leeway = limits.leeway.total_seconds()
+    latest = now + limits.leeway.total_seconds()
     issued, expires = _date(claims, "iat"), _date(claims, "exp")
     starts = _date(claims, "nbf") if "nbf" in claims else issued
     if not 0 < expires - issued <= limits.max_lifetime.total_seconds():
         raise TokenError("lifetime", "the token's time from `iat` to `exp` is too long, or none")
-    if issued > now + leeway or starts > now + leeway:
+    if issued > latest or starts > latest:
         raise TokenError("not_yet_valid", "the token is not valid yet")
     _check_end(issued, expires, limits, now)
     return issued, expires

@@ -107,12 +107,13 @@ def chain_from_claims(claims: Mapping[str, Json], *, subject: Principal, limits:
     if len(repr(act)) > MAX_ACT // 4 and _size(act) > MAX_ACT:  # a character takes up to four bytes
         raise TokenError("act", "the token's `act` is too large")
     hops: list[Delegation] = []
+    issuer = cast(str, subject.issuer)
     while True:
         if not isinstance(act, dict) or not act:
             raise TokenError("act", "the token has an `act` that is no object, or an empty one")
         if len(hops) == limits.depth:
             raise TokenError("depth", f"the token has more than {limits.depth} actors")
-        hops.append(_hop(act, cast(str, subject.issuer), limits))
+        hops.append(_hop(act, issuer, limits))
         if "act" not in act:
             break
         act = act["act"]
