@@ -141,6 +141,7 @@ def _print_tokens(figures: dict[str, Figure]) -> None:
         "verify, DPoP, cached": "validator.verify(token, dpop=proof), verified before and kept",
         "bare signature": "a signature alone, with cryptography",
         "exchange": "service.exchange(...): two tokens in, one out, MemorySink",
+        "exchange, cached": "service.exchange(...): the two verified before and kept",
         "act": "the chain of a verified `act`",
     }
     bare = figures["bare verification"]

@@ -99,28 +99,20 @@ def _bound(clock: Clock, key: SigningKey) -> dict[str, Figure]:
 def _exchanged(clock: Clock, key: SigningKey) -> dict[str, Figure]:
     """Measure an exchange of a token with two actors for one with three, decided and recorded in memory."""
     asker = Client("payer", secret=new_secret(), scopes=["pay", "read"], resources=[_PAY], serves=[_STS])
-    ring = KeySet([key.public_key()])
-    service = SecurityTokenService(
-        _STS,
-        key,
-        {ACCESS_TOKEN: Validator([TrustedIssuer(_STS, ring, [_STS])])},
-        Clients([asker]),
-        Authorizer(PolicySet.parse(_POLICY), sinks=[MemorySink(limit=1_000)]),
-        targets=[Target(_PAY, by="resource", scopes=["pay", "read"])],
-    )
+    plain, caching = (_service(key, asker, cache=size) for size in (0, 2 * _TOKENS))
     subjects = _tokens(key, aud="payer", act=_act(_ACTORS[:2]))
     actors = _tokens(key, sub="payer", client_id="payer", aud=_STS, act=None)
     asked = [_parameters(*pair) for pair in zip(subjects, actors, strict=True)]
-    reader = _validator(key)
-    issued = verifiers.of_agentauthz(reader)(service.exchange(asked[0], asker).access_token)
-    if issued != _PARTIES:
+    read = verifiers.of_agentauthz(_validator(key))
+    if any(read(one.exchange(asked[0], asker).access_token) != _PARTIES for one in (plain, caching)):
         raise AssertionError("the exchange issues a token for other parties")
     parts = [_parts(token) for token in subjects]
     return clock.beside(
         {
             "bare verification, exchange": loop(_bare(key), parts),
             "bare signature": loop(key.sign, [signed for _, signed in parts]),
-            "exchange": loop(lambda pairs: service.exchange(pairs, asker), asked),
+            "exchange": loop(lambda pairs: plain.exchange(pairs, asker), asked),
+            "exchange, cached": loop(lambda pairs: caching.exchange(pairs, asker), asked),
         },
         _TOKENS,
     )
@@ -137,6 +129,17 @@ def _read(clock: Clock) -> dict[str, Figure]:
 
 def _validator(key: SigningKey, **options: Any) -> Validator:
     return Validator([TrustedIssuer(_STS, KeySet([key.public_key()]), [_PAY])], **options)
+
+
+def _service(key: SigningKey, asker: Client, **options: Any) -> SecurityTokenService:
+    return SecurityTokenService(
+        _STS,
+        key,
+        {ACCESS_TOKEN: Validator([TrustedIssuer(_STS, KeySet([key.public_key()]), [_STS])], **options)},
+        Clients([asker]),
+        Authorizer(PolicySet.parse(_POLICY), sinks=[MemorySink(limit=1_000)]),
+        targets=[Target(_PAY, by="resource", scopes=["pay", "read"])],
+    )
 
 
 def _bare(key: SigningKey) -> Callable[[tuple[bytes, bytes]], object]:
