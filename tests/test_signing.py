@@ -282,7 +282,7 @@ ORDER_8: Final = int.from_bytes(
         _ec(x="AA" + KEYS["ES256"].public_jwk()["x"]), _ec(x=None), _ec(y=""),
         _okp(0), _okp(1), _okp(P - 1), _okp(P), _okp(P + 1), _okp(ORDER_8), _okp(P - ORDER_8), _okp(1 << 255),
         _okp(1 | 1 << 255), _okp(ORDER_8 | 1 << 255), _okp(b"x" * 31), _okp(b"x" * 33), _okp(b"\xff" * 32),
-        _okp(crv="X25519"), _okp(crv="Ed448"), _okp(alg="ES256"), _okp(x=None, crv=None),
+        _okp(crv="X25519"), _okp(crv="Ed448"), _okp(alg="ES256"), _okp(alg=["EdDSA"]), _okp(alg={}), _okp(alg=7), _okp(x=None, crv=None),
         {"kty": "oct", "k": "A" * 42}, {"kty": "oct", "k": ""}, {"kty": "oct"},
         {"kty": "oct", "k": "A" * 43, "alg": "HS512"},
         {}, {"kty": "new"}, {"kty": ["RSA"]}, {"kty": None}, None, [], "jwk",
