@@ -202,8 +202,10 @@ def test_grants_and_transactions_are_for_one_audience(kind: TokenKind) -> None:
 
 def test_an_unknown_kind_is_a_mistake_of_the_caller() -> None:
     """A kind that isn't one raises `InvalidArgument`, before anything is read."""
-    with pytest.raises(InvalidArgument):
-        validator().verify(token(), kind="refresh")  # type: ignore[arg-type]
+    kinds: list[Any] = ["refresh", "", None, [], {}]
+    for kind in kinds:
+        with pytest.raises(InvalidArgument):
+            validator(cache=10).verify(token(), kind=kind)
 
 
 # ---- what is left open elsewhere, and closed here
