@@ -18,7 +18,14 @@ from attrs import define, frozen
 from agentauthz.errors import InvalidArgument, TokenError
 from agentauthz.keys.jwk import KeySet, VerificationKey
 from agentauthz.tokens import jws
-from agentauthz.tokens.checks import INTROSPECTED, check_audience, check_still_valid, check_type, verified_token
+from agentauthz.tokens.checks import (
+    INTROSPECTED,
+    check_audience,
+    check_presented,
+    check_still_valid,
+    check_type,
+    verified_token,
+)
 from agentauthz.tokens.confirmation import confirm
 from agentauthz.tokens.dpop import DpopVerifier
 from agentauthz.tokens.issuers import LIMITS, TokenLimits, TrustedIssuer
@@ -255,7 +262,9 @@ class Validator:
         if kind not in issuer.token_kinds:
             raise TokenError("kind", f"the token's issuer isn't trusted for tokens of the kind `{kind}`")
         named = {"iss": issuer.issuer, **claims}
-        return self._checked(named, issuer, kind, token, self._now(), INTROSPECTED)
+        found = self._checked(named, issuer, kind, token, self._now(), INTROSPECTED)
+        check_presented(found)
+        return found
 
     def _checked(
         self,
