@@ -211,7 +211,7 @@ def test_being_asked_again_keeps_nothing_longer(ask: Ask, server: Loopback) -> N
 
 
 def test_no_answer_is_kept_past_the_expiry(ask: Ask, server: Loopback) -> None:
-    """`exp` ends what is kept, however long it could be."""
+    """RFC 7662 §4: `exp` ends what is kept, however long it could be."""
     clock = Clock()
     server.answer = answer({**ACTIVE, "exp": NOW + 10})
     introspector = _introspector(server, clock=clock, cache_ttl=dt.timedelta(minutes=5))

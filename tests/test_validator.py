@@ -82,7 +82,7 @@ def test_a_verified_token_can_be_neither_changed_nor_copied_nor_seen() -> None:
     ],
 )
 def test_the_kind_of_the_subject(changes: dict[str, Any], kind: str) -> None:
-    """`sub_profile` says it; else it is a user, or a service where `sub` is the `client_id` (RFC 9068 §2.2)."""
+    """RFC 9068 §2.2, §5: `sub_profile` says it; else it is a user, or a service where `sub` is the `client_id`."""
     assert validator().verify(token(**changes)).subject.kind == kind
 
 
