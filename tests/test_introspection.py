@@ -303,6 +303,15 @@ async def test_an_async_transport_alone_serves_one_way() -> None:
     assert await introspector.aclaims(TOKEN) == ACTIVE
 
 
+@pytest.mark.parametrize("body", [None, json.dumps(ACTIVE), 7, bytearray(b"{}")])
+def test_a_transport_must_answer_with_bytes(ask: Ask, body: Any) -> None:
+    """What another transport answers in another form is no answer."""
+    introspector = Introspector(
+        "https://x.example", TRUSTED, auth=("a", "b"), transport=lambda _: HttpResponse(200, (), body)
+    )
+    assert _refused(ask, introspector).reason == "introspection"
+
+
 def test_what_a_transport_raises_is_not_told(ask: Ask) -> None:
     """Another transport's error, which may quote the request, is neither told nor the context of ours."""
 

@@ -145,9 +145,9 @@ def thumbprint(jwk: Jwk) -> str:
     """Return a key's SHA-256 thumbprint, base64url without padding (RFC 7638 §3).
 
     Raises:
-        InvalidArgument: a kind that isn't known, or a required member that is missing or no string.
+        InvalidArgument: no object, a kind that isn't known, or a required member that is missing or no string.
     """
-    members = _THUMBPRINT.get(str(jwk.get("kty")))
+    members = _THUMBPRINT.get(str(jwk.get("kty"))) if isinstance(jwk, Mapping) else None
     if members is None or not all(isinstance(jwk.get(name), str) for name in members):
         raise InvalidArgument("jwk", "lacks a member that its thumbprint is made of")
     text = json.dumps({name: jwk[name] for name in members}, separators=(",", ":"), sort_keys=True)

@@ -96,8 +96,9 @@ class Validator:
     `replay` makes every token count once. `revocation` is asked for every token, again by `VerifiedToken.revoked` at
     each decision, and must not block. `dpop` checks the proofs of tokens that are bound to a key: without it they are
     refused. `introspection` is asked about tokens that aren't in the compact form of JWS, and about no others.
-    `require_actor` refuses tokens without `act`. `cache` is how many verified tokens are kept, by the hash of their
-    text, until they expire or their key is gone; they are still checked for audience, proof, replay and revocation.
+    `require_actor` refuses tokens without `act`. `cache` is how many verified tokens are kept at most, by the hash of
+    their text, until they expire or their key is gone; they are still checked for audience, proof, replay and
+    revocation. Whoever presents the text again gets the same object: change nothing within its claims.
     `clock` returns a datetime with a zone.
 
     Raises:
