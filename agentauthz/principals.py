@@ -206,6 +206,9 @@ class Delegation:
         return (kept, purpose or self.purpose, expires or self.expires)
 
 
+NOBODY: Final = Principal.service("nobody")  # in records: who didn't prove who it is; whoever did has an issuer
+
+
 def narrowed(own: tuple[str, ...], asked: Iterable[str] | None, what: str) -> tuple[str, ...]:
     """Return the action patterns to pass on: those `asked` for, or all of `own`; `what` names their holder.
 

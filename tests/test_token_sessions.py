@@ -11,7 +11,7 @@ import pytest
 
 from agentauthz import Authorizer, Basis, Denied, InvalidArgument, Outcome, PolicySet, Principal, Request, Stopped
 from agentauthz.decision import Reason
-from agentauthz.errors import SessionError, WideningError
+from agentauthz.errors import SessionError, TokenError, WideningError
 from agentauthz.guard import authorize
 from agentauthz.principals import Chain, Delegation
 from agentauthz.records import MemorySink
@@ -260,6 +260,21 @@ def test_refusal_is_recorded_without_asking_a_policy() -> None:
     decision = authorizer.refuse(request, Reason("stolen", "somebody else's token"))
     assert (decision.outcome, decision.basis, decision.allowed) == (Outcome.DENY, Basis.AUTHORITY, False)
     assert sink.decisions[0].reasons[0].code == "stolen"
+
+
+def test_refused_token_is_recorded_in_nobodys_name() -> None:
+    """What a validator refused leaves a record with the precise reason, for the action that it was presented for."""
+    service = Service()
+    with pytest.raises(TokenError) as caught:
+        service.validator.verify(token(aud="https://elsewhere.example"))
+    decision = service.authorizer.refuse_token(caught.value, action="payments.read", route="POST /payments")
+    record = service.sink.decisions[0]
+    assert not decision.allowed
+    assert (record.action.name, record.route, record.reasons[0].code) == ("payments.read", "POST /payments", "audience")
+    assert [(actor.kind, actor.sub, actor.iss) for actor in record.actors] == [("service", "nobody", None)]
+    for wrong in (ValueError("x"), "expired", None):
+        with pytest.raises(InvalidArgument, match="TokenError"):
+            service.authorizer.refuse_token(wrong, action="payments.read")  # type: ignore[arg-type]
 
 
 # ---- the next hop

@@ -17,10 +17,10 @@ from agentauthz.authorizer.recording import Recording
 from agentauthz.authorizer.resources import Resources
 from agentauthz.calls import NOTHING, Call, Effect, Expiry, Verdict, allowed, moment
 from agentauthz.decision import Basis, Decision, Obligation, Reason
-from agentauthz.errors import InvalidArgument
+from agentauthz.errors import InvalidArgument, TokenError
 from agentauthz.keys import InstanceKey
 from agentauthz.policy.policyset import PolicySet
-from agentauthz.principals import Chain, Principal
+from agentauthz.principals import NOBODY, Chain, Principal
 from agentauthz.records import Recorder, Sink
 from agentauthz.request import Request, Resource, SessionFacts, Unknown
 from agentauthz.session import Session, new_session_id
@@ -247,6 +247,17 @@ class Authorizer:
         case = self._of_request(request)
         case.stopped = (basis, reason)
         return self._taken(case).decision
+
+    def refuse_token(self, error: TokenError, *, action: str, route: str | None = None) -> Decision:
+        """Record that a call of `action` was refused because of its token, in nobody's name; return the denial.
+
+        Raises:
+            InvalidArgument: `error` is no TokenError, or an argument of the wrong type.
+        """
+        if not isinstance(error, TokenError):
+            raise InvalidArgument("error", "must be the TokenError that the validator raised")
+        request = Request(action, subject=NOBODY, route=route, now=self.now())
+        return self.refuse(request, Reason(error.reason, error.message))
 
     async def adecide(self, request: Request) -> Decision:
         """Do what `decide` does without blocking the loop on a sink."""

@@ -16,7 +16,7 @@ from agentauthz.decision import Basis, Outcome, Reason
 from agentauthz.errors import ExchangeRefused, InvalidArgument, TokenError
 from agentauthz.keys.base64url import to_base64url
 from agentauthz.keys.signing import KeyRing, Signer
-from agentauthz.principals import Chain, Principal
+from agentauthz.principals import NOBODY, Chain, Principal
 from agentauthz.request import Request
 from agentauthz.sts.attempt import Attempt, request
 from agentauthz.sts.ceilings import StsLimits, Target
@@ -60,7 +60,6 @@ from agentauthz.values import utc
 # adds claims to what is issued, given the subject's token and the client
 Customise: TypeAlias = Callable[[VerifiedToken, Client], Mapping[str, object]]
 
-NOBODY: Final = Principal.service("nobody")  # in records: who didn't prove who it is; every client has an issuer
 MAX_UNIQUE: Final = 16  # bytes of a `jti`
 
 
@@ -70,15 +69,15 @@ class SecurityTokenService:
 
     `issuer` is the URL that tokens name as `iss`. `verifiers` are by the URI of the type of token that each takes,
     and trust `issuer` itself where its own tokens are to be exchanged further. `targets` are all that tokens can be
-    for. `revoked` is asked about each token; `replay` holds what may be used once, and is needed for ID-JAG. `dpop`
-    checks proofs of keys. `subject_mapper` names another issuer's subjects as ours; `comparators` are by type of
-    authorization details, and a type without one is refused. `customise` adds claims, never reserved ones;
-    `transcribed` are the subject token's claims that go on. `clock` is the authorizer's where none is given, `entropy`
-    returns so many random bytes.
+    for. `revoked` is asked about each token; `replay` holds what may be used once, and is needed for ID-JAG and
+    `single_use`. `dpop` checks proofs of keys. `subject_mapper` names another issuer's subjects as ours;
+    `comparators` are by type of authorization details, and a type without one is refused. `customise` adds claims,
+    never reserved ones; `transcribed` are the subject token's claims that go on. `clock` is the authorizer's where
+    none is given, `entropy` returns so many random bytes.
 
     Raises:
         InvalidArgument: an issuer that is no https URL (http only on loopback), a verifier for a type that isn't
-            known, two targets of one name, reserved claims to transcribe, or ID-JAG without `replay`.
+            known, two targets of one name, reserved claims to transcribe, or no `replay` for what counts once.
     """
 
     def __init__(
@@ -285,7 +284,7 @@ class SecurityTokenService:
         )
 
     def _use_up(self, token: VerifiedToken) -> None:
-        """Take a token that counts once; last of all, so that what is refused for another reason isn't used up."""
+        """Take a token that counts once: after all other checks, which don't use it up, and before the policy."""
         if token.kind not in self.limits.single_use:
             return
         try:

@@ -32,7 +32,10 @@ _UNAVAILABLE: Final = frozenset(  # what this service, and no client, has to put
 @final
 @frozen
 class Challenge:
-    """Be the status and the headers of a refusal; the body may be empty."""
+    """Be the status and the headers of a refusal; the body may be empty.
+
+    A header's name may stand twice in `headers`: send each, and don't make a dict of them.
+    """
 
     status: int
     headers: tuple[tuple[str, str], ...]

@@ -12,13 +12,11 @@ from typing import Any, Final
 import httpx
 from world import World, begin, tell_token
 
-from agentauthz import AgentAuthzError, Principal, Request, Session
-from agentauthz.decision import Reason
+from agentauthz import AgentAuthzError, Session
 from agentauthz.errors import TokenError
 from agentauthz.tokens import DpopKey, ExchangedToken, Validator, challenge
 
 MAX_BODY: Final = 10_000  # bytes
-NOBODY: Final = Principal.service("nobody")  # in records: whoever came with a token that can't be relied on
 
 Json = dict[str, Any]
 Work = Callable[[Session, Json], Json]
@@ -36,7 +34,7 @@ def serve(
             try:
                 token = validator.authenticate(self.headers.items(), method="POST", uri=world.addresses[name])
             except TokenError as error:  # the reason goes into the record, and no further
-                authorizer.refuse(Request(action, subject=NOBODY), Reason(error.reason, error.message))
+                authorizer.refuse_token(error, action=action)
                 refusal = challenge(error, dpop_algorithms=["ES256"])
                 return self.answer(refusal.status, {}, refusal.headers)
             tell_token(name, token)
