@@ -327,6 +327,7 @@ def test_control_characters_are_cleaned() -> None:
     assert found.error == "invalid _request"
     assert found.description == "a INFO granted [31m b"
     assert str(found).isprintable()
+    assert isinstance(_error(b'{"error": "half of a surrogate pair: \\ud800"}'), ExchangeProtocolError)
 
 
 def test_half_a_character_is_no_answer() -> None:

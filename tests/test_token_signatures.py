@@ -322,7 +322,7 @@ def test_what_is_no_token_is_refused(given: Any) -> None:
     ids=["duplicate kid", "duplicate kid, one for encryption", "a symmetric key", "a private key"],
 )
 def test_case_10_a_set_with_duplicate_or_secret_keys_is_refused(keys: list[dict[str, Any]]) -> None:
-    """Case 10: the whole set is refused, and the same without the second key is taken."""
+    """Case 10, RFC 7517 §4.5: the whole set is refused, and the same without the second key is taken."""
     with pytest.raises(InvalidArgument):
         KeySet.of_jwks({"keys": keys}, skip_unusable=True)
     assert KeySet.of_jwks({"keys": [_bare(ED)]}).keys
@@ -339,7 +339,7 @@ def _weak_rsa() -> dict[str, Any]:
     ids=["RSA of 1,024 bits", "exponent 1", "a point off the curve", "a P-256 point on P-384"],
 )
 def test_case_11_weak_and_invalid_keys_are_refused(jwk: dict[str, Any]) -> None:
-    """Case 11: a weak or invalid key is none; the good ones of each kind are."""
+    """Case 11, RFC 8725 §3.4, §3.5: a weak or invalid key is none; the good ones of each kind are."""
     with pytest.raises(InvalidArgument):
         verification_key(jwk)
     assert verification_key(_bare(RS)).algorithms

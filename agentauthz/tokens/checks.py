@@ -106,6 +106,19 @@ def check_audience(token: VerifiedToken, issuer: TrustedIssuer) -> None:
         raise TokenError("audience", "the token is meant for another service")
 
 
+def check_presented(token: VerifiedToken) -> None:
+    """Check the `token_type` of an answer that has one (RFC 7662 §2.2): it must be that of such an access token.
+
+    A refresh token is none, what is `N_A` can't be presented, and one of DPoP needs a key (RFC 9449 §6.2).
+
+    Raises:
+        TokenError: `token_type`.
+    """
+    said = token.claims.get("token_type", token.token_type)
+    if not isinstance(said, str) or said.lower() not in {"bearer", token.token_type.lower()}:
+        raise TokenError("token_type", "the token is of a type that it can't be presented as")
+
+
 def check_still_valid(token: VerifiedToken, limits: TokenLimits, now: float) -> None:
     """Check again, for a token that was verified before, what time changes.
 

@@ -16,7 +16,9 @@ MAX_NESTING: Final = 40  # objects and lists: an `act` of 16 actors, and details
 MAX_DIGITS: Final = 19  # of an integer: more than any date needs
 
 _SPACE: Final = " \t\n\r"  # RFC 8259 §2
-_STRING_OR_BRACKET: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
+# a string that never ends is taken to the end all the same: looking for another from each of its quotes would cost
+# the square of its length
+_STRING_OR_BRACKET: Final = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 
 
 def json_object(data: bytes) -> dict[str, Json]:
