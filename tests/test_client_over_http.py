@@ -89,12 +89,12 @@ def service() -> Iterator[Running]:
 @pytest.mark.parametrize("way", ["basic", "post", "key"])
 async def test_a_token_is_exchanged_for_a_narrower_one(service: Running, way: str) -> None:
     """Each way to authenticate gives, sync and async, a token of the subject, for the audience, and of that scope."""
-    auth = {
+    ways: dict[str, ClientAuth] = {
         "basic": ClientSecretBasic("planner", SECRETS["planner"]),
         "post": ClientSecretPost("planner", SECRETS["planner"]),
         "key": PrivateKeyJwt("planner", PLANNER_KEY, service.url),
-    }[way]
-    asking = client(service.url, auth=auth)
+    }
+    asking = client(service.url, auth=ways[way])
     asked = TokenExchangeRequest(service.token(), audience=["worker"], scope=["docs.read"])
     for issued in (asking.exchange(asked), await asking.aexchange(asked)):
         assert (issued.token_type, issued.scope) == ("Bearer", ("docs.read",))
