@@ -17,7 +17,7 @@ from agentauthz.tokens.claims import MAX_MEMBER, chain_from_claims, confirmation
 from agentauthz.tokens.issuers import TokenLimits, TrustedIssuer
 from agentauthz.tokens.jws import Jws
 from agentauthz.tokens.strict import Json
-from agentauthz.tokens.verified import TYPES, TokenKind, VerifiedToken, never_revoked
+from agentauthz.tokens.verified import TYPES, TokenKind, VerifiedToken, actions_of, never_revoked
 
 _JWT: Final = ("iss", "sub", "aud", "exp", "iat")
 _ACCESS: Final = (*_JWT, "jti", "client_id")
@@ -179,7 +179,7 @@ def _scopes(claims: Mapping[str, Json]) -> tuple[str, ...] | None:
 
 def _actions(scopes: tuple[str, ...], issuer: TrustedIssuer) -> tuple[str, ...]:
     if issuer.actions is None:
-        return tuple(scope for scope in scopes if "*" not in scope)  # a star is a character here, not a pattern
+        return actions_of(scopes)
     try:
         found = [issuer.actions(scope) for scope in scopes]
         actions = tuple(dict.fromkeys(action for some in found for action in some))
