@@ -133,8 +133,8 @@ def test_a_client_authenticates() -> None:
 
 @pytest.mark.parametrize(
     ("argument", "wrong"),
-    [("transport", "httpx"), ("transport", Endpoint().aio), ("async_transport", object()), ("dpop", SigningKey.generate()),
-     ("dpop", "key"), ("verify_with", True), ("verify_with", object())],
+    [("transport", "httpx"), ("transport", Endpoint().aio), ("async_transport", object()),
+     ("dpop", SigningKey.generate()), ("dpop", "key"), ("verify_with", True), ("verify_with", object())],
 )  # fmt: skip
 def test_wrong_options_are_named(argument: str, wrong: Any) -> None:
     """What can't do its part is refused when the client is made, by its name, and not after a token was issued."""
