@@ -11,7 +11,7 @@ import pytest
 
 from agentauthz import Authorizer, Basis, Denied, InvalidArgument, Outcome, PolicySet, Principal, Request, Stopped
 from agentauthz.decision import Reason
-from agentauthz.errors import ExchangeProtocolError, SessionError, WideningError
+from agentauthz.errors import ExchangeProtocolError, SessionError, TokenError, WideningError
 from agentauthz.guard import authorize
 from agentauthz.principals import Chain, Delegation
 from agentauthz.records import MemorySink
@@ -22,7 +22,7 @@ from agentauthz.tokens.client_auth import ClientSecretBasic
 from agentauthz.tokens.next_hop import next_hop_request
 from agentauthz.tokens.transport import HttpRequest, HttpResponse
 from agentauthz.tokens.verified import VerifiedToken
-from tests.issuing import ACT, GONE, ISSUER, token, trusted, validator
+from tests.issuing import ACT, GONE, ISSUER, OTHER_ISSUER, token, trusted, validator
 from tests.support import NOON, Clock
 
 POLICY = """
@@ -209,6 +209,22 @@ def test_tokens_and_sessions_give_one_chain() -> None:
     read = chain_from_claims({"act": claim}, subject=maria)
     assert [hop.to for hop in read.delegations] == [hop.to for hop in chain.delegations] == [WORKER, HELPER]
     assert read.subject == chain.subject
+
+
+def test_an_issuer_speaks_for_its_own_actors() -> None:
+    """No issuer can say that another's agent is the current actor, unless it is trusted to; earlier ones may be."""
+    service = Service()
+    service.authorizer.replace(
+        PolicySet.parse(f'permit w on payments.* when actor == agent("worker", issuer: "{ISSUER}")')
+    )
+    foreign = {"iss": OTHER_ISSUER, "act": {"sub": "worker", "iss": ISSUER}}
+    service.validator = validator(trusted(), trusted(issuer=OTHER_ISSUER))
+    with pytest.raises(TokenError, match="actor_issuer"):
+        service.session(**foreign)
+    inner = {"sub": "other", "iss": OTHER_ISSUER, "act": {"sub": "worker", "iss": ISSUER}}
+    assert service.session(iss=OTHER_ISSUER, act=inner).decide("payments.read").basis is Basis.DEFAULT
+    service.validator = validator(trusted(), trusted(issuer=OTHER_ISSUER, actor_issuers=[ISSUER]))
+    assert service.session(**foreign).decide("payments.read").allowed
 
 
 @pytest.mark.parametrize("more", [{"subject": WORKER}, {"actor": WORKER}, {"chain": Chain(WORKER)}])
