@@ -259,9 +259,9 @@ ROWS = [
     Row(
         16,
         "a member twice within `act`",
-        lambda: raw(HEAD, json.dumps(claims()).encode()[:-1] + b',"act":{"sub":"a","iss":"i","sub":"b"}}'),
+        lambda: raw(HEAD, json.dumps(claims()).encode()[:-1] + b',"act":{"sub":"a","role":"i","sub":"b"}}'),
         "malformed",
-        lambda: raw(HEAD, json.dumps(claims()).encode()[:-1] + b',"act":{"sub":"a","iss":"i"}}'),
+        lambda: raw(HEAD, json.dumps(claims()).encode()[:-1] + b',"act":{"sub":"a","role":"i"}}'),
     ),
     Row(17, "claims in UTF-16", lambda: raw(HEAD, json.dumps(claims()).encode("utf-16")), "malformed"),
     Row(

@@ -291,7 +291,8 @@ def test_a_shared_secret_has_to_be_asked_for() -> None:
 
 def _decided(text: str, policy: str) -> str:
     recorded = Recorded(policy)
-    with recorded.authorizer.session(token=validator().verify(text)) as session:
+    speaking = validator(trusted(actor_issuers=[OTHER_ISSUER]))
+    with recorded.authorizer.session(token=speaking.verify(text)) as session:
         return str(session.decide("payments.refund").outcome.value)
 
 

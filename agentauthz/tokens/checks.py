@@ -12,12 +12,12 @@ from types import MappingProxyType
 from typing import Final, cast
 
 from agentauthz.errors import TokenError
-from agentauthz.principals import Principal
+from agentauthz.principals import Chain, Principal
 from agentauthz.tokens.claims import MAX_MEMBER, chain_from_claims, confirmation_of, kind_of
 from agentauthz.tokens.issuers import TokenLimits, TrustedIssuer
 from agentauthz.tokens.jws import Jws
 from agentauthz.tokens.strict import Json
-from agentauthz.tokens.verified import TYPES, TokenKind, VerifiedToken, never_revoked
+from agentauthz.tokens.verified import TYPES, TokenKind, VerifiedToken, actions_of, never_revoked
 
 _JWT: Final = ("iss", "sub", "aud", "exp", "iat")
 _ACCESS: Final = (*_JWT, "jti", "client_id")
@@ -70,17 +70,20 @@ def verified_token(
 
     Raises:
         TokenError: the name of the claim that is missing or malformed (`exp`, `sub`, `scope`, …), or `expired`,
-            `not_yet_valid`, `lifetime`, `too_old`, `issuer`, `kind`, `act`, `depth`, `cnf`, `scope_mapper`.
+            `not_yet_valid`, `lifetime`, `too_old`, `issuer`, `kind`, `act`, `actor_issuer`, `depth`, `cnf`,
+            `scope_mapper`.
     """
     _check_kind(claims, issuer, kind, REQUIRED[kind] if required is None else required)
     issued, expires = _check_dates(claims, limits, now)
     audience = _audience(claims["aud"], one=kind in _ONE_AUDIENCE)
     client = _text(claims, "client_id") if "client_id" in claims else None
     scopes = _scopes(claims)
+    chain = chain_from_claims(claims, subject=_subject(claims, issuer, client), limits=limits.act)
+    _check_actor(chain, issuer)
     return VerifiedToken(
         kind=kind,
         issuer=issuer.issuer,
-        chain=chain_from_claims(claims, subject=_subject(claims, issuer, client), limits=limits.act),
+        chain=chain,
         audience=audience,
         scopes=scopes,
         actions=_actions(scopes or (), issuer),
@@ -194,7 +197,7 @@ def _scopes(claims: Mapping[str, Json]) -> tuple[str, ...] | None:
 
 def _actions(scopes: tuple[str, ...], issuer: TrustedIssuer) -> tuple[str, ...]:
     if issuer.actions is None:
-        return tuple([scope for scope in scopes if "*" not in scope])  # a star is a character here, not a pattern
+        return actions_of(scopes)
     try:
         found = [issuer.actions(scope) for scope in scopes]
         actions = tuple(dict.fromkeys(action for some in found for action in some))
@@ -210,6 +213,13 @@ def _subject(claims: Mapping[str, Json], issuer: TrustedIssuer, client: str | No
     kind = kind_of(claims, "service" if sub == client else "user")  # RFC 9068 §2.2: a client that acts for itself
     attributes = {name: claims[name] for name in issuer.attributes if name in claims}
     return Principal(kind, sub, issuer.issuer, attributes)
+
+
+def _check_actor(chain: Chain, issuer: TrustedIssuer) -> None:
+    """Refuse a current actor of an issuer for which the token's own can't speak: each could name the other's agents."""
+    named = chain.actor.issuer
+    if named != issuer.issuer and named not in issuer.actor_issuers:
+        raise TokenError("actor_issuer", "the token's issuer isn't trusted to name an actor of another issuer")
 
 
 def _details(claims: Mapping[str, Json]) -> tuple[Mapping[str, object], ...]:
