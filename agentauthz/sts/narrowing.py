@@ -131,20 +131,25 @@ def granted_details(
     targets: Iterable[Target],
     comparators: Mapping[str, Comparator],
 ) -> Details:
-    """Return the authorization details asked for, or the token's own; each must be within one that the token has.
+    """Return the authorization details asked for, or the token's own.
+
+    Each must be within one that the token has, and that no other is within: what allows one payment allows no two.
 
     Raises:
         ExchangeRefused: `invalid_authorization_details`; `server_error` where a comparator fails.
     """
     held = cast(Details, token.authorization_details)
     wanted = held if asked.details is None else asked.details
+    left = list(held)
     for one in wanted:
         name = cast(str, one["type"])
         allowed = all(name in target.detail_types for target in targets) and name in presenter.client.detail_types
         if name not in comparators or not allowed:
             raise ExchangeRefused("invalid_authorization_details", "detail_type")
-        if not any(_within(comparators[name], own, one) for own in held if own["type"] == name):
+        alike = (at for at, own in enumerate(left) if own["type"] == name and _within(comparators[name], own, one))
+        if (at := next(alike, None)) is None:
             raise ExchangeRefused("invalid_authorization_details", "detail_beyond_subject")
+        del left[at]
     return wanted
 
 
