@@ -31,7 +31,7 @@ def jti_hash(issuer: str, jti: str) -> str:
 
 
 def token_name(token: VerifiedToken) -> str:
-    """Return the name of a token: its `jti_hash`, or the hash of its text where it has no `jti`."""
+    """Return the name of a token: its `jti_hash`, or a hash of its text where it has no `jti`."""
     return token.fingerprint() if token.jti is None else jti_hash(token.issuer, token.jti)
 
 
