@@ -94,8 +94,11 @@ def test_67_observe_mode_issues_nothing_that_is_not_permitted() -> None:
     made = SecurityTokenService(
         STS, KEYS[STS], {ACCESS_TOKEN: service.validator}, Clients([]), observing, targets=TARGETS
     )
-    with pytest.raises(ExchangeRefused):
+    with pytest.raises(ExchangeRefused) as raised:
         made.exchange(pairs(subject_token=token(), **GOOD), ORCHESTRATOR)
+    (record,), (effect,) = service.records, service.sink.effects
+    assert (record.outcome, record.enforced, record.id) == ("deny", False, raised.value.record_id)
+    assert (effect.of, effect.status) == (record.id, "failed")  # what could have run is told not to have
 
 
 def test_67_what_cannot_be_recorded_is_not_issued() -> None:

@@ -24,6 +24,7 @@ Form: TypeAlias = list[tuple[str, str]]
 Work: TypeAlias = Callable[[Form, Client], HttpResponse]
 
 LOGGER: Final = "agentauthz.sts"
+EXCHANGE, INTROSPECT, REVOKE = "token.exchange", "token.introspect", "token.revoke"  # as what refusals are recorded
 
 
 @final
@@ -84,7 +85,7 @@ class TokenEndpoint:
             )
             return answers.answer(issued.body())
 
-        found = self._answered("token.exchange", exchanged, method, given, body, peer_cert)
+        found = self._answered(EXCHANGE, exchanged, method, given, body, peer_cert)
         return evolve(found, headers=(*found.headers, *self._nonce())) if proofs else found
 
     def introspect(
@@ -98,7 +99,7 @@ class TokenEndpoint:
         def described(form: Form, client: Client) -> HttpResponse:
             return answers.answer(self._standing.described(form, client))
 
-        return self._answered("token.introspect", described, method, tuple(headers), body, peer_cert)
+        return self._answered(INTROSPECT, described, method, tuple(headers), body, peer_cert)
 
     def revoke(
         self, method: str, headers: Pairs, body: bytes | Pairs, *, peer_cert: bytes | None = None
@@ -109,7 +110,17 @@ class TokenEndpoint:
             self._standing.revoke(form, client)
             return answers.nothing()
 
-        return self._answered("token.revoke", revoked, method, tuple(headers), body, peer_cert)
+        return self._answered(REVOKE, revoked, method, tuple(headers), body, peer_cert)
+
+    def refuse(self, action: str, refused: ExchangeRefused, client: Client | None = None) -> HttpResponse:
+        """Answer a request that isn't granted, and record it; `client` is who asked, where that was proven."""
+        try:
+            if refused.record_id is None:  # an exchange leaves a record of its own
+                asker = None if client is None else client.principal(self.issuer)
+                refused = self._service.refused(refused, client=asker, action=action)
+        except Exception as cause:
+            refused = _unforeseen(cause)
+        return answers.error(refused)
 
     def jwks(self) -> dict[str, list[dict[str, str]]]:
         """Return the keys that the service's tokens are verified with (RFC 7517 §5)."""
@@ -145,13 +156,7 @@ class TokenEndpoint:
             found = refused
         except Exception as cause:
             found = _unforeseen(cause)
-        try:
-            if found.record_id is None:  # an exchange leaves a record of its own
-                asker = None if client is None else client.principal(self.issuer)
-                found = self._service.refused(found, client=asker, action=action)
-        except Exception as cause:
-            found = _unforeseen(cause)
-        return answers.error(found)
+        return self.refuse(action, found, client)
 
     def _authenticated(
         self, method: str, headers: Headers, body: bytes | Pairs, peer_cert: bytes | None

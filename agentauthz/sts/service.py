@@ -319,10 +319,12 @@ class SecurityTokenService:
         )
         if attempt.refusal is not None:
             raise attempt.refusal
-        # SECURITY: the outcome, not `allowed`: what observe mode lets run is no token
-        if decision.outcome is not Outcome.ALLOW:
-            raise refused(f"policy_{decision.basis.value}")
+        unpermitted = refused(f"policy_{decision.basis.value}")
+        if not decision.allowed:
+            raise unpermitted
         with self._authorizer.performing(decision):
+            if decision.outcome is not Outcome.ALLOW:  # SECURITY: what observe mode lets run is no token
+                raise unpermitted
             expires = shortened(grant.expires, attempt.now, decision.obligations)
             if expires != grant.expires:
                 payload = payload_of({**claims, "exp": expires})
