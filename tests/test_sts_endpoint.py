@@ -517,7 +517,8 @@ def test_every_kind_that_is_issued_can_be_taken_back(sts: Running, kind: TokenKi
     """§2.1: whatever the service issues is revoked, so that who verifies it with the same store refuses it."""
     issuer = TrustedIssuer(sts.url, sts.service.keys.key_set(), token_kinds=[kind])
     verifier = Validator([issuer], revocation=sts.service.revoked)
-    token = sts.token(typ=typ, txn="t-1", aud="https://other.example")
+    act = {"iss": sts.url, "sub": "planner", "sub_profile": "ai_agent"}
+    token = sts.token(typ=typ, txn="t-1", aud="https://other.example", act=act)
     assert verifier.genuine(token, kind=kind).client_id == "planner"
     assert sts.post("/revoke", token=token).status_code == 200
     with pytest.raises(TokenError, match="revoked"):
@@ -541,6 +542,15 @@ def test_another_clients_token_is_not_revoked(sts: Running) -> None:
     assert sts.post("/introspect", "payments", token=token).json()["active"] is True
     refused(sts.post("/revoke", None, token=token), "invalid_client", 401)
     refused(sts.post("/revoke", None, token=token, client_id="browser"), "unauthorized_client")
+
+
+def test_an_assertion_is_revoked_by_who_got_it(sts: Running) -> None:
+    """The `client_id` of an ID-JAG is the client's name at another server, which may be another client's here."""
+    act = {"iss": sts.url, "sub": "planner", "sub_profile": "ai_agent"}
+    token = sts.token(typ="oauth-id-jag+jwt", aud="https://other.example", client_id="worker", act=act)
+    refused(sts.post("/revoke", "worker", token=token), "unauthorized_client")
+    assert sts.post("/revoke", "planner", token=token).status_code == 200
+    assert sts.sink.decisions[-1].reasons[0].code == "token_of_another"
 
 
 def test_a_policy_may_let_others_revoke(sts: Running) -> None:
