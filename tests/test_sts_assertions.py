@@ -194,6 +194,19 @@ def test_an_id_jag_may_be_for_some_resources_only(service: Service) -> None:
     assert refusal(service, **assertion(resource=7), audience="helper")[:2] == ("invalid_grant", "assertion_resource")
 
 
+def test_an_id_jag_goes_no_further_than_a_target_lets_it(service: Service) -> None:
+    """`reached_from` holds for assertions too: this service's issuer is what they are for, unless they name it."""
+    answer = refusal(service, **assertion(), audience="mail")
+    assert answer[:2] == ("invalid_target", "target_beyond_subject")
+    assert granted(service, **assertion(resource="mail"), audience="mail")["aud"] == "mail"
+    for sources, reached in (([STS], True), (["orchestrator"], False)):
+        open_to = Service(subject_mapper=mapper, targets=[Target("mail", scopes=["read"], reached_from=sources)])
+        if reached:
+            assert granted(open_to, **assertion(), audience="mail")["aud"] == "mail"
+        else:
+            assert refusal(open_to, **assertion(), audience="mail")[1] == "target_beyond_subject"
+
+
 def test_the_two_grants_do_not_mix(service: Service) -> None:
     """An ID-JAG isn't exchanged, and the other grant takes none of the exchange's parameters."""
     jag = assertion()["assertion"]

@@ -56,14 +56,14 @@ def granted_targets(asked: Asked, token: VerifiedToken, presenter: Presenter, kn
 
 def _reaches(token: VerifiedToken, presenter: Presenter, target: Target) -> bool:
     """Say whether a token may become one for `target`: it is for it, or for one from which it may be reached."""
-    if token.kind == "id-jag":
-        resources = _assertion_resources(token)
-        return not resources or target.name in resources
-    if target.name in token.audience:
+    resources = _assertion_resources(token)
+    if target.name in (resources or token.audience):
         return True
+    if resources:
+        return False
     receives = presenter.receives(token)
     if target.reached_from is None:
-        return receives
+        return receives or token.kind == "id-jag"  # which is for this service
     sources = {*token.audience, presenter.client.id} if receives else set(token.audience)
     return not target.reached_from.isdisjoint(sources)
 
