@@ -187,13 +187,14 @@ def refusal(service: Service, asker: Client = ORCHESTRATOR, /, **parameters: Any
 
     Exactly one record is left, a denial, and what is raised names it and tells nothing but the error.
     """
-    before = len(service.records)
+    before, effects = len(service.records), len(service.sink.effects)
     with pytest.raises(ExchangeRefused) as raised:
         service.exchange(asker, **parameters)
     refused = raised.value
     (record,) = service.records[before:]
     reason = record.reasons[0].code
     assert record.outcome == "deny"
+    assert len(service.sink.effects) == effects
     assert refused.record_id == record.id
     assert str(refused) == f"no token is issued: {refused.error}"
     assert refused.error in ERRORS
@@ -201,9 +202,11 @@ def refusal(service: Service, asker: Client = ORCHESTRATOR, /, **parameters: Any
 
 
 def granted(service: Service, asker: Client = ORCHESTRATOR, /, **parameters: Any) -> dict[str, Any]:
-    """Return the claims of what an exchange issues; it leaves exactly one record, which allows it."""
+    """Return the claims of what an exchange issues; one record allows it, and one more says that it was done."""
     before = len(service.records)
     issued = service.exchange(asker, **parameters)
     (record,) = service.records[before:]
     assert (record.outcome, record.id) == ("allow", issued.record_id)
+    effect = service.sink.effects[-1]
+    assert (effect.of, effect.status, effect.action, effect.error_type) == (record.id, "done", record.action.name, None)
     return claims_of(issued)

@@ -88,25 +88,36 @@ async def test_who_leaves_before_the_answer_does_no_harm(service: SecurityTokenS
     await TokenApp(TokenEndpoint(service))(scope(), receive, send)
 
 
-async def test_who_sends_too_slowly_is_not_waited_for(
-    service: SecurityTokenService, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A body that doesn't end in time is 408."""
+async def test_who_sends_too_slowly_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body that doesn't end in time is 408, and recorded."""
     monkeypatch.setattr(asgi, "BODY_SECONDS", 0.05)
+    service, sink = make(URL)
     found = await asked(TokenApp(TokenEndpoint(service)), scope(), parts(b"grant", b"")[:1])
     assert found is not None
     assert found[0] == 408
+    assert [record.reasons[0].code for record in sink.decisions] == ["body_too_slow"]
 
 
 @pytest.mark.parametrize("length", [b"65537", b"9" * 5000, b"-1", b"many"])
-async def test_a_length_that_is_too_large_or_none_is_refused_unread(
-    service: SecurityTokenService, length: bytes
-) -> None:
-    """A `Content-Length` over the cap, or that is no number, is 413 before anything is read."""
-    given = scope(headers=[FORM, (b"content-length", length)])
+async def test_a_length_that_is_too_large_or_none_is_refused_unread(length: bytes) -> None:
+    """A `Content-Length` over the cap, or that is no number, is 413 before anything is read, and recorded."""
+    service, sink = make(URL)
+    given = scope("/introspect", headers=[FORM, (b"content-length", length)])
     found = await asked(TokenApp(TokenEndpoint(service)), given, [])
     assert found is not None
     assert found[0] == 413
+    (record,) = sink.decisions
+    assert (record.action.name, record.reasons[0].code) == ("token.introspect", "body_too_large")
+
+
+async def test_a_certificate_that_can_not_be_told_is_refused() -> None:
+    """The host's way to the connection's certificate may fail: nothing is issued, and that is recorded."""
+    service, sink = make(URL)
+    broken: Any = lambda scope: 1 / 0
+    found = await asked(TokenApp(TokenEndpoint(service), peer_cert=broken), scope(), parts(urlencode(PLANNER).encode()))
+    assert found is not None
+    assert (found[0], json.loads(found[1])["error"]) == (500, "server_error")
+    assert [record.reasons[0].code for record in sink.decisions] == ["peer_cert"]
 
 
 async def test_when_too_many_wait_more_are_told_to_come_later(

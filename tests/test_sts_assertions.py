@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
+from agentauthz.errors import ExchangeRefused
+from agentauthz.keys.base64url import from_base64url, to_base64url
+from agentauthz.keys.jwk import KeySet
 from agentauthz.keys.signing import SigningKey
 from agentauthz.sts.ceilings import Target
 from agentauthz.sts.clients import Client
 from agentauthz.tokens.dpop import DpopKey, DpopVerifier
+from agentauthz.tokens.issuers import TrustedIssuer
 from agentauthz.tokens.once import MemoryOnce
-from agentauthz.tokens.types import ID_JAG, JWT_BEARER, TXN_TOKEN
+from agentauthz.tokens.revocation import RevokedTokens
+from agentauthz.tokens.types import ID_JAG, ID_TOKEN, JWT_BEARER, TXN_TOKEN
+from agentauthz.tokens.validator import Validator
 from tests.sts_service import (
     DOCS,
     ENDPOINT,
@@ -89,6 +97,58 @@ def test_84_an_id_jag_is_redeemed_once(service: Service) -> None:
     assert refusal(service, **once, audience="helper") == ("invalid_grant", "replayed", 400)
 
 
+def test_84_a_refusal_by_the_policy_uses_nothing_up() -> None:
+    """Case 84: an assertion that the policy refuses for one scope is still good for another; a replay is a denial."""
+    service = Service('permit reading on token.exchange when args.scope == ["read"]', subject_mapper=mapper)
+    once = assertion()
+    assert refusal(service, **once, audience="helper")[:2] == ("invalid_grant", "not_permitted")
+    assert granted(service, **once, audience="helper", scope="read")["scope"] == "read"
+    assert refusal(service, **once, audience="helper", scope="read") == ("invalid_grant", "replayed", 400)
+
+
+def test_84_one_of_many_threads_redeems_an_assertion() -> None:
+    """Case 84: of 16 threads that redeem one assertion at once, one gets a token, and each leaves a record."""
+    service, once, start = Service(subject_mapper=mapper), assertion(), threading.Barrier(16)
+
+    def redeem(_: int) -> bool:
+        start.wait()
+        try:
+            return bool(service.exchange(**once, audience="helper").access_token)
+        except ExchangeRefused:
+            return False
+
+    with ThreadPoolExecutor(16) as pool:
+        assert sum(pool.map(redeem, range(16))) == 1
+    assert sorted(record.outcome for record in service.records) == ["allow", *["deny"] * 15]
+    assert [effect.status for effect in service.sink.effects] == ["done"]
+
+
+def test_what_counts_once_without_jti_counts_once() -> None:
+    """A signature of ECDSA can be written in two ways; both are the same token, used or revoked."""
+    clock, key = Clock(), SigningKey.generate("ES256", key_id="idp")
+    trusted = TrustedIssuer(STS, KeySet([key.public_key()]), ["any"], token_kinds=["id"])
+    checking, revoked = Validator([trusted], clock=clock), RevokedTokens(clock=clock)
+    limits = {"single_use": ["id-jag", "id"]}
+    service = Service(verifiers={ID_TOKEN: checking}, revoked=revoked, limits=limits)
+    one, other = (token(ID_TOKEN, key=key, jti=None, sub=sub) for sub in ("alice", "bob"))
+    given = {"subject_token_type": ID_TOKEN, "audience": DOCS}
+    assert granted(service, subject_token=one, **given)["sub"] == "alice"
+    assert refusal(service, subject_token=written_anew(one), **given)[1] == "replayed"
+    revoked.revoke(checking.genuine(other, kind="id"))
+    assert refusal(service, subject_token=written_anew(other), **given)[1] == "subject_token_revoked"
+    assert checking.genuine(written_anew(other), kind="id").subject.id == "bob"
+
+
+def written_anew(raw: str) -> str:
+    """Return a token with the other one of the two signatures (r, s) and (r, -s) of P-256."""
+    order = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+    signed, _, signature = raw.rpartition(".")
+    both = from_base64url(signature)
+    assert both is not None
+    s = order - int.from_bytes(both[32:])
+    return f"{signed}.{to_base64url(both[:32] + s.to_bytes(32))}"
+
+
 def test_84_a_store_that_fails_redeems_nothing() -> None:
     """A replay store that raises, or is full, isn't taken for "first time"."""
 
@@ -132,6 +192,19 @@ def test_an_id_jag_may_be_for_some_resources_only(service: Service) -> None:
     assert answer[:2] == ("invalid_target", "target_beyond_subject")
     assert refusal(service, **assertion())[:2] == ("invalid_target", "target_missing")
     assert refusal(service, **assertion(resource=7), audience="helper")[:2] == ("invalid_grant", "assertion_resource")
+
+
+def test_an_id_jag_goes_no_further_than_a_target_lets_it(service: Service) -> None:
+    """`reached_from` holds for assertions too: this service's issuer is what they are for, unless they name it."""
+    answer = refusal(service, **assertion(), audience="mail")
+    assert answer[:2] == ("invalid_target", "target_beyond_subject")
+    assert granted(service, **assertion(resource="mail"), audience="mail")["aud"] == "mail"
+    for sources, reached in (([STS], True), (["orchestrator"], False)):
+        open_to = Service(subject_mapper=mapper, targets=[Target("mail", scopes=["read"], reached_from=sources)])
+        if reached:
+            assert granted(open_to, **assertion(), audience="mail")["aud"] == "mail"
+        else:
+            assert refusal(open_to, **assertion(), audience="mail")[1] == "target_beyond_subject"
 
 
 def test_the_two_grants_do_not_mix(service: Service) -> None:

@@ -22,8 +22,9 @@ from agentauthz.sts.endpoint import TokenEndpoint
 from agentauthz.sts.forms import MAX_BODY
 from agentauthz.tokens import jws
 from agentauthz.tokens.confirmation import certificate_thumbprint
-from agentauthz.tokens.dpop import DpopKey
+from agentauthz.tokens.dpop import DpopKey, DpopVerifier, Nonces
 from agentauthz.tokens.issuers import TrustedIssuer
+from agentauthz.tokens.once import MemoryOnce
 from agentauthz.tokens.types import ACCESS_TOKEN, JWT_BEARER, REFRESH_TOKEN, TOKEN_EXCHANGE
 from agentauthz.tokens.validator import Validator
 from agentauthz.tokens.verified import TokenKind
@@ -364,6 +365,51 @@ def test_a_refusal_is_recorded_with_its_reason(sts: Running) -> None:
     assert len(sts.sink.decisions) == 3
 
 
+@pytest.mark.parametrize("path", ["/token", "/introspect", "/revoke"])
+def test_who_guesses_secrets_leaves_a_record_wherever(sts: Running, path: str) -> None:
+    """A secret is guessed at any endpoint that takes it, so each failure is recorded, under the endpoint's action."""
+    action = {"/token": "token.exchange", "/introspect": "token.introspect", "/revoke": "token.revoke"}[path]
+    before = len(sts.sink.decisions)
+    answer = sts.http.post(path, data={"token": "x"}, headers=basic("planner", "guessed-secret-0123456789"))
+    (record,) = sts.sink.decisions[before:]
+    assert (answer.status_code, record.action.name, record.reasons[0].code) == (401, action, "client_secret")
+    assert [actor.sub for actor in record.actors] == ["nobody"]
+
+
+def test_what_is_refused_after_that_is_recorded_with_who_asked(sts: Running) -> None:
+    """A client that takes back another's token, or names none, is on the record; one that is answered isn't."""
+    before = len(sts.sink.decisions)
+    own = sts.token(client_id="worker")
+    assert sts.post("/revoke", "planner", token=own).status_code == 400
+    assert sts.post("/introspect", "planner", token="").status_code == 400
+    assert sts.post("/introspect", "planner", token=own).status_code == 200
+    assert sts.post("/revoke", "worker", token=own).status_code == 200
+    records = sts.sink.decisions[before:]
+    found = [(record.action.name, record.reasons[0].code, record.actors[0].sub) for record in records]
+    assert found == [("token.revoke", "token_of_another", "planner"), ("token.introspect", "token_missing", "planner")]
+
+
+def test_what_is_unforeseen_is_recorded_too(sts: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever fails before the exchange begins leaves one record: a framework's odd pairs, a clock of the clients."""
+    headers = [("Content-Type", "application/x-www-form-urlencoded"), *basic("planner", SECRETS["planner"]).items()]
+    odd: Any = [[("audience", None)], "text", 7]
+    for body in odd:
+        before = len(sts.sink.decisions)
+        assert sts.endpoint.handle("POST", headers, body).status == 500
+        (record,) = sts.sink.decisions[before:]
+        assert (record.outcome, record.basis, record.reasons[0].code) == ("deny", "error", "unforeseen")
+
+
+def test_nonces_that_fail_take_no_answer_away() -> None:
+    """A clock of the nonces that fails costs the header, not the answer, which a record says was given."""
+    clock: Any = lambda: 1 / 0
+    with running(dpop=DpopVerifier(MemoryOnce(), nonces=Nonces(clock=clock))) as sts:
+        answer = sts.http.post("/token", data=form(subject_token=sts.token()),
+                               headers={**basic("planner", SECRETS["planner"]), "DPoP": "x"})  # fmt: skip
+        assert (answer.status_code, answer.json()["error"]) == (400, "invalid_dpop_proof")
+        assert "DPoP-Nonce" not in answer.headers
+
+
 def test_no_secret_reaches_a_record_or_a_log(sts: Running, caplog: pytest.LogCaptureFixture) -> None:
     """Neither records nor logs hold a client's secret or a token, whether granted or refused."""
     caplog.set_level(0)
@@ -471,7 +517,8 @@ def test_every_kind_that_is_issued_can_be_taken_back(sts: Running, kind: TokenKi
     """§2.1: whatever the service issues is revoked, so that who verifies it with the same store refuses it."""
     issuer = TrustedIssuer(sts.url, sts.service.keys.key_set(), token_kinds=[kind])
     verifier = Validator([issuer], revocation=sts.service.revoked)
-    token = sts.token(typ=typ, txn="t-1", aud="https://other.example")
+    act = {"iss": sts.url, "sub": "planner", "sub_profile": "ai_agent"}
+    token = sts.token(typ=typ, txn="t-1", aud="https://other.example", act=act)
     assert verifier.genuine(token, kind=kind).client_id == "planner"
     assert sts.post("/revoke", token=token).status_code == 200
     with pytest.raises(TokenError, match="revoked"):
@@ -495,6 +542,15 @@ def test_another_clients_token_is_not_revoked(sts: Running) -> None:
     assert sts.post("/introspect", "payments", token=token).json()["active"] is True
     refused(sts.post("/revoke", None, token=token), "invalid_client", 401)
     refused(sts.post("/revoke", None, token=token, client_id="browser"), "unauthorized_client")
+
+
+def test_an_assertion_is_revoked_by_who_got_it(sts: Running) -> None:
+    """The `client_id` of an ID-JAG is the client's name at another server, which may be another client's here."""
+    act = {"iss": sts.url, "sub": "planner", "sub_profile": "ai_agent"}
+    token = sts.token(typ="oauth-id-jag+jwt", aud="https://other.example", client_id="worker", act=act)
+    refused(sts.post("/revoke", "worker", token=token), "unauthorized_client")
+    assert sts.post("/revoke", "planner", token=token).status_code == 200
+    assert sts.sink.decisions[-1].reasons[0].code == "token_of_another"
 
 
 def test_a_policy_may_let_others_revoke(sts: Running) -> None:

@@ -207,6 +207,20 @@ def test_73_a_type_needs_subject_client_target_and_comparator(service: Service) 
     assert granted(service, **given)["authorization_details"] == [PAYMENT]
 
 
+def test_73_a_detail_that_is_granted_once_is_had_once(service: Service) -> None:
+    """Case 73: who may pay once can't ask for two payments, the same or parts of it; the second needs its own."""
+    given = {"audience": "helper", "subject_token": token(authorization_details=[PAYMENT])}
+    part = {**PAYMENT, "actions": ["status"]}
+    for wanted in ([PAYMENT, PAYMENT], [part, part], [part, PAYMENT]):
+        answer = refusal(service, **given, authorization_details=json.dumps(wanted))
+        assert answer[:2] == ("invalid_authorization_details", "detail_beyond_subject")
+    other = {**PAYMENT, "identifier": "acc-2"}
+    both = {**given, "subject_token": token(authorization_details=[PAYMENT, other])}
+    assert granted(service, **both, authorization_details=json.dumps([other, part]))["authorization_details"] == [
+        other, part,
+    ]  # fmt: skip
+
+
 def test_73_details_are_not_dropped_silently(service: Service) -> None:
     """A token with details keeps them where none are asked for: without them it might be worth more."""
     given = {"subject_token": token(authorization_details=[PAYMENT]), "audience": "helper"}

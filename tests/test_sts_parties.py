@@ -481,6 +481,12 @@ def test_a_client_of_another_issuer_acts_under_that_name() -> None:
     assert granted(service, partner, subject_token=token(), **GOOD)["act"]["iss"] == IDP
 
 
+@pytest.mark.parametrize("broken", [lambda: 1 / 0, lambda: None, lambda: NOON.replace(tzinfo=None)])
+def test_a_clock_that_fails_refuses(broken: Any) -> None:
+    """A clock that raises, or tells no time, issues nothing; the record has the authorizer's time."""
+    assert refusal(Service(clock=broken), subject_token=token(), **GOOD) == ("server_error", "clock", 500)
+
+
 def test_an_unforeseen_failure_refuses() -> None:
     """Whatever else fails, no token is issued, and the failure is recorded."""
 

@@ -18,6 +18,7 @@ from tests.sts_service import (
     DESK,
     DOCS,
     HELPER,
+    IDP,
     KEYS,
     ORCHESTRATOR,
     PAY,
@@ -93,8 +94,11 @@ def test_67_observe_mode_issues_nothing_that_is_not_permitted() -> None:
     made = SecurityTokenService(
         STS, KEYS[STS], {ACCESS_TOKEN: service.validator}, Clients([]), observing, targets=TARGETS
     )
-    with pytest.raises(ExchangeRefused):
+    with pytest.raises(ExchangeRefused) as raised:
         made.exchange(pairs(subject_token=token(), **GOOD), ORCHESTRATOR)
+    (record,), (effect,) = service.records, service.sink.effects
+    assert (record.outcome, record.enforced, record.id) == ("deny", False, raised.value.record_id)
+    assert (effect.of, effect.status) == (record.id, "failed")  # what could have run is told not to have
 
 
 def test_67_what_cannot_be_recorded_is_not_issued() -> None:
@@ -132,6 +136,19 @@ def test_36_who_acted_before_is_history() -> None:
     assert [actor.sub for actor in service.records[-1].actors] == ["alice", "refused", "helper"]
     own = token(aud="refused", act={"iss": STS, "sub": "helper"})
     assert refusal(service, REFUSED, subject_token=own, resource=PAY, scope="pay")[1] == "forbidden"
+
+
+def test_who_goes_on_is_judged_as_who_it_is() -> None:
+    """SECURITY: a token's `act` may name the client by another of its names, or as another kind: neither counts."""
+    aliased = {"iss": IDP, "sub": "refused-at-idp", "sub_profile": "ai_agent"}
+    service = Service(subject_mapper=lambda token: "user-1")
+    foreign: dict[str, Any] = {"iss": IDP, "aud": ["refused-at-idp", "helper-at-idp"]}
+    assert refusal(service, REFUSED, subject_token=token(**foreign, act=aliased), **GOOD)[1] == "forbidden"
+    assert refusal(service, REFUSED, subject_token=token(aud="refused", act={"iss": STS, "sub": "refused",
+                   "sub_profile": "service"}), **GOOD)[1] == "forbidden"  # fmt: skip
+    own = {**aliased, "sub": "helper-at-idp"}
+    assert granted(service, HELPER, subject_token=token(**foreign, act=own), resource=PAY, scope="pay")["act"] == own
+    assert [(actor.sub, actor.iss) for actor in service.records[-1].actors] == [("user-1", STS), ("helper", STS)]
 
 
 def test_an_obligation_can_only_shorten_life() -> None:

@@ -93,6 +93,7 @@ def test_89_nothing_shows_a_token_or_a_secret(caplog: pytest.LogCaptureFixture) 
             seen.append(repr(found))
             secrets += _parts(found.access_token)
     seen += [record.line().decode() for record in service.records] + [repr(record) for record in service.records]
+    seen += [effect.line().decode() for effect in service.sink.effects]
     seen += [record.getMessage() for record in caplog.records]
     for key in (*KEYS.values(), signer):
         secrets += [line for line in key.to_pem().decode().splitlines() if not line.startswith("-")]
@@ -152,13 +153,17 @@ class Broken:
 
 
 def test_a_signer_that_fails_issues_nothing() -> None:
-    """What was decided stays on the record, once; no token is issued."""
+    """What was decided stays on the record, once, and an effect says that it failed; no token is issued."""
     service = Service(signer=Broken())
     with pytest.raises(ExchangeRefused) as raised:
         service.exchange(subject_token=token(), audience="helper")
     assert (raised.value.error, raised.value.status) == ("server_error", 500)
     (record,) = service.records
     assert (record.outcome, record.id) == ("allow", raised.value.record_id)
+    (effect,) = service.sink.effects
+    assert (effect.of, effect.action, effect.status) == (record.id, "token.exchange", "failed")
+    assert effect.error_type == "ConnectionError"
+    assert "hsm" not in effect.line().decode()
 
 
 def test_threads_exchange_side_by_side() -> None:

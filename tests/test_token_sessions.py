@@ -278,6 +278,64 @@ def test_refusal_is_recorded_without_asking_a_policy() -> None:
     assert sink.decisions[0].reasons[0].code == "stolen"
 
 
+def test_performing_what_was_decided_leaves_its_effect() -> None:
+    """`performing` records how the work ended that `decide_verified` allowed, and begins none that it denied."""
+    sink = MemorySink()
+    authorizer = Authorizer(PolicySet.parse("permit own on token.exchange when true"), sinks=[sink], clock=Clock())
+    request = Request("token.exchange", subject=Principal.user("maria"), now=NOON)
+    with authorizer.performing(authorizer.decide_verified(request)):
+        assert not sink.effects
+    with pytest.raises(OSError), authorizer.performing(authorizer.decide_verified(request)):
+        raise OSError("canary of a token")
+    told = [(effect.of, effect.action, effect.status, effect.error_type) for effect in sink.effects]
+    first, second = sink.decisions
+    assert told == [(first.id, "token.exchange", "done", None), (second.id, "token.exchange", "failed", "OSError")]
+    assert b"canary" not in sink.effects[1].line()
+    denied = authorizer.decide_verified(Request("token.impersonate", subject=Principal.user("maria"), now=NOON))
+    with pytest.raises(InvalidArgument, match="decision"), authorizer.performing(denied):
+        pytest.fail("it began")
+    assert len(sink.effects) == 2
+
+
+def test_an_effect_that_cannot_be_kept_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """The work is done when its effect is recorded: a sink that fails then, or a clock, takes nothing back."""
+    sink, clock = MemorySink(), Clock()
+    authorizer = Authorizer(PolicySet.parse("permit own on token.exchange when true"), sinks=[sink], clock=clock)
+    decision = authorizer.decide_verified(Request("token.exchange", subject=Principal.user("maria"), now=NOON))
+    with authorizer.performing(decision):
+        sink.close()
+    assert str(decision.record_id) in caplog.text
+
+
+def test_an_objection_is_asked_for_last_and_once() -> None:
+    """`objects` isn't asked where the policies deny, its answer denies on the record, and a failure of it too."""
+    asked: list[str] = []
+
+    def objecting(answer: tuple[Basis, Reason] | None) -> Callable[[], tuple[Basis, Reason] | None]:
+        def objects() -> tuple[Basis, Reason] | None:
+            asked.append("asked")
+            return answer
+
+        return objects
+
+    def failing() -> None:
+        raise ConnectionError("store")
+
+    sink = MemorySink()
+    authorizer = Authorizer(PolicySet.parse("permit own on token.exchange when true"), sinks=[sink], clock=Clock())
+    request = Request("token.exchange", subject=Principal.user("maria"), now=NOON)
+    other = Request("token.impersonate", subject=Principal.user("maria"), now=NOON)
+    used = (Basis.AUTHORITY, Reason("used", "it was used before"))
+    assert not authorizer.decide_verified(other, objects=objecting(None)).allowed
+    assert asked == []
+    assert authorizer.decide_verified(request, objects=objecting(None)).allowed
+    assert not authorizer.decide_verified(request, objects=objecting(used)).allowed
+    assert not authorizer.decide_verified(request, objects=failing).allowed
+    assert len(asked) == 2
+    found = [(record.outcome, record.basis, record.reasons[0].code) for record in sink.decisions[2:]]
+    assert found == [("deny", "authority", "used"), ("deny", "error", "evaluation_failed")]
+
+
 def test_refused_token_is_recorded_in_nobodys_name() -> None:
     """What a validator refused leaves a record with the precise reason, for the action that it was presented for."""
     service = Service()

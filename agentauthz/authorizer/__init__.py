@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import functools
 import logging
 import os
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+import time
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, cast, final
 
 from attrs import evolve
 
-from agentauthz.authorizer.deciding import Case, failed, judged, previewed
+from agentauthz.authorizer.deciding import Case, Stop, failed, judged, previewed
 from agentauthz.authorizer.recording import Recording
 from agentauthz.authorizer.resources import Resources
-from agentauthz.calls import NOTHING, Call, Effect, Expiry, Verdict, allowed, moment
+from agentauthz.calls import NOTHING, Call, Effect, Expiry, Verdict, allowed, effect_of, moment
 from agentauthz.decision import Basis, Decision, Obligation, Reason
 from agentauthz.errors import InvalidArgument, TokenError
 from agentauthz.keys import InstanceKey
@@ -224,19 +226,48 @@ class Authorizer:
         """
         return allowed(self._taken(self._by_hand(request)))
 
-    def decide_verified(self, request: Request, *, carries_out: Callable[[Obligation], bool] | None = None) -> Decision:
+    def decide_verified(
+        self,
+        request: Request,
+        *,
+        carries_out: Callable[[Obligation], bool] | None = None,
+        objects: Callable[[], Stop | None] | None = None,
+    ) -> Decision:
         """Decide and record a request whose chain was verified: its hops count as made by a token or a session.
 
         For services that verified every hop themselves, such as `agentauthz.sts`; nobody is judged before the last
         hop that came by token. Give what others only said to `decide`. An obligation denies unless `carries_out`
-        says True to it; whoever says so has to do what it asks.
+        says True to it; whoever says so has to do what it asks. `objects` is asked once, last, and only where the call
+        may happen otherwise: the basis and reason that it returns deny, so that what it takes isn't taken in vain.
 
         Raises:
             InvalidArgument: `request` is no Request.
         """
         case = self._of_request(request)
-        case.carries_out = carries_out
+        case.carries_out, case.objects = carries_out, objects
         return self._taken(case).decision
+
+    @contextlib.contextmanager
+    def performing(self, decision: Decision) -> Iterator[None]:
+        """Record how the work ends that a decision of `decide_verified` allows: done, or failed by what it raises.
+
+        A sink that fails now is logged, since the work is done.
+
+        Raises:
+            InvalidArgument: `decision` allows nothing.
+        """
+        if not decision.allowed:
+            raise InvalidArgument("decision", "must be one that allows the work")
+        error: BaseException | None = None
+        started = time.perf_counter_ns()
+        try:
+            yield
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            effect = effect_of(decision, error, started)
+            self._recording.write_effect(None, effect, self._finished(effect))
 
     def refuse(self, request: Request, reason: Reason, *, basis: Basis = Basis.AUTHORITY) -> Decision:
         """Record the denial of a request that no policy is asked about, and return it.
@@ -310,13 +341,13 @@ class Authorizer:
 
     def finish_call(self, session: Session, effect: Effect) -> None:
         """Remember and record how a call ended; a sink that fails now is logged, since the call has run."""
-        self._recording.write_effect(session, effect, self._finished(session, effect))
+        self._recording.write_effect(session.id, effect, self._finished(effect, session))
 
     async def afinish_call(self, session: Session, effect: Effect) -> None:
         """Do what `finish_call` does without blocking the loop on a sink."""
-        await self._recording.awrite_effect(session, effect, self._finished(session, effect))
+        await self._recording.awrite_effect(session.id, effect, self._finished(effect, session))
 
-    def _finished(self, session: Session, effect: Effect) -> dt.datetime:
+    def _finished(self, effect: Effect, session: Session | None = None) -> dt.datetime:
         try:
             now = self.now()
         except Exception:  # the call has run: its result must not be lost for it
@@ -324,7 +355,7 @@ class Authorizer:
                 "the clock failed when a call ended; its effect has the system's time"
             )
             return dt.datetime.now(dt.UTC)
-        if effect.status == "done" and effect.decision.action in self.policies.tracked:
+        if session is not None and effect.status == "done" and effect.decision.action in self.policies.tracked:
             session.memory.finish(effect.decision.action, now)
         return now
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 from attrs import define, evolve
 
@@ -16,6 +16,8 @@ from agentauthz.state.memory import Forgetful, SessionMemory, State
 if TYPE_CHECKING:
     from agentauthz.policy.inputs import Inputs
     from agentauthz.policy.policyset import PolicySet
+
+Stop: TypeAlias = tuple[Basis, Reason]  # what denies a call that no policy is asked about
 
 MAX_ATTEMPTS: Final = 3  # how often a decision is taken afresh because what it read has changed
 _OBSERVED: Final = frozenset({Basis.DEFAULT, Basis.LIMIT, Basis.ERROR})  # denials that observe mode lets run
@@ -29,7 +31,8 @@ class Case:
     `policies` are those in force when it began, to the end, and `tracked` since when their actions are watched.
     `told` gives the session's facts (None: they stay as they are); `problem` and `cause` say that a look-up failed,
     `stopped` what stops the call before any policy is asked, and `observing` whether a lacking permit, budget or
-    approval does. `carries_out` says whether who asks will see to an obligation; None: to none.
+    approval does. `carries_out` says whether who asks will see to an obligation; None: to none. `objects` is asked
+    when all else allows the call, and returns what stops it still.
     """
 
     policies: PolicySet
@@ -40,11 +43,12 @@ class Case:
     request: Request
     observing: bool
     closed: bool = False
-    stopped: tuple[Basis, Reason] | None = None
+    stopped: Stop | None = None
     sensitive: frozenset[str] = frozenset()
     problem: Reason | None = None
     cause: BaseException | None = None
     carries_out: Callable[[Obligation], bool] | None = None
+    objects: Callable[[], Stop | None] | None = None
 
     def ask_of(self, state: State) -> None:
         """Ask about the same call, with what the session remembers in `state`."""
@@ -60,8 +64,10 @@ def judged(case: Case) -> Verdict:
     try:
         for _ in range(MAX_ATTEMPTS):
             decision, inputs = _asked(case)
-            if not decision.allowed or _committed(case, decision):
+            if not decision.allowed:
                 return Verdict(decision, case.request, inputs)
+            if _committed(case, decision):
+                return _unless_stopped(case, Verdict(decision, case.request, inputs))
             case.ask_of(case.memory.read())
     except Exception as error:  # a fault of the library's or the host's own: never an allow
         denial = failed(case, "evaluation_failed", "the policies couldn't be evaluated")
@@ -122,6 +128,13 @@ def enforced(case: Case, decision: Decision) -> Decision:
         decision = evolve(decision, outcome=Outcome.DENY, basis=Basis.ERROR, reasons=(reason,), undetermined=())
     lets_run = decision.outcome is Outcome.REVIEW or decision.basis in _OBSERVED
     return evolve(decision, enforced=False) if case.observing and lets_run else decision
+
+
+def _unless_stopped(case: Case, verdict: Verdict) -> Verdict:
+    """Return what was decided, or the denial by what who asks still has against it."""
+    if case.objects is None or (stop := case.objects()) is None:
+        return verdict
+    return Verdict(_denied(case, *stop), case.request)
 
 
 def _committed(case: Case, decision: Decision) -> bool:

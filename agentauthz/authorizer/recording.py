@@ -16,7 +16,6 @@ from agentauthz.decision import Basis, Outcome, Reason
 from agentauthz.keys import InstanceKey
 from agentauthz.records import DecisionRecord, EffectRecord, Recorder, RecordIds, decision_record
 from agentauthz.records.record import effect_line
-from agentauthz.session import Session
 from agentauthz.values import UNKNOWN
 
 
@@ -57,13 +56,13 @@ class Recording:
                 self._catch_up()
         return verdict
 
-    def write_effect(self, session: Session, effect: Effect, now: dt.datetime) -> None:
-        """Record how a call ended."""
+    def write_effect(self, session: str | None, effect: Effect, now: dt.datetime) -> None:
+        """Record how a call ended; `session` is the id of the one that it was made in."""
         if (record := self._effect(session, effect, now)) is not None:
             self._late.append(record)
             self._catch_up()
 
-    async def awrite_effect(self, session: Session, effect: Effect, now: dt.datetime) -> None:
+    async def awrite_effect(self, session: str | None, effect: Effect, now: dt.datetime) -> None:
         """Do what `write_effect` does without blocking the loop on a sink."""
         if (record := self._effect(session, effect, now)) is not None:
             try:
@@ -108,7 +107,7 @@ class Recording:
             parent=None,
         )
 
-    def _effect(self, session: Session, effect: Effect, now: dt.datetime) -> EffectRecord | None:
+    def _effect(self, session: str | None, effect: Effect, now: dt.datetime) -> EffectRecord | None:
         if (of := effect.decision.record_id) is None or not self.recorder.wants_effects():
             return None  # what wasn't recorded has no effect to tell of
         line = effect_line(
@@ -117,7 +116,7 @@ class Recording:
             of=of,
             status=effect.status,
             action=effect.decision.action,
-            session=session.id,
+            session=session,
             error_type=None if effect.error is None else class_name(effect.error),
             dur_us=effect.ns // 1000,
         )

@@ -14,12 +14,12 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
-from typing import Any, Final, TypeAlias, cast, final
+from typing import Any, Final, TypeAlias, final
 from urllib.parse import urlsplit
 
 from agentauthz.errors import ExchangeRefused, InvalidArgument
 from agentauthz.sts import answers
-from agentauthz.sts.endpoint import TokenEndpoint
+from agentauthz.sts.endpoint import EXCHANGE, INTROSPECT, REVOKE, TokenEndpoint
 from agentauthz.sts.forms import MAX_BODY, too_large
 from agentauthz.tokens.transport import Headers, HttpResponse
 
@@ -62,10 +62,11 @@ class TokenApp:
         self._peer_cert: Final = peer_cert
         self._pool: Final = ThreadPoolExecutor(workers, thread_name_prefix="agentauthz-sts")
         self._room: Final = threading.Semaphore(workers + waiting)
-        self._posted: Final[Mapping[str, Posted]] = {
-            "/token": endpoint.handle,
-            "/introspect": endpoint.introspect,
-            **({"/revoke": endpoint.revoke} if endpoint.revokes else {}),
+        self._refuse: Final = endpoint.refuse
+        self._posted: Final[Mapping[str, tuple[str, Posted]]] = {
+            "/token": (EXCHANGE, endpoint.handle),
+            "/introspect": (INTROSPECT, endpoint.introspect),
+            **({"/revoke": (REVOKE, endpoint.revoke)} if endpoint.revokes else {}),
         }
         metadata = partial(answers.published, endpoint.metadata(), seconds=3600)
         self._read: Final[Mapping[str, Callable[[], HttpResponse]]] = {
@@ -115,25 +116,33 @@ class TokenApp:
 
     async def _post(self, path: str, method: str, scope: Scope, receive: Receive) -> HttpResponse | None:
         headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
+        action, posted = self._posted[path]
+        refused: ExchangeRefused | None = None
         try:
             async with asyncio.timeout(BODY_SECONDS):
                 body = await _body(headers, receive) if method == "POST" else b""
+            if body is None:
+                return None
+            work = partial(posted, method, headers, body, peer_cert=self._peer_cert(scope))
         except TimeoutError:
-            return answers.error(ExchangeRefused("invalid_request", "body_too_slow", status=408))
-        except ExchangeRefused as refused:
-            return answers.error(refused)
-        if body is None:
-            return None
+            refused = ExchangeRefused("invalid_request", "body_too_slow", status=408)
+        except ExchangeRefused as found:
+            refused = found
+        except Exception:  # the host's way to the certificate
+            refused = ExchangeRefused("server_error", "peer_cert", status=500)
+        return await self._worked(work if refused is None else partial(self._refuse, action, refused))
+
+    async def _worked(self, work: Callable[[], HttpResponse]) -> HttpResponse:
+        """Return the answer that a worker makes; who finds none is told to come later, which nobody records."""
         if not self._room.acquire(blocking=False):
             return answers.error(ExchangeRefused("temporarily_unavailable", "too_many_requests", status=503))
-        work = partial(self._posted[path], method, headers, body, peer_cert=self._peer_cert(scope))
         try:
             running = self._pool.submit(copy_context().run, work)
         except RuntimeError:  # it shuts down
             self._room.release()
             return answers.error(ExchangeRefused("temporarily_unavailable", "shutting_down", status=503))
         running.add_done_callback(lambda _: self._room.release())  # also where it never began
-        return cast(HttpResponse, await asyncio.wrap_future(running))
+        return await asyncio.wrap_future(running)
 
 
 def _path(scope: Scope) -> str:

@@ -22,7 +22,10 @@ from agentauthz.tokens.verified import VerifiedToken
 @final
 @define(eq=False, repr=False)
 class Attempt:
-    """Be one exchange, with what is verified so far; `decision` is the policy's, which has a record already."""
+    """Be one exchange, with what is verified so far; `decision` is the policy's, which has a record already.
+
+    `refusal` is what kept that from allowing the exchange, where it wasn't the policy.
+    """
 
     presenter: Presenter
     now: dt.datetime
@@ -31,6 +34,7 @@ class Attempt:
     actor: Principal | None = None
     chain: Chain | None = None  # of the result
     decision: Decision | None = None
+    refusal: ExchangeRefused | None = None
 
     def granted(self, grant: Grant) -> Request:
         """Return what the policy is asked: may this be issued, for the result's chain."""

@@ -34,7 +34,7 @@ class Target:
     `scopes` and `detail_types` (RFC 9396) are all that it understands; empty means none. `token_types` are the
     types that it takes (for an ID-JAG, the target is the other authorization server, and `client_ids` are the
     names that our clients have there). `reached_from` are the audiences whose tokens may be exchanged for one for
-    this target; None: those that their presenter is itself an audience of.
+    this target, of an ID-JAG the service's issuer; None: those that their presenter is itself an audience of.
 
     Raises:
         InvalidArgument: no name, another `by`, or a lifetime that isn't positive.

@@ -22,13 +22,9 @@ from agentauthz.tokens.types import ID_JAG
 
 Form: TypeAlias = list[tuple[str, str]]
 Work: TypeAlias = Callable[[Form, Client], HttpResponse]
-Early: TypeAlias = Callable[[ExchangeRefused], ExchangeRefused]
 
 LOGGER: Final = "agentauthz.sts"
-
-
-def _unchanged(refused: ExchangeRefused) -> ExchangeRefused:
-    return refused
+EXCHANGE, INTROSPECT, REVOKE = "token.exchange", "token.introspect", "token.revoke"  # as what refusals are recorded
 
 
 @final
@@ -89,29 +85,42 @@ class TokenEndpoint:
             )
             return answers.answer(issued.body())
 
-        found = self._answered(exchanged, method, given, body, peer_cert, early=self._service.refused)
+        found = self._answered(EXCHANGE, exchanged, method, given, body, peer_cert)
         return evolve(found, headers=(*found.headers, *self._nonce())) if proofs else found
 
     def introspect(
         self, method: str, headers: Pairs, body: bytes | Pairs, *, peer_cert: bytes | None = None
     ) -> HttpResponse:
-        """Answer a resource server that asks about a token which it was given (RFC 7662)."""
+        """Answer a resource server that asks about a token which it was given (RFC 7662).
+
+        What is refused is recorded as `token.introspect`.
+        """
 
         def described(form: Form, client: Client) -> HttpResponse:
             return answers.answer(self._standing.described(form, client))
 
-        return self._answered(described, method, tuple(headers), body, peer_cert)
+        return self._answered(INTROSPECT, described, method, tuple(headers), body, peer_cert)
 
     def revoke(
         self, method: str, headers: Pairs, body: bytes | Pairs, *, peer_cert: bytes | None = None
     ) -> HttpResponse:
-        """Answer a client that takes a token back (RFC 7009)."""
+        """Answer a client that takes a token back (RFC 7009); what is refused is recorded as `token.revoke`."""
 
         def revoked(form: Form, client: Client) -> HttpResponse:
             self._standing.revoke(form, client)
             return answers.nothing()
 
-        return self._answered(revoked, method, tuple(headers), body, peer_cert)
+        return self._answered(REVOKE, revoked, method, tuple(headers), body, peer_cert)
+
+    def refuse(self, action: str, refused: ExchangeRefused, client: Client | None = None) -> HttpResponse:
+        """Answer a request that isn't granted, and record it; `client` is who asked, where that was proven."""
+        try:
+            if refused.record_id is None:  # an exchange leaves a record of its own
+                asker = None if client is None else client.principal(self.issuer)
+                refused = self._service.refused(refused, client=asker, action=action)
+        except Exception as cause:
+            refused = _unforeseen(cause)
+        return answers.error(refused)
 
     def jwks(self) -> dict[str, list[dict[str, str]]]:
         """Return the keys that the service's tokens are verified with (RFC 7517 §5)."""
@@ -131,27 +140,23 @@ class TokenEndpoint:
 
     def _answered(
         self,
+        action: str,
         work: Work,
         method: str,
         headers: Headers,
         body: bytes | Pairs,
         peer_cert: bytes | None,
-        *,
-        early: Early = _unchanged,
     ) -> HttpResponse:
-        """Return what `work` makes of the form of an authenticated client; `early` is told what is refused before."""
+        """Return what `work` makes of the form of an authenticated client; what is refused is recorded as `action`."""
+        client: Client | None = None
         try:
-            try:
-                form, client = self._authenticated(method, headers, body, peer_cert)
-            except ExchangeRefused as refused:
-                raise early(refused) from refused.__cause__
+            form, client = self._authenticated(method, headers, body, peer_cert)
             return work(form, client)
         except ExchangeRefused as refused:
-            return answers.error(refused)
+            found = refused
         except Exception as cause:
-            # SECURITY: the type alone; the text may hold what the request held
-            logging.getLogger(LOGGER).error("a request failed with %s", type(cause).__qualname__)
-            return answers.error(ExchangeRefused("server_error", "unforeseen", status=500))
+            found = _unforeseen(cause)
+        return self.refuse(action, found, client)
 
     def _authenticated(
         self, method: str, headers: Headers, body: bytes | Pairs, peer_cert: bytes | None
@@ -167,4 +172,14 @@ class TokenEndpoint:
     def _nonce(self) -> Headers:
         """Return the header with the nonce for the client's next proof (RFC 9449 §8), where nonces are in use."""
         nonces = None if self._service.dpop is None else self._service.dpop.nonces
-        return () if nonces is None else (("DPoP-Nonce", nonces.issue()),)
+        try:
+            return () if nonces is None else (("DPoP-Nonce", nonces.issue()),)
+        except Exception as cause:  # a clock of the host's: the answer stands without it
+            _unforeseen(cause)
+            return ()
+
+
+def _unforeseen(cause: Exception) -> ExchangeRefused:
+    # SECURITY: the type alone; the text may hold what the request held
+    logging.getLogger(LOGGER).error("a request failed with %s", type(cause).__qualname__)
+    return ExchangeRefused("server_error", "unforeseen", status=500)

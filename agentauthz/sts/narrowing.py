@@ -56,14 +56,14 @@ def granted_targets(asked: Asked, token: VerifiedToken, presenter: Presenter, kn
 
 def _reaches(token: VerifiedToken, presenter: Presenter, target: Target) -> bool:
     """Say whether a token may become one for `target`: it is for it, or for one from which it may be reached."""
-    if token.kind == "id-jag":
-        resources = _assertion_resources(token)
-        return not resources or target.name in resources
-    if target.name in token.audience:
+    resources = _assertion_resources(token)
+    if target.name in (resources or token.audience):
         return True
+    if resources:
+        return False
     receives = presenter.receives(token)
     if target.reached_from is None:
-        return receives
+        return receives or token.kind == "id-jag"  # which is for this service
     sources = {*token.audience, presenter.client.id} if receives else set(token.audience)
     return not target.reached_from.isdisjoint(sources)
 
@@ -131,20 +131,25 @@ def granted_details(
     targets: Iterable[Target],
     comparators: Mapping[str, Comparator],
 ) -> Details:
-    """Return the authorization details asked for, or the token's own; each must be within one that the token has.
+    """Return the authorization details asked for, or the token's own.
+
+    Each must be within one that the token has, and that no other is within: what allows one payment allows no two.
 
     Raises:
         ExchangeRefused: `invalid_authorization_details`; `server_error` where a comparator fails.
     """
     held = cast(Details, token.authorization_details)
     wanted = held if asked.details is None else asked.details
+    left = list(held)
     for one in wanted:
         name = cast(str, one["type"])
         allowed = all(name in target.detail_types for target in targets) and name in presenter.client.detail_types
         if name not in comparators or not allowed:
             raise ExchangeRefused("invalid_authorization_details", "detail_type")
-        if not any(_within(comparators[name], own, one) for own in held if own["type"] == name):
+        alike = (at for at, own in enumerate(left) if own["type"] == name and _within(comparators[name], own, one))
+        if (at := next(alike, None)) is None:
             raise ExchangeRefused("invalid_authorization_details", "detail_beyond_subject")
+        del left[at]
     return wanted
 
 

@@ -163,7 +163,10 @@ def check_may_act(token: VerifiedToken, actor: Principal, presenter: Presenter, 
 
 
 def delegated(token: VerifiedToken, subject: Principal, actor: Principal, presenter: Presenter, depth: int) -> Chain:
-    """Return the chain of the result: the token's with the actor as one more hop, or as it is where it acts already.
+    """Return the chain of the result: the token's with the actor as one more hop, or its last where it acts already.
+
+    SECURITY: the last is the actor as it was verified here: a token may name it, and what it is, in another way, and
+    the policy would judge that.
 
     Raises:
         ExchangeRefused: `actor_is_subject`, `cycle` (one that acted before acts again) or `depth`.
@@ -177,10 +180,10 @@ def delegated(token: VerifiedToken, subject: Principal, actor: Principal, presen
     hops = token.chain.delegations
     if acts(subject) or acts(token.subject):
         raise refused("actor_is_subject")
-    if not hops or not acts(hops[-1].to):
-        if any(acts(hop.to) for hop in hops):
-            raise refused("cycle")
-        hops = (*hops, Delegation(actor, via="token"))
+    before = hops[:-1] if hops and acts(hops[-1].to) else hops
+    if any(acts(hop.to) for hop in before):
+        raise refused("cycle")
+    hops = (*before, Delegation(actor, via="token"))
     if len(hops) > depth:
         raise refused("depth")
     return Chain(subject, hops)

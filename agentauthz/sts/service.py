@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Final, Literal, TypeAlias, final
 from urllib.parse import urlsplit
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 from attrs import evolve
 
 from agentauthz.authorizer import Authorizer
+from agentauthz.authorizer.deciding import Stop
 from agentauthz.decision import Basis, Outcome, Reason
 from agentauthz.errors import ExchangeRefused, InvalidArgument, TokenError
 from agentauthz.keys.base64url import to_base64url
@@ -149,7 +151,11 @@ class SecurityTokenService:
             ExchangeRefused: no token is issued; its `record_id` is that of the decision.
         """
         asker = Presenter(client, self.issuer, client.principal(self.issuer))
-        attempt = Attempt(asker, self._now())
+        try:
+            attempt = Attempt(asker, self._now())
+        except Exception as cause:
+            clock = ExchangeRefused("server_error", "clock", status=500)
+            raise self.refused(clock, client=asker.principal) from cause
         try:
             given = parameters(pairs)
             _check_client(client, grant_type(given))
@@ -158,19 +164,20 @@ class SecurityTokenService:
             # made before the decision, so that what fails in it is a refusal on the record
             claims = self._claims(attempt, grant)
             payload = payload_of(claims)
-            self._use_up(grant.token)
             return self._issue(attempt, grant, claims, payload)
         except ExchangeRefused as refusal:
             raise self._recorded(attempt, refusal) from refusal.__cause__
         except Exception as cause:  # a store or a hook, or a fault of our own: never a token
             raise self._recorded(attempt, ExchangeRefused("server_error", "failed", status=500)) from cause
 
-    def refused(self, refusal: ExchangeRefused, *, client: Principal | None = None) -> ExchangeRefused:
+    def refused(
+        self, refusal: ExchangeRefused, *, client: Principal | None = None, action: str = "token.exchange"
+    ) -> ExchangeRefused:
         """Record what was refused before an exchange began, such as a client that isn't known; return it.
 
-        `client` is who asked, where that was proven.
+        `client` is who asked, where that was proven; `action` what for, if not for an exchange.
         """
-        return self._write(request("token.exchange", Chain(client or NOBODY), self._now()), refusal)
+        return self._write(request(action, Chain(client or NOBODY), self._authorizer.now()), refusal)
 
     # ---- the pipeline; the first check that fails decides what is answered
 
@@ -283,8 +290,16 @@ class SecurityTokenService:
             lineage=self.limits.lineage,
         )
 
+    def _used(self, attempt: Attempt, token: VerifiedToken) -> Stop | None:
+        """Take a token that counts once; last of all, so that what is refused for another reason isn't used up."""
+        try:
+            self._use_up(token)
+        except ExchangeRefused as refusal:
+            attempt.refusal = refusal
+            return _stop(attempt.answered(refusal))
+        return None
+
     def _use_up(self, token: VerifiedToken) -> None:
-        """Take a token that counts once: after all other checks, which don't use it up, and before the policy."""
         if token.kind not in self.limits.single_use:
             return
         try:
@@ -299,15 +314,21 @@ class SecurityTokenService:
     # ---- deciding, signing and recording
 
     def _issue(self, attempt: Attempt, grant: Grant, claims: Mapping[str, Json], payload: bytes) -> Issued:
-        decision = self._authorizer.decide_verified(attempt.granted(grant), carries_out=shortens_life)
-        attempt.decision = decision
-        # SECURITY: the outcome, not `allowed`: what observe mode lets run is no token
-        if decision.outcome is not Outcome.ALLOW:
-            raise refused(f"policy_{decision.basis.value}")
-        expires = shortened(grant.expires, attempt.now, decision.obligations)
-        if expires != grant.expires:
-            payload = payload_of({**claims, "exp": expires})
-        access_token = jws.signed(payload, self.keys.signer, typ=HEADER_TYPES[grant.issued_type])
+        decision = attempt.decision = self._authorizer.decide_verified(
+            attempt.granted(grant), carries_out=shortens_life, objects=partial(self._used, attempt, grant.token)
+        )
+        if attempt.refusal is not None:
+            raise attempt.refusal
+        unpermitted = refused(f"policy_{decision.basis.value}")
+        if not decision.allowed:
+            raise unpermitted
+        with self._authorizer.performing(decision):
+            if decision.outcome is not Outcome.ALLOW:  # SECURITY: what observe mode lets run is no token
+                raise unpermitted
+            expires = shortened(grant.expires, attempt.now, decision.obligations)
+            if expires != grant.expires:
+                payload = payload_of({**claims, "exp": expires})
+            access_token = jws.signed(payload, self.keys.signer, typ=HEADER_TYPES[grant.issued_type])
         return Issued(
             access_token,
             grant.issued_type,
@@ -324,8 +345,7 @@ class SecurityTokenService:
         return answer if attempt.decision is not None else self._write(attempt.refused(), answer)
 
     def _write(self, of: Request, refusal: ExchangeRefused) -> ExchangeRefused:
-        reason = Reason(refusal.reason, f"no token is issued: {refusal.error}")
-        basis = Basis.ERROR if refusal.status >= 500 else Basis.AUTHORITY
+        basis, reason = _stop(refusal)
         decision = self._authorizer.refuse(of, reason, basis=basis)
         return ExchangeRefused(refusal.error, refusal.reason, status=refusal.status, record_id=decision.record_id)
 
@@ -336,6 +356,12 @@ class SecurityTokenService:
 
     def __repr__(self) -> str:
         return f"SecurityTokenService({self.issuer!r})"
+
+
+def _stop(refusal: ExchangeRefused) -> Stop:
+    """Return a refusal as its record has it."""
+    basis = Basis.ERROR if refusal.status >= 500 else Basis.AUTHORITY
+    return basis, Reason(refusal.reason, f"no token is issued: {refusal.error}")
 
 
 def _issuer(issuer: str) -> str:

@@ -31,7 +31,12 @@ _TOLD: Final = (
 
 
 def issued_to(client: Client, token: VerifiedToken) -> bool:
-    """Say whether a token was issued to a client, which may then take it back (RFC 7009 §2.1)."""
+    """Say whether a token was issued to a client, which may then take it back (RFC 7009 §2.1).
+
+    The `client_id` of an ID-JAG is a name at another server, so its actor tells.
+    """
+    if token.kind == "id-jag":
+        return token.actor == client.principal(token.issuer)
     return token.client_id == client.id
 
 

@@ -35,15 +35,8 @@ def jti_hash(issuer: str, jti: str) -> str:
 
 
 def token_name(token: VerifiedToken) -> str:
-    """Return the name of a token: its `jti_hash`, or, where it has no `jti`, the hash of its text.
-
-    A signature doesn't count: whoever has one of ECDSA can write it in a second way, which is as genuine.
-    """
-    if token.jti is not None:
-        return jti_hash(token.issuer, token.jti)
-    text = token.reveal()
-    named = text.rpartition(".")[0] if jws.is_compact(text) else text
-    return hashlib.sha256(named.encode()).hexdigest()
+    """Return the name of a token: its `jti_hash`, or its fingerprint where it has no `jti`."""
+    return token.fingerprint() if token.jti is None else jti_hash(token.issuer, token.jti)
 
 
 @final

@@ -12,6 +12,7 @@ from attrs import field, frozen
 
 from agentauthz.errors import InvalidArgument
 from agentauthz.principals import Chain, Principal
+from agentauthz.tokens.jws import is_compact
 
 TokenKind: TypeAlias = Literal["access", "id", "jwt", "id-jag", "txn"]
 
@@ -106,8 +107,12 @@ class VerifiedToken:
         return self._raw
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of the token's text in hex: names it without giving it away."""
-        return hashlib.sha256(self._raw.encode()).hexdigest()
+        """Return the SHA-256, in hex, of the token's text, which names it without giving it away.
+
+        Of a signed token it is that of what was signed: who has one signature of ECDSA can write another one.
+        """
+        named = self._raw.rpartition(".")[0] if is_compact(self._raw) else self._raw
+        return hashlib.sha256(named.encode()).hexdigest()
 
     def __repr__(self) -> str:
         return f"<VerifiedToken {self.kind} of {self.subject}, actor {self.actor}, until {self.expires_at:%FT%TZ}>"
