@@ -101,7 +101,7 @@ class VerifiedToken:
         return self._raw
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of the token's text in hex: names it without giving it away."""
+        """Return the SHA-256 of the token's text in hex, for logs; one token may have two texts, see `token_name`."""
         return hashlib.sha256(self._raw.encode()).hexdigest()
 
     def __repr__(self) -> str:
