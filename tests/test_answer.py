@@ -330,6 +330,11 @@ def test_control_characters_are_cleaned() -> None:
     assert isinstance(_error(b'{"error": "half of a surrogate pair: \\ud800"}'), ExchangeProtocolError)
 
 
+def test_half_a_character_is_no_answer() -> None:
+    """Case 88: half of a surrogate pair, which no text can hold, makes the whole answer one that isn't relied on."""
+    assert isinstance(_error(b'{"error":"invalid_request","error_description":"\\ud800"}', 400), ExchangeProtocolError)
+
+
 def test_words_are_short() -> None:
     """Case 88: a server's words are at most 200 characters, however many it sends."""
     found = _denied(error="word " * 10_000, error_description="more words " * 10_000)

@@ -227,6 +227,7 @@ def test_10_the_nonce() -> None:
     nonce = nonces.issue()
     for wrong in (LEFT_OUT, None, "", 7, [nonce], nonce + "x", Nonces(clock=clock).issue(), "ü"):
         refused(made(nonce=wrong), by, reason="dpop_nonce")
+    refused(made(nonce="\ud800"), by, reason="dpop_proof")  # half of a surrogate pair: no text at all
     assert checked(made(nonce=nonce), by)
     clock.forward(minutes=6)
     now = clock().timestamp()

@@ -424,3 +424,15 @@ def test_hashes_of_public_keys_are_no_secrets() -> None:
         secret = hashlib.new(name, base64.b64decode(base64.b64encode(_public(serialization.Encoding.DER)))).digest()
         with pytest.raises(TokenError, match="algorithm"):
             validator().verify(raw({"alg": "HS256", "kid": "rs", "typ": "at+jwt"}, sign=_hmac_with(secret)))
+
+
+def test_a_header_that_was_read_before_is_checked_again() -> None:
+    """What one caller lets a header hold is not let through for another, and nobody can change what was read."""
+    raw = token(header={"jwk": {"kty": "OKP"}})
+    lenient = frozenset({"alg", "typ", "kid", "jwk"})
+    for _ in range(2):
+        read = parse(raw, header=lenient).header
+        with pytest.raises(TokenError, match="not understood"):
+            parse(raw)
+    with pytest.raises(TypeError):
+        read["alg"] = "none"  # type: ignore[index]

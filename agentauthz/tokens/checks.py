@@ -140,12 +140,12 @@ def _check_kind(claims: Mapping[str, Json], issuer: TrustedIssuer, kind: TokenKi
 
 def _check_dates(claims: Mapping[str, Json], limits: TokenLimits, now: float) -> tuple[float, float]:
     """Return `iat` and `exp`, of RFC 7519 §4.1, in seconds."""
-    leeway = limits.leeway.total_seconds()
+    latest = now + limits.leeway.total_seconds()
     issued, expires = _date(claims, "iat"), _date(claims, "exp")
     starts = _date(claims, "nbf") if "nbf" in claims else issued
     if not 0 < expires - issued <= limits.max_lifetime.total_seconds():
         raise TokenError("lifetime", "the token's time from `iat` to `exp` is too long, or none")
-    if issued > now + leeway or starts > now + leeway:
+    if issued > latest or starts > latest:
         raise TokenError("not_yet_valid", "the token is not valid yet")
     _check_end(issued, expires, limits, now)
     return issued, expires
@@ -175,6 +175,8 @@ def _text(claims: Mapping[str, Json], name: str) -> str:
 
 
 def _audience(value: Json, *, one: bool) -> tuple[str, ...]:
+    if type(value) is str and value:
+        return (value,)
     found = value if isinstance(value, list) else [value]
     if not found or any(type(name) is not str or not name for name in found) or (one and len(found) > 1):
         raise TokenError("aud", "the token's `aud` must be a text, or a list of texts that is not empty")
@@ -192,7 +194,7 @@ def _scopes(claims: Mapping[str, Json]) -> tuple[str, ...] | None:
 
 def _actions(scopes: tuple[str, ...], issuer: TrustedIssuer) -> tuple[str, ...]:
     if issuer.actions is None:
-        return tuple(scope for scope in scopes if "*" not in scope)  # a star is a character here, not a pattern
+        return tuple([scope for scope in scopes if "*" not in scope])  # a star is a character here, not a pattern
     try:
         found = [issuer.actions(scope) for scope in scopes]
         actions = tuple(dict.fromkeys(action for some in found for action in some))

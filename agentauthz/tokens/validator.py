@@ -42,7 +42,7 @@ _AUTHORIZATION: Final = re.compile(r"(bearer|dpop) +([^ ]+)", re.IGNORECASE | re
 
 
 @final
-@frozen(eq=False, repr=False)
+@define(eq=False, repr=False)
 class _Opened:
     """Be a token whose issuer is known and whose keys are needed; `known` where it was verified before."""
 
@@ -228,7 +228,7 @@ class Validator:
         """Return a token with its issuer; nothing in it is relied on yet but to find the keys."""
         if not isinstance(kind, str) or kind not in TYPES:
             raise InvalidArgument("kind", f"must be one of {', '.join(TYPES)}")
-        if (known := self._cache.get(token, kind)) is not None:
+        if self._cache.size and (known := self._cache.get(token, kind)) is not None:
             return _Opened(token, kind, known.issuer, known.key_id, known=known)
         signed = jws.parse(token)
         claims = signed.claims()
@@ -254,7 +254,8 @@ class Validator:
         key = jws.verify(signed, keys, opened.issuer.algorithms)
         claims = signed.claims() if opened.claims is None else opened.claims
         token = self._checked(claims, opened.issuer, opened.kind, opened.raw, now)
-        self._cache.put(_Known(token, opened.issuer, opened.key_id, key), now)
+        if self._cache.size:
+            self._cache.put(_Known(token, opened.issuer, opened.key_id, key), now)
         return token
 
     def _introspected(
@@ -399,26 +400,24 @@ class _Cache:
     def __init__(self, size: int) -> None:
         if type(size) is not int or size < 0:
             raise InvalidArgument("cache", "must be how many tokens to keep: 0 or more")
-        self._size: Final = size
+        self.size: Final = size
         self._lock: Final = threading.Lock()
         self._kept: dict[tuple[TokenKind, bytes], _Known] = {}
 
     def get(self, token: object, kind: TokenKind) -> _Known | None:
-        if not self._size or not isinstance(token, str) or len(token) > jws.MAX_TOKEN or not token.isascii():
+        if not isinstance(token, str) or len(token) > jws.MAX_TOKEN or not token.isascii():
             return None
         return self._kept.get((kind, _hash(token)))
 
     def put(self, known: _Known, now: float) -> None:
-        if not self._size:
-            return
         with self._lock:
-            if len(self._kept) >= self._size:
+            if len(self._kept) >= self.size:
                 self._make_room(now)
             self._kept[known.token.kind, _hash(known.token.reveal())] = known
 
     def _make_room(self, now: float) -> None:
         live = [kept for kept in self._kept.items() if kept[1].token.expires_at.timestamp() > now]
-        if len(live) > (half := self._size // 2):  # more than the oldest, so that a full cache isn't gone through often
+        if len(live) > (half := self.size // 2):  # more than the oldest, so that a full cache isn't gone through often
             live = live[len(live) - half :]
         self._kept = dict(live)
 
