@@ -149,6 +149,35 @@ def test_revocation_that_is_not_known_denies(answer: object) -> None:
     assert "canary" not in str(caught.value)
 
 
+def test_observe_mode_holds_to_the_token() -> None:
+    """Observing lets run what lacks a permit, but nothing that the token doesn't cover, or once it is revoked."""
+    revoked: list[bool] = []
+    service = Service(revocation=lambda token: bool(revoked))
+    observing = Authorizer(
+        PolicySet.parse("permit none on nothing when true"), sinks=[service.sink], clock=service.clock,
+        mode="observe", observe_until=NOON + dt.timedelta(days=1),
+    )  # fmt: skip
+    session = observing.session(token=service.verified())
+    assert session.decide("payments.read").allowed
+    assert not session.decide("payments.delete").allowed
+    revoked.append(True)
+    assert not session.decide("payments.read").allowed
+
+
+def test_same_id_shares_what_was_done_and_no_authority() -> None:
+    """Who resumes a session by another token finds its marks, and has what the new token covers, not the old one."""
+    service = Service()
+    policy = 'type session { marks: ["told"] }\nforbid told on payments.refund when "told" in session.marks\n'
+    service.authorizer.replace(PolicySet.parse(policy + POLICY))
+    wide = service.authorizer.session(token=service.verified(), id="talk")
+    narrow = service.authorizer.session(token=service.verified(scope="payments.read", jti="token-2"), id="talk")
+    assert wide.decide("payments.refund").allowed
+    assert narrow.decide("payments.refund").basis is Basis.AUTHORITY
+    narrow.mark("told")
+    assert wide.decide("payments.refund").basis is Basis.RULE
+    assert wide.decide("payments.read").allowed
+
+
 def test_decorated_tool_is_held_to_the_token() -> None:
     """A guarded function called in a token's session is stopped by the scopes like an inline call."""
 
@@ -250,7 +279,9 @@ def test_ceiling_of_facts_given_by_hand() -> None:
     subject = Principal.user("maria")
     assert authorizer.decide(Request("docs.read", subject=subject, session=facts, now=NOON)).allowed
     assert authorizer.decide(Request("token.exchange", subject=subject, session=facts, now=NOON)).allowed
-    assert authorizer.decide(Request("docs.write", subject=subject, session=facts, now=NOON)).basis is Basis.AUTHORITY
+    outside = Request("docs.write", subject=subject, session=facts, now=NOON)
+    for decision in (authorizer.decide(outside), authorizer.preview(outside), authorizer.explain(outside).decision):
+        assert (decision.outcome, decision.basis) == (Outcome.DENY, Basis.AUTHORITY)
 
 
 # ---- what a token service asks of the authorizer
