@@ -240,7 +240,12 @@ def partner() -> Iterator[str]:
 
     def application(url: str) -> TokenApp:
         redeeming = Validator([TrustedIssuer(IDP, StaticKeys(keys_of(IDP_KEY)), [url], token_kinds=["id-jag"])])
-        service, _ = make(url, redeeming=redeeming, subject_mapper=lambda token: f"idp-{token.subject.id}")
+        service, _ = make(
+            url,
+            redeeming=redeeming,
+            subject_mapper=lambda token: f"idp-{token.subject.id}",
+            targets=[Target(PAYMENTS, by="resource", scopes=["pay.small"], reached_from=[url])],
+        )
         return TokenApp(TokenEndpoint(service))
 
     with serving(application) as url:
