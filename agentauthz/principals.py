@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Mapping
-from types import MappingProxyType
+from types import MappingProxyType, NoneType
 from typing import Final, Literal, TypeAlias, final
 
 from attrs import evolve, field, frozen
@@ -19,7 +19,6 @@ MAX_DEPTH: Final = 16  # delegations in one chain
 OWN_NAMESPACES: Final = ("delegation.", "token.")  # the library's own actions, never matched by `*`
 
 _EVERY: Final = ("*",)
-_BUILT_IN: Final = frozenset({"kind", "id", "issuer"})
 
 
 def patterns(argument: str, given: Iterable[str]) -> tuple[str, ...]:
@@ -65,9 +64,14 @@ def _own(value: object) -> object:
 def _facts(principal: Principal) -> Record:
     given = dict(principal.attributes)
     facts = record_of({name: _own(value) for name, value in given.items()}) if given else Record()
-    facts["kind"], facts["id"] = principal.kind, principal.id
-    facts["issuer"] = ABSENT if principal.issuer is None else principal.issuer
+    issuer = ABSENT if principal.issuer is None else principal.issuer
+    facts.update(kind=principal.kind, id=principal.id, issuer=issuer)
     return facts
+
+
+_NAMED: Final = frozenset({"kind", "id", "issuer"})
+_EXACT: Final = {str, NoneType}
+_NO_ATTRIBUTES: Final[Mapping[str, object]] = MappingProxyType({})
 
 
 @final
@@ -97,15 +101,20 @@ class Principal:
             _require_text("issuer", self.issuer)
         if type(self.attributes) is not dict and not isinstance(self.attributes, Mapping):
             raise InvalidArgument("attributes", "must be a mapping of names to values")
-        # exact strings: a subclass that overrides comparison must not decide who this is
-        for name in ("kind", "id", "issuer"):
-            if (text := getattr(self, name)) is not None and type(text) is not str:
-                object.__setattr__(self, name, str.__str__(text))
+        if {type(self.kind), type(self.id), type(self.issuer)} - _EXACT:
+            self._take_exact_texts()
         object.__setattr__(self, "identity", _identity(self))
         facts = _facts(self)
         object.__setattr__(self, "facts", facts)
-        view = {name: value for name, value in facts.items() if name not in _BUILT_IN} if len(facts) > 3 else {}
-        object.__setattr__(self, "attributes", MappingProxyType(view))
+        more = len(facts) > len(_NAMED)
+        view = MappingProxyType({k: v for k, v in facts.items() if k not in _NAMED}) if more else _NO_ATTRIBUTES
+        object.__setattr__(self, "attributes", view)
+
+    def _take_exact_texts(self) -> None:
+        """Make the names exact strings: a subclass that overrides comparison must not decide who this is."""
+        for name in _NAMED:
+            if (text := getattr(self, name)) is not None:
+                object.__setattr__(self, name, str.__str__(text))
 
     @classmethod
     def user(cls, id: str, *, issuer: str | None = None, **attributes: object) -> Principal:
@@ -249,12 +258,15 @@ class Chain:
     def __attrs_post_init__(self) -> None:
         if type(self.subject) is not Principal:
             raise InvalidArgument("subject", "must be a Principal")
-        if any(type(hop) is not Delegation for hop in self.delegations):
-            raise InvalidArgument("delegations", "must hold Delegation objects only")
+        narrows = False
+        for hop in self.delegations:  # a loop: one chain is made for each token
+            if type(hop) is not Delegation:
+                raise InvalidArgument("delegations", "must hold Delegation objects only")
+            narrows = narrows or hop.narrows
         if len(self.delegations) > MAX_DEPTH:
             raise InvalidArgument("delegations", f"must be at most {MAX_DEPTH} hops, not {len(self.delegations)}")
         object.__setattr__(self, "actor", self.delegations[-1].to if self.delegations else self.subject)
-        object.__setattr__(self, "narrows", any(hop.narrows for hop in self.delegations))
+        object.__setattr__(self, "narrows", narrows)
         object.__setattr__(self, "alone", self.depth < 2 and self.subject.kind != "agent")
 
     @property
@@ -323,5 +335,7 @@ def includes(wider: str, narrower: str) -> bool:
 
 
 def _quoted(text: str) -> str:
+    if text.isprintable() and '"' not in text and "\\" not in text:  # most are
+        return f'"{text}"'
     escaped = "".join(f"\\{c}" if c in '\\"' else c if c.isprintable() else f"\\u{{{ord(c):x}}}" for c in text)
     return f'"{escaped}"'

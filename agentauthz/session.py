@@ -146,8 +146,7 @@ class Session:
         if self.closed:
             raise Stopped("this session was closed: stop here")
         now = self.authorizer.now()
-        ends = (self.expires, *(hop.expires for hop in self.chain.delegations))
-        if any(end is not None and end <= now for end in ends):
+        if any(end <= now for end in self._ends()):
             raise Stopped("this session, or a delegation in it, has expired: stop here")
         if self.fallen() is not None:
             raise Stopped("the token that this session rests on can't be relied on any more: stop here")
@@ -343,31 +342,44 @@ class Session:
 
         Raises:
             Denied, ReviewRequired: the exchange may not happen.
-            WideningError: a scope that the session doesn't cover.
+            WideningError: a scope that the session doesn't cover, or authorization details where it was narrowed.
             SessionError: the session was delegated further than the new token would show.
-            ExchangeDenied, ExchangeProtocolError: the service refused, or answered what may not be relied on.
+            ExchangeDenied, ExchangeProtocolError: the service refused, or answered what may not be relied on, such as
+                a token that outlives this session where the session ends before its own token.
             InvalidArgument: the session rests on no token, or a malformed argument.
         """
         from agentauthz.tokens.next_hop import arguments_of
 
-        request = self._next_hop(asked)
+        request = self._next_hop(client, asked)
         with self.perform("token.exchange", args=arguments_of(request)):
-            return client.exchange(request)
+            return self._within_life(client.exchange(request))
 
     async def aexchange(self, client: TokenExchangeClient, **asked: Unpack[NextHop]) -> ExchangedToken:
         """Do what `exchange` does without blocking the loop."""
         from agentauthz.tokens.next_hop import arguments_of
 
-        request = self._next_hop(asked)
+        request = self._next_hop(client, asked)
         async with self.perform("token.exchange", args=arguments_of(request)):
-            return await client.aexchange(request)
+            return self._within_life(await client.aexchange(request))
 
-    def _next_hop(self, asked: NextHop) -> TokenExchangeRequest:
+    def _next_hop(self, client: TokenExchangeClient, asked: NextHop) -> TokenExchangeRequest:
+        from agentauthz.tokens.client import TokenExchangeClient
         from agentauthz.tokens.next_hop import next_hop_request
 
+        if type(client) is not TokenExchangeClient:
+            raise InvalidArgument("client", "must be a TokenExchangeClient")
         if self.token is None:
             raise InvalidArgument("session", "rests on no token that could be exchanged: make it with `token=`")
         return next_hop_request(self.token, self.chain, **asked)
+
+    def _within_life(self, issued: ExchangedToken) -> ExchangedToken:
+        from agentauthz.tokens.next_hop import within_life
+
+        return within_life(issued, cast("VerifiedToken", self.token), min(self._ends()), self.authorizer.now())
+
+    def _ends(self) -> list[dt.datetime]:
+        """Return when the session ends, and each delegation in it, as far as they do."""
+        return [end for end in (self.expires, *(hop.expires for hop in self.chain.delegations)) if end is not None]
 
     def _hop(
         self, to: Principal, actions: Iterable[str] | None, purpose: str | None, expires: dt.datetime | None

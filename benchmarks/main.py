@@ -13,7 +13,7 @@ from typing import Final, final
 
 from attrs import define, field
 
-from benchmarks import deciding, enforcing, exchanging, loading, peers, versus
+from benchmarks import deciding, enforcing, loading, peers, tokens, versus
 from benchmarks.report import Target, table, targets
 from benchmarks.timing import Clock, Figure, duration, one_core
 
@@ -33,7 +33,7 @@ class Found:
     explained: dict[int, Figure] = field(factory=dict)
     others: dict[int, dict[str, Figure | versus.Skipped]] = field(factory=dict)
     calls: dict[str, Figure] = field(factory=dict)
-    exchanges: dict[str, Figure] = field(factory=dict)
+    tokens: dict[str, Figure] = field(factory=dict)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -47,8 +47,8 @@ def main(arguments: Sequence[str]) -> None:
         print("each figure is the best of its repeats, with the median in brackets where it is a time", flush=True)
         found.calls = enforcing.measured(clock, RESULTS / "records")
         _print_calls(found)
-        found.exchanges = exchanging.measured(clock)
-        _print_exchanges(found)
+        found.tokens = tokens.measured(clock)
+        _print_tokens(found.tokens)
         for size in options.sizes:
             _size(clock, found, size, options.peers)
         _print_sizes(found, options.peers)
@@ -130,14 +130,23 @@ def _print_calls(found: Found) -> None:
     print(table("Calls, 10 rules", ("", "time"), rows), flush=True)
 
 
-def _print_exchanges(found: Found) -> None:
+def _print_tokens(figures: dict[str, Figure]) -> None:
     names = {
-        "exchange": "an exchange, subject's and actor's token, no sink",
-        "verify": "cryptography's verification, Ed25519",
-        "sign": "cryptography's signature, Ed25519",
+        "bare verification": "the signature alone, with cryptography",
+        "verify": "validator.verify(token)",
+        "verify, cached": "validator.verify(token), verified before and kept",
+        "joserfc": "joserfc, the same checks",
+        "authlib": "Authlib, the same checks",
+        "verify, DPoP": "validator.verify(token, dpop=proof)",
+        "verify, DPoP, cached": "validator.verify(token, dpop=proof), verified before and kept",
+        "bare signature": "a signature alone, with cryptography",
+        "exchange": "service.exchange(...): two tokens in, one out, MemorySink",
+        "exchange, cached": "service.exchange(...): the two verified before and kept",
+        "act": "the chain of a verified `act`",
     }
-    rows = [(text, _both(found.exchanges[name])) for name, text in names.items()]
-    print(table("Exchanging tokens", ("", "time"), rows), flush=True)
+    bare = figures["bare verification"]
+    rows = [(text, _both(figures[name]), f"{figures[name].best / bare.best:.2f} x") for name, text in names.items()]
+    print(table("Tokens, Ed25519, three actors", ("", "processor time", "the bare verification"), rows), flush=True)
 
 
 def _print_sizes(found: Found, names: tuple[str, ...]) -> None:
@@ -201,8 +210,8 @@ def _targets(found: Found) -> list[Target]:
         _at_most("a decorated call, without function and sink", calls["sync"].best - calls["plain"].best, 8e-6),
         _at_most("a decorated coroutine, without function and sink", calls["async"].best - calls["plain"].best, 8e-6),
         _at_most("a record added to the file sink", calls["file only"].best, 25e-6),
+        *_of_tokens(found.tokens),
     ]
-    rows.append(_at_most("an exchange of tokens", found.exchanges["exchange"].best, exchanging.bound(found.exchanges)))
     if 10 in sizes:
         ten = found.verdicts[10]
         rows.append(_ratio("verdict on a ready request, 10 rules : by hand", ten["ready"].best / ten["hand"].best, 2.5))
@@ -216,6 +225,20 @@ def _targets(found: Found) -> list[Target]:
         rows.append(_at_most("parse, check and index 10,000 rules, cold", stages["load"].best, 5.0))
         rows.append(_at_most("parse, check and index 10,000 rules, from the cache", stages["warm"].best, 0.5))
     return [*rows, *_against_peers(found)]
+
+
+def _of_tokens(figures: dict[str, Figure]) -> list[Target]:
+    best = {name: figure.best for name, figure in figures.items()}
+    made_of = 2 * best["bare verification, exchange"] + best["bare signature"]
+    return [
+        _at_most(
+            "validator.verify : 1.5 x the bare verification + 40 µs",
+            best["verify"],
+            1.5 * best["bare verification"] + 40e-6,
+        ),
+        *(_ratio(f"validator.verify : {peer}", best["verify"] / best[peer], 1.0) for peer in ("joserfc", "authlib")),
+        _at_most("an exchange : two bare verifications, a signature + 150 µs", best["exchange"], made_of + 150e-6),
+    ]
 
 
 def _against_peers(found: Found) -> list[Target]:

@@ -7,7 +7,7 @@ import os
 import pathlib
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, final
 
@@ -16,6 +16,7 @@ from attrs import frozen
 
 _SAMPLE: Final = 0.004  # seconds that one value takes at least: short, so that other work falls between some
 _LONG: Final = 3.0  # seconds
+_TURNS: Final = 4  # times as many samples of what is held beside other things: those ratios are small
 
 
 @final
@@ -47,15 +48,7 @@ class Clock:
 
     def calls(self, name: str, function: Callable[[Any], object], given: Sequence[Any]) -> Figure:
         """Return the time that `function` takes for one of `given`: a sample is all of them, once or more."""
-
-        def run(rounds: int) -> float:
-            begin = time.perf_counter()
-            for _ in range(rounds):
-                for one in given:
-                    function(one)
-            return time.perf_counter() - begin
-
-        return self.rounds(name, run, len(given))
+        return self.rounds(name, loop(function, given, time.perf_counter), len(given))
 
     def rounds(self, name: str, run: Callable[[int], float], calls: int) -> Figure:
         """Return the time of one call, where `run(n)` makes `n * calls` of them and returns the seconds."""
@@ -66,6 +59,20 @@ class Clock:
             return self.keep(name, [first / calls])
         samples = self._samples if first < 0.1 else 3
         return self.keep(name, [run(number) / (number * calls) for _ in range(samples)])
+
+    def beside(self, runs: Mapping[str, Callable[[int], float]], calls: int) -> dict[str, Figure]:
+        """Return the time of one call of each of `runs`, which are as for `rounds`.
+
+        Their samples are taken in turn, in seconds of the processor's time: other work on the machine neither counts,
+        nor falls on one of them alone.
+        """
+        numbers = {name: max(1, round(_SAMPLE / run(1))) for name, run in runs.items()}  # warms up too
+        gc.collect()
+        values: dict[str, list[float]] = {name: [] for name in runs}
+        for _ in range(self._samples * _TURNS):
+            for name, run in runs.items():
+                values[name].append(run(numbers[name]) / (numbers[name] * calls))
+        return {name: self.keep(name, found) for name, found in values.items()}
 
     def once(self, name: str, function: Callable[[], Any], repeat: int = 1) -> tuple[Figure, Any]:
         """Return the time of something that is done once, and what it returned the last time."""
@@ -90,6 +97,21 @@ class Clock:
         path.parent.mkdir(parents=True, exist_ok=True)
         suite = pyperf.BenchmarkSuite([pyperf.Benchmark([_run(figure)]) for figure in self.figures])
         suite.dump(str(path), replace=True)
+
+
+def loop(
+    function: Callable[[Any], object], given: Sequence[Any], now: Callable[[], float] = time.process_time
+) -> Callable[[int], float]:
+    """Return what `Clock.rounds` and `Clock.beside` run: `function` with each of `given`, so many times over."""
+
+    def run(rounds: int) -> float:
+        begin = now()
+        for _ in range(rounds):
+            for one in given:
+                function(one)
+        return now() - begin
+
+    return run
 
 
 def _run(figure: Figure) -> pyperf.Run:

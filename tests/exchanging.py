@@ -80,7 +80,8 @@ class Issuer:
         return jws.make(members, self.key, typ=TYP[kind])
 
     def trusted(self) -> TrustedIssuer:
-        return TrustedIssuer(self.name, keys_of(self.key), token_kinds=KINDS)
+        others = ["https://other.example"]
+        return TrustedIssuer(self.name, keys_of(self.key), token_kinds=KINDS, actor_issuers=others)
 
     def verified(self, kind: TokenKind = "access", **claims: Any) -> VerifiedToken:
         return validator(self).genuine(self.token(kind, **claims), kind=kind)

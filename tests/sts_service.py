@@ -126,7 +126,9 @@ class Service:
 def validator(clock: Clock, **options: Any) -> Validator:
     """Return what verifies the tokens of both trusted issuers."""
     issuers = [
-        TrustedIssuer(name, KeyRing(KEYS[name]).key_set(), [PAY, DOCS, "helper"], token_kinds=KINDS)
+        TrustedIssuer(
+            name, KeyRing(KEYS[name]).key_set(), [PAY, DOCS, "helper"], token_kinds=KINDS, actor_issuers=(STS, IDP)
+        )
         for name in (STS, IDP)
     ]
     return Validator(issuers, clock=clock, **options)

@@ -323,10 +323,16 @@ def test_a_token_with_an_error_status_is_none() -> None:
 
 def test_control_characters_are_cleaned() -> None:
     """Case 88: a server's words lose what could forge lines of a log or turn the text around."""
-    found = _denied(error="invalid\r\n_request\x00", error_description="a\nINFO granted\x1b[31m\u202e\u2028b\ud800")
+    found = _denied(error="invalid\r\n_request\x00", error_description="a\nINFO granted\x1b[31m\u202e\u2028b")
     assert found.error == "invalid _request"
     assert found.description == "a INFO granted [31m b"
     assert str(found).isprintable()
+    assert isinstance(_error(b'{"error": "half of a surrogate pair: \\ud800"}'), ExchangeProtocolError)
+
+
+def test_half_a_character_is_no_answer() -> None:
+    """Case 88: half of a surrogate pair, which no text can hold, makes the whole answer one that isn't relied on."""
+    assert isinstance(_error(b'{"error":"invalid_request","error_description":"\\ud800"}', 400), ExchangeProtocolError)
 
 
 def test_words_are_short() -> None:

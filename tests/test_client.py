@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
+from urllib.parse import quote, quote_plus
 
 import pytest
 
@@ -128,6 +129,41 @@ def test_a_client_authenticates() -> None:
     for auth in (None, "bot", ("bot", "secret")):
         with pytest.raises(InvalidArgument, match=r"^`auth` must be a way"):
             TokenExchangeClient(ENDPOINT, auth, transport=Endpoint())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("argument", "wrong"),
+    [("transport", "httpx"), ("transport", Endpoint().aio), ("async_transport", object()),
+     ("dpop", SigningKey.generate()), ("dpop", "key"), ("verify_with", True), ("verify_with", object())],
+)  # fmt: skip
+def test_wrong_options_are_named(argument: str, wrong: Any) -> None:
+    """What can't do its part is refused when the client is made, by its name, and not after a token was issued."""
+    with pytest.raises(InvalidArgument, match=f"^`{argument}` must be"):
+        TokenExchangeClient(ENDPOINT, AUTH, **{"transport": Endpoint(), argument: wrong})
+
+
+async def test_only_a_request_is_sent() -> None:
+    """A token's text, or fields, are no request: nothing is sent, and the text isn't told."""
+    for wrong in (CANARY, {"subject_token": CANARY}, None):
+        client, endpoint = _client(GOOD)
+        with pytest.raises(InvalidArgument, match=r"^`request` must be") as caught:
+            client.exchange(wrong)  # type: ignore[arg-type]
+        with pytest.raises(InvalidArgument, match=r"^`request` must be"):
+            await client.aexchange(wrong)  # type: ignore[arg-type]
+        assert "canary" not in "".join(traceback.format_exception(caught.value))
+        assert endpoint.requests == []
+
+
+def test_an_echoed_form_is_not_told() -> None:
+    """Case 89: a server that quotes what it got, form-encoded, doesn't make the client tell its secret."""
+    secret = "p@ss w/rd+1"
+    for auth in (ClientSecretBasic("bot", secret), ClientSecretPost("bot", secret)):
+        for echo in (f"got client_secret={quote_plus(secret)} there", f"got {secret} there", quote(secret, safe="")):
+            client, _ = _client(answer(400, error="invalid_client", error_description=echo), auth=auth)
+            with pytest.raises(ExchangeDenied) as denied:
+                client.exchange(ASKED)
+            assert denied.value.description is not None
+            assert "rd" not in denied.value.description
 
 
 async def test_a_transport_is_not_replaced() -> None:

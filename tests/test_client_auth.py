@@ -90,3 +90,17 @@ def test_secrets_do_not_show(auth: ClientAuth) -> None:
         with pytest.raises(InvalidArgument, match="can't be pickled or copied"):
             leak(auth)
     assert repr(Credentials(secrets=("canary",))) == "Credentials(…)"
+
+
+@pytest.mark.parametrize("signer", [None, "-----BEGIN PRIVATE KEY-----canary", object()])
+def test_only_a_signer_signs(signer: Any) -> None:
+    """What can't sign is refused when the way to authenticate is made, and isn't shown."""
+    with pytest.raises(InvalidArgument, match=r"^`signer` must be") as caught:
+        PrivateKeyJwt("bot", signer, ISSUER)
+    assert "canary" not in str(caught.value)
+
+
+def test_only_a_clock_is_called() -> None:
+    """A moment isn't a clock."""
+    with pytest.raises(InvalidArgument, match=r"^`clock` must be"):
+        PrivateKeyJwt("bot", KEY, ISSUER, clock=NOON)  # type: ignore[arg-type]

@@ -163,8 +163,20 @@ KEY_PEM: Final = ec.generate_private_key(ec.SECP256R1()).private_bytes(
 
 @pytest.mark.parametrize(
     "certificate",
-    [b"", b"x", DER[:-1], DER + b"x", PEM + PEM, PEM[:-30], KEY_PEM, b"\n" * MAX_CERTIFICATE + PEM, "text", None],
-    ids=range(10),
+    [
+        b"",
+        b"x",
+        DER[:-1],
+        DER + b"x",
+        PEM + PEM,
+        PEM[:-30],
+        KEY_PEM,
+        b"\n" * MAX_CERTIFICATE + PEM,
+        "text",
+        None,
+        DER.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x07", 1),
+    ],  # of a version that there is not
+    ids=range(11),
 )
 def test_what_is_no_certificate_has_no_thumbprint(certificate: Any) -> None:
     """What isn't exactly one certificate, within the cap, is refused: whose thumbprint it would be is a guess."""

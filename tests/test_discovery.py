@@ -110,3 +110,22 @@ def test_broken_metadata_is_refused() -> None:
     _refused("too_large", HttpResponse(200, JSON, body.ljust(256 * 1024 + 1)))
     _refused("deadline", TransportError("deadline", "there was no whole answer"))
     _refused("no_metadata", MISSING, MISSING)
+
+
+@pytest.mark.parametrize("wrong", [None, "https://as.example", 7])
+async def test_only_a_transport_is_asked(wrong: Any) -> None:
+    """What can't be called is refused by its name."""
+    with pytest.raises(InvalidArgument, match=r"^`transport`"):
+        discover(ISSUER, wrong)
+    with pytest.raises(InvalidArgument, match=r"^`transport`"):
+        await adiscover(ISSUER, wrong)
+
+
+@pytest.mark.parametrize("failure", [OSError("canary"), ValueError("canary")])
+async def test_a_transport_that_fails(failure: Exception) -> None:
+    """Whatever a transport raises is one error, that tells the kind of failure and nothing else."""
+    _refused("unreachable", failure)
+    with pytest.raises(ExchangeProtocolError, match=type(failure).__name__) as caught:
+        await adiscover(ISSUER, Endpoint(failure).aio)
+    assert "canary" not in str(caught.value)
+    assert caught.value.__context__ is None

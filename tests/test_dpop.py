@@ -177,9 +177,15 @@ def test_6_a_kid_only_repeats_that_of_the_key() -> None:
     refused(made({"jwk": named, "kid": "another"}))
 
 
+ODD: list[Any] = [[], {}, ["EC"], 7]
+
+
 @pytest.mark.parametrize("jwk", [LEFT_OUT, None, "x", [], {}, {"kty": "EC"}, {**public(KEY), "crv": "P-384"},
                                  {**public(KEY), "x": public(KEY)["y"]}, {**public(KEY), "use": "enc"},
-                                 {**public(KEY), "key_ops": ["encrypt"]}, {**public(KEY), "alg": "ES384"}])  # fmt: skip
+                                 {**public(KEY), "key_ops": ["encrypt"]}, {**public(KEY), "alg": "ES384"},
+                                 *({**public(KEY), name: odd} for odd in ODD for name in public(KEY)),
+                                 *({**public(KEY), name: odd} for odd in ODD
+                                   for name in ("use", "key_ops", "kid", "alg"))])  # fmt: skip
 def test_6_a_key_to_verify_with(jwk: object) -> None:
     """§4.3 (6): `jwk` is a whole public key, on its curve, and for signatures of this algorithm."""
     refused(made({"jwk": jwk}))
@@ -219,8 +225,9 @@ def test_10_the_nonce() -> None:
     nonces = Nonces(clock=clock)
     by = verifier_of(nonces=nonces, clock=clock)
     nonce = nonces.issue()
-    for wrong in (LEFT_OUT, None, "", 7, [nonce], nonce + "x", Nonces(clock=clock).issue(), "ü", "\ud800"):
+    for wrong in (LEFT_OUT, None, "", 7, [nonce], nonce + "x", Nonces(clock=clock).issue(), "ü"):
         refused(made(nonce=wrong), by, reason="dpop_nonce")
+    refused(made(nonce="\ud800"), by, reason="dpop_proof")  # half of a surrogate pair: no text at all
     assert checked(made(nonce=nonce), by)
     clock.forward(minutes=6)
     now = clock().timestamp()

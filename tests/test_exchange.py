@@ -110,9 +110,10 @@ def test_malformed_scopes_are_refused(scope: Any) -> None:
 
 @pytest.mark.parametrize("name", ["resource", "audience", "scope"])
 def test_one_text_is_no_list(name: str) -> None:
-    """A text where a list belongs is refused: its letters would be asked for one by one."""
-    with pytest.raises(InvalidArgument, match="lists of texts"):
-        _request(**{name: "https://pay.example"})
+    """A text where a list belongs is refused: its letters would be asked for one by one; so is what is no list."""
+    for wrong in ("https://pay.example", b"a", 7, None):
+        with pytest.raises(InvalidArgument, match=f"^`{name}` must be a list of texts"):
+            _request(**{name: wrong})
 
 
 @pytest.mark.parametrize("details", [[], [{}], [{"type": ""}], [{"type": 1}], ["a"], [{"type": "a", "x": {1}}],

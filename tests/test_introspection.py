@@ -211,7 +211,7 @@ def test_being_asked_again_keeps_nothing_longer(ask: Ask, server: Loopback) -> N
 
 
 def test_no_answer_is_kept_past_the_expiry(ask: Ask, server: Loopback) -> None:
-    """`exp` ends what is kept, however long it could be."""
+    """RFC 7662 §4: `exp` ends what is kept, however long it could be."""
     clock = Clock()
     server.answer = answer({**ACTIVE, "exp": NOW + 10})
     introspector = _introspector(server, clock=clock, cache_ttl=dt.timedelta(minutes=5))
@@ -301,6 +301,15 @@ async def test_an_async_transport_alone_serves_one_way() -> None:
     with pytest.raises(InvalidArgument, match="`transport` must be given too"):
         introspector.claims(TOKEN)
     assert await introspector.aclaims(TOKEN) == ACTIVE
+
+
+@pytest.mark.parametrize("body", [None, json.dumps(ACTIVE), 7, bytearray(b"{}")])
+def test_a_transport_must_answer_with_bytes(ask: Ask, body: Any) -> None:
+    """What another transport answers in another form is no answer."""
+    introspector = Introspector(
+        "https://x.example", TRUSTED, auth=("a", "b"), transport=lambda _: HttpResponse(200, (), body)
+    )
+    assert _refused(ask, introspector).reason == "introspection"
 
 
 def test_what_a_transport_raises_is_not_told(ask: Ask) -> None:

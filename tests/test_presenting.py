@@ -185,6 +185,8 @@ async def test_an_opaque_token_is_asked_about() -> None:
     assert (found.subject.id, found.actor.id, found.jti) == ("maria", "worker", None)
     assert found.reveal() == "opaque-token"
     assert (await asked.averify("opaque-token")).scopes == found.scopes
+    for said in ("bearer", GONE):  # RFC 6749 §5.1: in any case; RFC 7662 §2.2: it may be missing
+        assert introspecting(Answering(token_type=said)).verify("opaque-token").token_type == "Bearer"
 
 
 @pytest.mark.parametrize(
@@ -200,6 +202,14 @@ async def test_an_opaque_token_is_asked_about() -> None:
         ({"act": "worker"}, "act"),
         ({"cnf": {"jkt": "A" * 43}}, "dpop_missing"),
         ({"cnf": {"kid": "x"}}, "cnf"),
+        ({"token_type": "DPoP"}, "token_type"),
+        ({"token_type": "DPoP", "cnf": {"x5t#S256": "A" * 43}}, "token_type"),
+        ({"token_type": "N_A"}, "token_type"),
+        ({"token_type": "refresh_token"}, "token_type"),
+        ({"token_type": ["Bearer"]}, "token_type"),
+        ({"token_type": None}, "token_type"),
+        ({"token_type": "DPoP", "cnf": {"jkt": "A" * 43}}, "dpop_missing"),
+        ({"token_type": "bearer", "cnf": {"jkt": "A" * 43}}, "dpop_missing"),
     ],
 )
 async def test_what_an_issuer_says_is_checked_as_claims_are(changes: dict[str, Any], why: str) -> None:

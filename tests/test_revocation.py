@@ -9,13 +9,25 @@ import pytest
 
 from agentauthz import Principal
 from agentauthz.errors import InvalidArgument, TokenError
+from agentauthz.keys.base64url import from_base64url, to_base64url
 from agentauthz.keys.signing import SigningKey
+from agentauthz.tokens.once import MemoryOnce
 from agentauthz.tokens.revocation import LINEAGE, SESSION_REVOKED, RevokedTokens, jti_hash, session_revoked
 from agentauthz.tokens.verified import VerifiedToken
-from tests.issuing import ACT, ED, GONE, ISSUER, NOW, OTHER_ISSUER, SERVICE, reason, token, trusted, validator
+from tests.issuing import ACT, ED, ES, GONE, ISSUER, NOW, OTHER_ISSUER, SERVICE, reason, token, trusted, validator
 from tests.support import NOON, Clock
 
 PARENT = jti_hash(ISSUER, "parent")
+
+
+def second_form(text: str) -> str:
+    """Return a token of ES256 with the other signature that fits it, (r, n - s) instead of (r, s)."""
+    covered, _, last = text.rpartition(".")
+    signature = from_base64url(last)
+    assert signature is not None
+    order = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+    other = order - int.from_bytes(signature[32:])
+    return f"{covered}.{to_base64url(signature[:32] + other.to_bytes(32))}"
 
 
 def verified(**changes: Any) -> VerifiedToken:
@@ -40,6 +52,31 @@ def test_a_revoked_token_is_refused_and_others_stand() -> None:
     assert second.revoked() is False
     revoked.revoke(jti_hash(ISSUER, "token-2"), NOON + dt.timedelta(hours=1))
     assert reason(lambda: asked.verify(token(jti="token-2"))) == "revoked"
+
+
+def test_a_token_may_be_revoked_for_ever() -> None:
+    """The last moment that there is counts as any other."""
+    revoked = RevokedTokens(clock=Clock())
+    revoked.revoke(jti_hash(ISSUER, "token-1"), dt.datetime.max.replace(tzinfo=dt.UTC))
+    assert revoked(verified()) is True
+
+
+def test_a_second_form_of_a_signature_is_the_same_token() -> None:
+    """Whoever has an ECDSA signature can write it as another, so that it names no token: `jti`, or the claims, do."""
+    revoked = RevokedTokens(clock=Clock())
+    asked = validator(trusted(token_kinds=["id"]), revocation=revoked, replay=MemoryOnce(clock=Clock()))
+    text = token(key=ES, typ="JWT", jti=GONE, client_id=GONE, scope=GONE)
+    other = second_form(text)
+    assert validator(trusted(token_kinds=["id"])).verify(other, kind="id").subject.id == "maria"
+    found = asked.verify(text, kind="id")
+    assert reason(lambda: asked.verify(other, kind="id")) == "replayed"
+    revoked.revoke(found)
+    assert reason(lambda: asked.verify(other, kind="id")) == "revoked"
+    assert reason(lambda: asked.verify(text, kind="id")) == "revoked"
+    assert (
+        asked.verify(token(key=ES, typ="JWT", jti=GONE, client_id=GONE, scope=GONE, sub="tom"), kind="id").subject.id
+        == "tom"
+    )
 
 
 def test_revoking_a_parent_revokes_its_descendants() -> None:
@@ -78,7 +115,7 @@ def test_a_token_is_remembered_until_it_has_expired() -> None:
     first, second = verified(), verified(jti="token-2")
     revoked.revoke(first)
     clock.forward(minutes=8)
-    revoked.revoke("other", clock() + dt.timedelta(hours=1))
+    revoked.revoke(jti_hash(ISSUER, "other"), clock() + dt.timedelta(hours=1))
     assert revoked(second) is False
 
 
@@ -111,6 +148,10 @@ def test_mistakes_are_told() -> None:
         revoked.revoke(PARENT)
     with pytest.raises(InvalidArgument, match="until"):
         revoked.revoke(PARENT, dt.datetime(2026, 1, 1))  # noqa: DTZ001
+    nothing: list[Any] = ["", "token-1", token(), PARENT.upper(), PARENT + "\n", PARENT.encode(), None, 7]
+    for wrong in nothing:  # what would be remembered, and revoke no token
+        with pytest.raises(InvalidArgument, match="jti_hash"):
+            revoked.revoke(wrong, NOON)
     with pytest.raises(InvalidArgument, match="before"):
         revoked.revoke_principal(Principal.user("a"), dt.datetime(2026, 1, 1))  # noqa: DTZ001
     with pytest.raises(InvalidArgument, match="max_entries"):

@@ -283,6 +283,7 @@ ORDER_8: Final = int.from_bytes(
         _okp(0), _okp(1), _okp(P - 1), _okp(P), _okp(P + 1), _okp(ORDER_8), _okp(P - ORDER_8), _okp(1 << 255),
         _okp(1 | 1 << 255), _okp(ORDER_8 | 1 << 255), _okp(b"x" * 31), _okp(b"x" * 33), _okp(b"\xff" * 32),
         _okp(crv="X25519"), _okp(crv="Ed448"), _okp(alg="ES256"), _okp(x=None, crv=None),
+        _okp(alg=["EdDSA"]), _okp(alg={}), _okp(alg=7),
         {"kty": "oct", "k": "A" * 42}, {"kty": "oct", "k": ""}, {"kty": "oct"},
         {"kty": "oct", "k": "A" * 43, "alg": "HS512"},
         {}, {"kty": "new"}, {"kty": ["RSA"]}, {"kty": None}, None, [], "jwk",
@@ -292,6 +293,13 @@ def test_a_weak_or_malformed_public_key_is_refused(jwk: Any) -> None:
     """Short moduli, unsafe exponents, points off P-256 or of small order, and short secrets verify nothing."""
     with pytest.raises(InvalidArgument):
         verification_key(jwk)
+
+
+@pytest.mark.parametrize("jwk", [None, [], "jwk", 7, {}, {"kty": ["EC"]}, {**_okp(), "x": None}, _rsa(e=65537)])
+def test_what_is_no_key_has_no_thumbprint(jwk: Any) -> None:
+    """RFC 7638 §3.2: each required member is there, as text; what has none of them is no key."""
+    with pytest.raises(InvalidArgument, match="thumbprint"):
+        thumbprint(jwk)
 
 
 def test_an_rsa_key_that_can_be_factored_is_refused() -> None:

@@ -384,6 +384,8 @@ def test_keys_that_cannot_be_used_are_left_out(ask: Ask, server: Loopback) -> No
     more = [
         {"kty": "EC", "crv": "P-256", "kid": "bad"},
         {"kty": "new", "kid": "new"},
+        {"kty": ["EC"], "kid": ["odd"]},
+        {**ONE.public_jwk(), "kid": "odd", "alg": ["EdDSA"]},
         {**TWO.public_jwk(), "use": "enc"},
     ]
     server.answer = answer({"keys": [*more, ONE.public_jwk()]})

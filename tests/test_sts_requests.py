@@ -222,8 +222,9 @@ def test_a_malformed_scope_is_refused(service: Service, scope: str) -> None:
 
 @pytest.mark.parametrize(
     "details",
-    ["{}", "[]", "[1]", '[{"kind": "payment"}]', '[{"type": ""}]', '[{"type": 7}]', "[{]", '[], "x": 1',
-     '[{"type":"a","type":"b"}]', "[" * 50 + "]" * 50, json.dumps([{"type": "payment", "x": "y" * 20_000}])],
+    ["{}", "[]", "[1]", '[{"kind": "payment"}]', '[{"type": ""}]', '[{"type": 7}]', "[{]",
+     '[{"type": "payment"}], "x": 1', '[{"type":"a","type":"b"}]',
+     "[" * 50 + "]" * 50, json.dumps([{"type": "payment", "x": "y" * 20_000}])],
 )  # fmt: skip
 def test_malformed_authorization_details_are_refused(service: Service, details: str) -> None:
     """They are a JSON array, not empty, of objects that each have a `type` (RFC 9396 §2, §5)."""
@@ -275,6 +276,7 @@ def test_refused_before_it_began_is_recorded_too(service: Service) -> None:
         ({"issuer": "http://sts.example"}, "issuer"), ({"issuer": "https://sts.example?x"}, "issuer"),
         ({"issuer": "sts"}, "issuer"), ({"targets": [*TARGETS, Target(DOCS)]}, "targets"),
         ({"verifiers": {REFRESH_TOKEN: None}}, "verifiers"), ({"verifiers": {ID_JAG: None}}, "replay"),
+        ({"limits": StsLimits(single_use=["id-jag", "access"])}, "replay"),
         ({"transcribed": ["acr", "may_act"]}, "transcribed"), ({"transcribed": ["nonce"]}, "transcribed"),
     ],
 )  # fmt: skip

@@ -11,7 +11,7 @@ import pytest
 
 from agentauthz import Authorizer, Basis, Denied, InvalidArgument, Outcome, PolicySet, Principal, Request, Stopped
 from agentauthz.decision import Reason
-from agentauthz.errors import SessionError, TokenError, WideningError
+from agentauthz.errors import ExchangeProtocolError, SessionError, TokenError, WideningError
 from agentauthz.guard import authorize
 from agentauthz.principals import Chain, Delegation
 from agentauthz.records import MemorySink
@@ -22,7 +22,7 @@ from agentauthz.tokens.client_auth import ClientSecretBasic
 from agentauthz.tokens.next_hop import next_hop_request
 from agentauthz.tokens.transport import HttpRequest, HttpResponse
 from agentauthz.tokens.verified import VerifiedToken
-from tests.issuing import ACT, GONE, ISSUER, token, trusted, validator
+from tests.issuing import ACT, GONE, ISSUER, OTHER_ISSUER, token, trusted, validator
 from tests.support import NOON, Clock
 
 POLICY = """
@@ -149,6 +149,35 @@ def test_revocation_that_is_not_known_denies(answer: object) -> None:
     assert "canary" not in str(caught.value)
 
 
+def test_observe_mode_holds_to_the_token() -> None:
+    """Observing lets run what lacks a permit, but nothing that the token doesn't cover, or once it is revoked."""
+    revoked: list[bool] = []
+    service = Service(revocation=lambda token: bool(revoked))
+    observing = Authorizer(
+        PolicySet.parse("permit none on nothing when true"), sinks=[service.sink], clock=service.clock,
+        mode="observe", observe_until=NOON + dt.timedelta(days=1),
+    )  # fmt: skip
+    session = observing.session(token=service.verified())
+    assert session.decide("payments.read").allowed
+    assert not session.decide("payments.delete").allowed
+    revoked.append(True)
+    assert not session.decide("payments.read").allowed
+
+
+def test_same_id_shares_what_was_done_and_no_authority() -> None:
+    """Who resumes a session by another token finds its marks, and has what the new token covers, not the old one."""
+    service = Service()
+    policy = 'type session { marks: ["told"] }\nforbid told on payments.refund when "told" in session.marks\n'
+    service.authorizer.replace(PolicySet.parse(policy + POLICY))
+    wide = service.authorizer.session(token=service.verified(), id="talk")
+    narrow = service.authorizer.session(token=service.verified(scope="payments.read", jti="token-2"), id="talk")
+    assert wide.decide("payments.refund").allowed
+    assert narrow.decide("payments.refund").basis is Basis.AUTHORITY
+    narrow.mark("told")
+    assert wide.decide("payments.refund").basis is Basis.RULE
+    assert wide.decide("payments.read").allowed
+
+
 def test_decorated_tool_is_held_to_the_token() -> None:
     """A guarded function called in a token's session is stopped by the scopes like an inline call."""
 
@@ -211,6 +240,22 @@ def test_tokens_and_sessions_give_one_chain() -> None:
     assert read.subject == chain.subject
 
 
+def test_an_issuer_speaks_for_its_own_actors() -> None:
+    """No issuer can say that another's agent is the current actor, unless it is trusted to; earlier ones may be."""
+    service = Service()
+    service.authorizer.replace(
+        PolicySet.parse(f'permit w on payments.* when actor == agent("worker", issuer: "{ISSUER}")')
+    )
+    foreign = {"iss": OTHER_ISSUER, "act": {"sub": "worker", "iss": ISSUER}}
+    service.validator = validator(trusted(), trusted(issuer=OTHER_ISSUER))
+    with pytest.raises(TokenError, match="actor_issuer"):
+        service.session(**foreign)
+    inner = {"sub": "other", "iss": OTHER_ISSUER, "act": {"sub": "worker", "iss": ISSUER}}
+    assert service.session(iss=OTHER_ISSUER, act=inner).decide("payments.read").basis is Basis.DEFAULT
+    service.validator = validator(trusted(), trusted(issuer=OTHER_ISSUER, actor_issuers=[ISSUER]))
+    assert service.session(**foreign).decide("payments.read").allowed
+
+
 @pytest.mark.parametrize("more", [{"subject": WORKER}, {"actor": WORKER}, {"chain": Chain(WORKER)}])
 def test_token_says_who_acts_alone(more: dict[str, Any]) -> None:
     """Nobody else can be named beside a token."""
@@ -234,7 +279,9 @@ def test_ceiling_of_facts_given_by_hand() -> None:
     subject = Principal.user("maria")
     assert authorizer.decide(Request("docs.read", subject=subject, session=facts, now=NOON)).allowed
     assert authorizer.decide(Request("token.exchange", subject=subject, session=facts, now=NOON)).allowed
-    assert authorizer.decide(Request("docs.write", subject=subject, session=facts, now=NOON)).basis is Basis.AUTHORITY
+    outside = Request("docs.write", subject=subject, session=facts, now=NOON)
+    for decision in (authorizer.decide(outside), authorizer.preview(outside), authorizer.explain(outside).decision):
+        assert (decision.outcome, decision.basis) == (Outcome.DENY, Basis.AUTHORITY)
 
 
 # ---- what a token service asks of the authorizer
@@ -343,12 +390,13 @@ class Endpoint:
 
     def __init__(self) -> None:
         self.asked: list[bytes] = []
+        self.life = b'"expires_in":60,'
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         self.asked.append(request.body)
         body = (
             b'{"access_token":"next","issued_token_type":"urn:ietf:params:oauth:token-type:access_token",'
-            b'"token_type":"Bearer","expires_in":60,"scope":"payments.read"}'
+            b'"token_type":"Bearer",' + self.life + b'"scope":"payments.read"}'
         )
         return HttpResponse(200, (("Content-Type", "application/json"), ("Cache-Control", "no-store")), body)
 
@@ -454,3 +502,102 @@ def test_session_without_a_token_has_nothing_to_exchange() -> None:
     session = Service().authorizer.session(subject=WORKER)
     with pytest.raises(InvalidArgument, match="rests on no token"):
         session.exchange(Endpoint().client(), audience=["payments"])
+
+
+def _narrowed(verified: VerifiedToken, *actions: str) -> Chain:
+    """Return the chain of a token's session that was delegated in process."""
+    return verified.chain.extend(Delegation(HELPER, actions or verified.actions))
+
+
+def test_details_are_not_passed_on_by_who_was_narrowed() -> None:
+    """RFC 9396: a service passes on all of a token's details where none are asked, so who got less asks for none."""
+    service = Service()
+    payment = {"type": "payment", "amount": 500}
+    verified = service.verified(authorization_details=[payment])
+    helper = service.verified(sub="helper", act=GONE)
+    for details in (None, [payment], [{"type": "payment", "amount": 1}]):
+        with pytest.raises(WideningError, match="authorization details"):
+            next_hop_request(
+                verified, _narrowed(verified, "payments.read"), actor_token=helper, authorization_details=details
+            )
+        assert next_hop_request(verified, verified.chain, authorization_details=details).scope == verified.scopes
+        whole = next_hop_request(verified, _narrowed(verified), actor_token=helper, authorization_details=details)
+        assert whole.scope == verified.scopes
+    plain = service.verified()
+    assert next_hop_request(plain, _narrowed(plain, "payments.read"), actor_token=helper).scope == ("payments.read",)
+
+
+def test_a_scope_that_means_something_else_is_not_taken_for_an_action() -> None:
+    """With a mapper a scope may have the name of an action and permit others: who was narrowed can't pass it on."""
+    service = Service()
+    names = {"a": ["b"], "b": ["payments.*"]}
+    service.validator = validator(trusted(actions=lambda scope: names.get(scope, [])))
+    verified = service.verified(scope="a b")
+    helper = validator().verify(token(sub="helper"))
+    for asked in (None, ["b"], ["a"]):
+        with pytest.raises(WideningError):
+            next_hop_request(verified, _narrowed(verified, "b"), actor_token=helper, scope=asked)
+    assert next_hop_request(verified, _narrowed(verified), actor_token=helper).scope == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("argument", "wrong"),
+    [("actor_token", "eyJ.eyJ.sig"), ("actor_token", 7), ("scope", 7), ("scope", [7]), ("scope", [["a"]]),
+     ("audience", "payments"), ("audience", 7), ("audience", None), ("resource", 7), ("requested_token_type", 7),
+     ("authorization_details", 7), ("authorization_details", [7])],
+)  # fmt: skip
+def test_wrong_arguments_of_an_exchange_are_named(argument: str, wrong: Any) -> None:
+    """A malformed argument is refused by its name before anything is decided or sent, and a token isn't told."""
+    service, endpoint = Service(), Endpoint()
+    for session in (service.session(), service.session().delegate(HELPER)):
+        helper = {} if session.chain.depth == 2 else {"actor_token": service.verified(sub="helper", act=GONE)}
+        with pytest.raises(InvalidArgument, match=f"^`{argument}`") as caught:
+            session.exchange(endpoint.client(), **{"audience": ["payments"], **helper, argument: wrong})
+        assert "eyJ" not in str(caught.value)
+    assert service.sink.decisions == ()
+    assert endpoint.asked == []
+
+
+def test_only_a_client_exchanges() -> None:
+    """Something that isn't a client of a token service is refused before anything is decided."""
+    service = Service()
+    for wrong in (None, "https://sts.example/token", Endpoint()):
+        with pytest.raises(InvalidArgument, match=r"^`client`"):
+            service.session().exchange(wrong, audience=["payments"])
+        with pytest.raises(InvalidArgument, match=r"^`client`"):
+            asyncio.run(service.session().aexchange(wrong, audience=["payments"]))
+    assert service.sink.decisions == ()
+
+
+@pytest.mark.parametrize("ends", ["session", "delegation"])
+def test_a_token_that_outlives_its_session_is_not_handed_out(ends: str) -> None:
+    """A session that ends before its token gets no token that lives longer than it: nobody gains a second of life."""
+    service, endpoint = Service(), Endpoint()  # which gives a minute
+    helper = service.verified(sub="helper", act=GONE)
+
+    def session(life: str) -> tuple[Any, dict[str, Any]]:
+        if ends == "session":
+            return service.authorizer.session(token=service.verified(), expires=life), {}
+        return service.session().delegate(HELPER, expires=life), {"actor_token": helper}
+
+    short, shown = session("59s")
+    with pytest.raises(ExchangeProtocolError, match="outlives"):
+        short.exchange(endpoint.client(), audience=["payments"], **shown)
+    with pytest.raises(ExchangeProtocolError, match="outlives"):
+        asyncio.run(short.aexchange(endpoint.client(), audience=["payments"], **shown))
+    assert [effect.status for effect in service.sink.effects] == ["failed", "failed"]
+    long, shown = session("60s")
+    assert long.exchange(endpoint.client(), audience=["payments"], **shown).access_token == "next"
+    endpoint.life = b""
+    with pytest.raises(ExchangeProtocolError, match="outlives"):
+        session("60s")[0].exchange(endpoint.client(), audience=["payments"], **shown)
+    assert service.session().exchange(endpoint.client(), audience=["payments"]).expires_in is None
+
+
+def test_an_identity_assertion_is_no_session() -> None:
+    """An ID-JAG is redeemed at a token service; what it names as scopes permits nothing anywhere else."""
+    service = Service()
+    service.validator = validator(trusted(token_kinds=["id-jag", "id"]))
+    assertion = service.validator.verify(token(typ="oauth-id-jag+jwt"), kind="id-jag")
+    with pytest.raises(InvalidArgument, match="must be redeemed"):
+        service.authorizer.session(token=assertion)

@@ -82,7 +82,7 @@ def test_a_verified_token_can_be_neither_changed_nor_copied_nor_seen() -> None:
     ],
 )
 def test_the_kind_of_the_subject(changes: dict[str, Any], kind: str) -> None:
-    """`sub_profile` says it; else it is a user, or a service where `sub` is the `client_id` (RFC 9068 §2.2)."""
+    """RFC 9068 §2.2, §5: `sub_profile` says it; else it is a user, or a service where `sub` is the `client_id`."""
     assert validator().verify(token(**changes)).subject.kind == kind
 
 
@@ -202,8 +202,10 @@ def test_grants_and_transactions_are_for_one_audience(kind: TokenKind) -> None:
 
 def test_an_unknown_kind_is_a_mistake_of_the_caller() -> None:
     """A kind that isn't one raises `InvalidArgument`, before anything is read."""
-    with pytest.raises(InvalidArgument):
-        validator().verify(token(), kind="refresh")  # type: ignore[arg-type]
+    kinds: list[Any] = ["refresh", "", None, [], {}]
+    for kind in kinds:
+        with pytest.raises(InvalidArgument):
+            validator(cache=10).verify(token(), kind=kind)
 
 
 # ---- what is left open elsewhere, and closed here
@@ -289,7 +291,8 @@ def test_a_shared_secret_has_to_be_asked_for() -> None:
 
 def _decided(text: str, policy: str) -> str:
     recorded = Recorded(policy)
-    with recorded.authorizer.session(token=validator().verify(text)) as session:
+    speaking = validator(trusted(actor_issuers=[OTHER_ISSUER]))
+    with recorded.authorizer.session(token=speaking.verify(text)) as session:
         return str(session.decide("payments.refund").outcome.value)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from agentauthz.errors import InvalidArgument, TokenError
-from agentauthz.keys.jwk import KeySet
+from agentauthz.keys.jwk import KeySet, VerificationKey, verification_key
 from agentauthz.keys.signing import SigningKey
 from agentauthz.tokens.claims import ActLimits
 from agentauthz.tokens.dpop import DpopKey
@@ -28,8 +28,11 @@ from tests.issuing import (
     KEYS,
     NOW,
     OTHER_ISSUER,
+    RS,
+    STRANGER,
     bound,
     dpop_validator,
+    later,
     reason,
     token,
     trusted,
@@ -70,6 +73,15 @@ def test_case_27_a_jti_is_its_issuers_own() -> None:
     asked = validator(trusted(), trusted(issuer=OTHER_ISSUER), replay=MemoryOnce(clock=Clock()))
     assert asked.verify(token()).issuer == ISSUER
     assert asked.verify(token(iss=OTHER_ISSUER)).issuer == OTHER_ISSUER
+
+
+def test_case_27_a_used_token_is_remembered_longer_than_it_is_taken() -> None:
+    """A store whose clock runs ahead of ours, by no more than `leeway`, doesn't forget a token that is still taken."""
+    clock, ahead = later(seconds=329), later(seconds=359)
+    asked = validator(clock=clock, replay=MemoryOnce(clock=ahead))
+    asked.verify(token())
+    ahead.forward(seconds=1)
+    assert reason(lambda: asked.verify(token())) == "replayed"
 
 
 @pytest.mark.parametrize("store", [Broken(), Broken("yes"), Broken(1)])
@@ -156,8 +168,8 @@ def test_the_hook_sees_the_whole_token() -> None:
 class Rotating:
     """Be a source whose keys can be replaced."""
 
-    def __init__(self) -> None:
-        self.now = KEYS
+    def __init__(self, now: KeySet = KEYS) -> None:
+        self.now = now
 
     def keys(self, key_id: str | None) -> KeySet:
         return self.now
@@ -202,6 +214,27 @@ def test_a_cached_token_ends_with_its_key() -> None:
     assert reason(lambda: asked.verify(token())) == "signature"
 
 
+def test_a_cached_token_ends_with_what_its_key_is_for() -> None:
+    """When a key is published for another algorithm, what it signed with the old one is refused."""
+    source = Rotating(KeySet([verification_key({**RS.public_jwk(), "alg": "RS256"})]))
+    asked = validator(trusted(keys=source), cache=10)
+    asked.verify(token(key=RS))
+    source.now = KeySet([verification_key({**RS.public_jwk(), "alg": "PS256"})])
+    assert reason(lambda: asked.verify(token(key=RS))) == "algorithm"
+
+
+def test_a_cached_token_ends_with_a_key_that_has_no_thumbprint() -> None:
+    """Keys that a host made by hand, and left without a thumbprint, are not taken for each other."""
+    first, second = (
+        KeySet([VerificationKey(key.public_key().key, "ed", frozenset({"Ed25519"}))]) for key in (ED, STRANGER)
+    )
+    source = Rotating(first)
+    asked = validator(trusted(keys=source), cache=10)
+    assert asked.verify(token()) is asked.verify(token())
+    source.now = second
+    assert reason(lambda: asked.verify(token())) == "signature"
+
+
 def test_a_cached_token_is_of_its_kind_and_its_text() -> None:
     """What was kept as one kind is not found as another, nor by a text that differs in the signature only."""
     asked = validator(trusted(token_kinds=["access", "jwt"]), cache=10)
@@ -220,12 +253,29 @@ def test_a_cached_bound_token_needs_a_fresh_proof() -> None:
 
 
 def test_the_cache_is_bounded() -> None:
-    """No more tokens are kept than was said, and the youngest is among them."""
-    asked = validator(cache=3)
-    for number in range(20):
-        kept = asked.verify(token(jti=f"t{number}"))
-    assert len(asked._cache._kept) == 3
-    assert asked.verify(kept.reveal()) is kept
+    """No more tokens are kept than was said, and the younger half of them is among them."""
+    for size in (1, 2, 3, 10):
+        asked, kept = validator(cache=size), []
+        for number in range(30):
+            kept.append(asked.verify(token(jti=f"t{number}")))
+            assert len(asked._cache._kept) <= size
+            for one in kept[-max(1, size // 2) :]:
+                assert asked.verify(one.reveal()) is one
+
+
+def test_a_full_cache_costs_no_more() -> None:
+    """A cache that is full of good tokens is not gone through for each one more."""
+    asked = validator(cache=1000)
+    rooms, make_room = [], asked._cache._make_room
+
+    def counted(now: float) -> None:
+        rooms.append(now)
+        make_room(now)
+
+    asked._cache._make_room = counted  # type: ignore[method-assign]
+    for number in range(2000):
+        asked.verify(token(jti=f"t{number}"))
+    assert len(rooms) == 2
 
 
 def test_refused_tokens_are_not_kept() -> None:

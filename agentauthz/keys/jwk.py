@@ -135,9 +135,9 @@ def verification_key(jwk: Jwk) -> VerificationKey:
         raise InvalidArgument("jwk", "must be a key for signatures: RSA, EC (P-256, P-384, P-521), Ed25519 or oct")
     key, algorithms = reader(jwk)
     if (named := jwk.get("alg")) is not None:
-        if named not in algorithms:
+        if not isinstance(named, str) or named not in algorithms:
             raise InvalidArgument("jwk", "names an `alg` that doesn't fit the key")
-        algorithms = frozenset({str(named)})
+        algorithms = frozenset({named})
     return VerificationKey(key, key_id, algorithms, thumbprint(jwk))
 
 
@@ -145,9 +145,9 @@ def thumbprint(jwk: Jwk) -> str:
     """Return a key's SHA-256 thumbprint, base64url without padding (RFC 7638 §3).
 
     Raises:
-        InvalidArgument: a kind that isn't known, or a required member that is missing or no string.
+        InvalidArgument: no object, a kind that isn't known, or a required member that is missing or no string.
     """
-    members = _THUMBPRINT.get(str(jwk.get("kty")))
+    members = _THUMBPRINT.get(str(jwk.get("kty"))) if isinstance(jwk, Mapping) else None
     if members is None or not all(isinstance(jwk.get(name), str) for name in members):
         raise InvalidArgument("jwk", "lacks a member that its thumbprint is made of")
     text = json.dumps({name: jwk[name] for name in members}, separators=(",", ":"), sort_keys=True)
@@ -250,7 +250,8 @@ def operations_of(jwk: Jwk, default: str) -> frozenset[str]:
 
 def _for_signatures(jwk: Jwk) -> bool:
     """Say whether `use` and `key_ops` (RFC 7517 §4.2, §4.3) let signatures be verified, and the kind is known."""
-    return jwk.get("use", "sig") == "sig" and jwk.get("kty") in _READERS and "verify" in operations_of(jwk, "verify")
+    known = isinstance(kind := jwk.get("kty"), str) and kind in _READERS
+    return known and jwk.get("use", "sig") == "sig" and "verify" in operations_of(jwk, "verify")
 
 
 # ---- numbers as text

@@ -30,7 +30,7 @@ def granted_targets(asked: Asked, token: VerifiedToken, presenter: Presenter, kn
     """Return the targets asked for, all of them, or else those that the token is already for.
 
     Raises:
-        ExchangeRefused: `invalid_target`.
+        ExchangeRefused: `invalid_target`; `invalid_request` where an ID-JAG's own `resource` is malformed.
     """
     wanted = [("audience", name) for name in asked.audience] + [("resource", name) for name in asked.resource]
     if not wanted:

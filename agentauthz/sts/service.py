@@ -71,15 +71,15 @@ class SecurityTokenService:
 
     `issuer` is the URL that tokens name as `iss`. `verifiers` are by the URI of the type of token that each takes,
     and trust `issuer` itself where its own tokens are to be exchanged further. `targets` are all that tokens can be
-    for. `revoked` is asked about each token; `replay` holds what may be used once, and is needed for ID-JAG. `dpop`
-    checks proofs of keys. `subject_mapper` names another issuer's subjects as ours; `comparators` are by type of
-    authorization details, and a type without one is refused. `customise` adds claims, never reserved ones;
-    `transcribed` are the subject token's claims that go on. `clock` is the authorizer's where none is given, `entropy`
-    returns so many random bytes.
+    for. `revoked` is asked about each token; `replay` holds what may be used once, and is needed for ID-JAG and
+    `single_use`. `dpop` checks proofs of keys. `subject_mapper` names another issuer's subjects as ours;
+    `comparators` are by type of authorization details, and a type without one is refused. `customise` adds claims,
+    never reserved ones; `transcribed` are the subject token's claims that go on. `clock` is the authorizer's where
+    none is given, `entropy` returns so many random bytes.
 
     Raises:
         InvalidArgument: an issuer that is no https URL (http only on loopback), a verifier for a type that isn't
-            known, two targets of one name, reserved claims to transcribe, or ID-JAG without `replay`.
+            known, two targets of one name, reserved claims to transcribe, or no `replay` for what counts once.
     """
 
     def __init__(

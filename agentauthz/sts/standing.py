@@ -66,8 +66,8 @@ class Standing:
     def described(self, pairs: Pairs, client: Client) -> dict[str, object]:
         """Return what a resource server is told of the token that it was given (RFC 7662 §2.2).
 
-        `{"active": False}` for a token that isn't genuine, has ended, was revoked, or is for none of the audiences
-        that this client serves: nothing tells these apart (§2.2, §4).
+        `{"active": False}` for what is no access token, isn't genuine, has ended, was revoked, or is for none of the
+        audiences that this client serves: nothing tells these apart (§2.2, §4).
 
         Raises:
             ExchangeRefused: `invalid_request`: no token, or a parameter twice.

@@ -12,12 +12,12 @@ from types import MappingProxyType
 from typing import Final, cast
 
 from agentauthz.errors import TokenError
-from agentauthz.principals import Principal
+from agentauthz.principals import Chain, Principal
 from agentauthz.tokens.claims import MAX_MEMBER, chain_from_claims, confirmation_of, kind_of
 from agentauthz.tokens.issuers import TokenLimits, TrustedIssuer
 from agentauthz.tokens.jws import Jws
 from agentauthz.tokens.strict import Json
-from agentauthz.tokens.verified import TYPES, TokenKind, VerifiedToken, never_revoked
+from agentauthz.tokens.verified import TYPES, TokenKind, VerifiedToken, actions_of, never_revoked
 
 _JWT: Final = ("iss", "sub", "aud", "exp", "iat")
 _ACCESS: Final = (*_JWT, "jti", "client_id")
@@ -70,17 +70,20 @@ def verified_token(
 
     Raises:
         TokenError: the name of the claim that is missing or malformed (`exp`, `sub`, `scope`, …), or `expired`,
-            `not_yet_valid`, `lifetime`, `too_old`, `issuer`, `kind`, `act`, `depth`, `cnf`, `scope_mapper`.
+            `not_yet_valid`, `lifetime`, `too_old`, `issuer`, `kind`, `act`, `actor_issuer`, `depth`, `cnf`,
+            `scope_mapper`.
     """
     _check_kind(claims, issuer, kind, REQUIRED[kind] if required is None else required)
     issued, expires = _check_dates(claims, limits, now)
     audience = _audience(claims["aud"], one=kind in _ONE_AUDIENCE)
     client = _text(claims, "client_id") if "client_id" in claims else None
     scopes = _scopes(claims)
+    chain = chain_from_claims(claims, subject=_subject(claims, issuer, client), limits=limits.act)
+    _check_actor(chain, issuer)
     return VerifiedToken(
         kind=kind,
         issuer=issuer.issuer,
-        chain=chain_from_claims(claims, subject=_subject(claims, issuer, client), limits=limits.act),
+        chain=chain,
         audience=audience,
         scopes=scopes,
         actions=_actions(scopes or (), issuer),
@@ -106,6 +109,19 @@ def check_audience(token: VerifiedToken, issuer: TrustedIssuer) -> None:
         raise TokenError("audience", "the token is meant for another service")
 
 
+def check_presented(token: VerifiedToken) -> None:
+    """Check the `token_type` of an answer that has one (RFC 7662 §2.2): it must be that of such an access token.
+
+    A refresh token is none, what is `N_A` can't be presented, and one of DPoP needs a key (RFC 9449 §6.2).
+
+    Raises:
+        TokenError: `token_type`.
+    """
+    said = token.claims.get("token_type", token.token_type)
+    if not isinstance(said, str) or said.lower() not in {"bearer", token.token_type.lower()}:
+        raise TokenError("token_type", "the token is of a type that it can't be presented as")
+
+
 def check_still_valid(token: VerifiedToken, limits: TokenLimits, now: float) -> None:
     """Check again, for a token that was verified before, what time changes.
 
@@ -127,12 +143,12 @@ def _check_kind(claims: Mapping[str, Json], issuer: TrustedIssuer, kind: TokenKi
 
 def _check_dates(claims: Mapping[str, Json], limits: TokenLimits, now: float) -> tuple[float, float]:
     """Return `iat` and `exp`, of RFC 7519 §4.1, in seconds."""
-    leeway = limits.leeway.total_seconds()
+    latest = now + limits.leeway.total_seconds()
     issued, expires = _date(claims, "iat"), _date(claims, "exp")
     starts = _date(claims, "nbf") if "nbf" in claims else issued
     if not 0 < expires - issued <= limits.max_lifetime.total_seconds():
         raise TokenError("lifetime", "the token's time from `iat` to `exp` is too long, or none")
-    if issued > now + leeway or starts > now + leeway:
+    if issued > latest or starts > latest:
         raise TokenError("not_yet_valid", "the token is not valid yet")
     _check_end(issued, expires, limits, now)
     return issued, expires
@@ -162,6 +178,8 @@ def _text(claims: Mapping[str, Json], name: str) -> str:
 
 
 def _audience(value: Json, *, one: bool) -> tuple[str, ...]:
+    if type(value) is str and value:
+        return (value,)
     found = value if isinstance(value, list) else [value]
     if not found or any(type(name) is not str or not name for name in found) or (one and len(found) > 1):
         raise TokenError("aud", "the token's `aud` must be a text, or a list of texts that is not empty")
@@ -179,7 +197,7 @@ def _scopes(claims: Mapping[str, Json]) -> tuple[str, ...] | None:
 
 def _actions(scopes: tuple[str, ...], issuer: TrustedIssuer) -> tuple[str, ...]:
     if issuer.actions is None:
-        return tuple(scope for scope in scopes if "*" not in scope)  # a star is a character here, not a pattern
+        return actions_of(scopes)
     try:
         found = [issuer.actions(scope) for scope in scopes]
         actions = tuple(dict.fromkeys(action for some in found for action in some))
@@ -195,6 +213,13 @@ def _subject(claims: Mapping[str, Json], issuer: TrustedIssuer, client: str | No
     kind = kind_of(claims, "service" if sub == client else "user")  # RFC 9068 §2.2: a client that acts for itself
     attributes = {name: claims[name] for name in issuer.attributes if name in claims}
     return Principal(kind, sub, issuer.issuer, attributes)
+
+
+def _check_actor(chain: Chain, issuer: TrustedIssuer) -> None:
+    """Refuse a current actor of an issuer for which the token's own can't speak: each could name the other's agents."""
+    named = chain.actor.issuer
+    if named != issuer.issuer and named not in issuer.actor_issuers:
+        raise TokenError("actor_issuer", "the token's issuer isn't trusted to name an actor of another issuer")
 
 
 def _details(claims: Mapping[str, Json]) -> tuple[Mapping[str, object], ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final, cast, final
 
 from attrs import frozen
@@ -105,17 +106,18 @@ def chain_from_claims(claims: Mapping[str, Json], *, subject: Principal, limits:
     act = claims["act"]
     if len(repr(act)) > MAX_ACT // 4 and act_size(act) > MAX_ACT:  # a character takes up to four bytes
         raise TokenError("act", "the token's `act` is too large")
-    actors: list[Principal] = []
+    hops: list[Delegation] = []
+    issuer = cast(str, subject.issuer)
     while True:
         if not isinstance(act, dict) or not act:
             raise TokenError("act", "the token has an `act` that is no object, or an empty one")
-        if len(actors) == limits.depth:
+        if len(hops) == limits.depth:
             raise TokenError("depth", f"the token has more than {limits.depth} actors")
-        actors.append(_actor(act, cast(str, subject.issuer), limits))
+        hops.append(_hop(act, issuer, limits))
         if "act" not in act:
             break
         act = act["act"]
-    return Chain(subject, [Delegation(actor, via="token") for actor in reversed(actors)])
+    return Chain(subject, reversed(hops))
 
 
 def act_size(act: Json) -> int:
@@ -123,7 +125,7 @@ def act_size(act: Json) -> int:
     return len(json.dumps(act, ensure_ascii=False).encode("utf-8", "surrogatepass"))
 
 
-def _actor(act: Mapping[str, Json], token_issuer: str, limits: ActLimits) -> Principal:
+def _hop(act: Mapping[str, Json], token_issuer: str, limits: ActLimits) -> Delegation:
     if limits.strict and _NOT_IDENTITY & act.keys():
         raise TokenError("act", "the token's `act` holds members that say nothing about who acts")
     for value in act.values():
@@ -135,8 +137,17 @@ def _actor(act: Mapping[str, Json], token_issuer: str, limits: ActLimits) -> Pri
     sub, issuer = act.get("sub"), act.get("iss", token_issuer)
     if type(sub) is not str or not sub or type(issuer) is not str or not issuer:
         raise TokenError("act", "the token's `act` has an actor without `sub`, or with an `iss` that is no text")
-    more = {} if act.keys() <= _KNOWN else {name: value for name, value in act.items() if name not in _KNOWN}
-    return Principal(kind_of(act, "agent"), sub, issuer, {**more, "inferred": True} if inferred else more)
+    kind = kind_of(act, "agent")
+    if not inferred and act.keys() <= _KNOWN:
+        return _plain_hop(kind, sub, issuer)
+    more = {name: value for name, value in act.items() if name not in _KNOWN}
+    return Delegation(Principal(kind, sub, issuer, {**more, "inferred": True} if inferred else more), via="token")
+
+
+@lru_cache(maxsize=1024)
+def _plain_hop(kind: PrincipalKind, sub: str, issuer: str) -> Delegation:
+    """Return the hop to an actor with nothing but a name: the same few act in many tokens."""
+    return Delegation(Principal(kind, sub, issuer), via="token")
 
 
 def kind_of(named: Mapping[str, Json], default: PrincipalKind) -> PrincipalKind:

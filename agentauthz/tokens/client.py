@@ -8,19 +8,21 @@ from urllib.parse import urlencode
 
 from attrs import evolve
 
-from agentauthz.errors import ExchangeDenied, ExchangeProtocolError, InvalidArgument, TokenError, TransportError
+from agentauthz.errors import ExchangeDenied, ExchangeProtocolError, InvalidArgument, TokenError
 from agentauthz.principals import Principal
 from agentauthz.tokens.answer import ExchangedToken, parse_response, within_details
 from agentauthz.tokens.client_auth import ClientAuth, Credentials
 from agentauthz.tokens.dpop import DpopKey
-from agentauthz.tokens.exchange import AnyRequest, JwtBearerRequest
+from agentauthz.tokens.exchange import AnyRequest, JwtBearerRequest, TokenExchangeRequest
 from agentauthz.tokens.transport import (
     AsyncTransport,
     HttpRequest,
     HttpResponse,
     HttpxTransport,
     Transport,
+    check_transport,
     checked_url,
+    no_answer,
 )
 from agentauthz.tokens.types import KINDS
 from agentauthz.tokens.verified import TokenKind, VerifiedToken
@@ -52,7 +54,8 @@ class TokenExchangeClient:
     scope or detail more, and the key.
 
     Raises:
-        InvalidArgument: an endpoint that isn't https, or http on loopback with `loopback_http`; httpx is missing.
+        InvalidArgument: an endpoint that isn't https, or http on loopback with `loopback_http`; httpx is missing; an
+            argument that can't do its part.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class TokenExchangeClient:
         self.endpoint: Final = checked_url("endpoint", endpoint, loopback_http=loopback_http)
         if not callable(getattr(auth, "credentials", None)):
             raise InvalidArgument("auth", "must be a way to authenticate, such as `ClientSecretBasic`")
+        _check_options(transport, async_transport, dpop, verify_with)
         if transport is None and async_transport is None:
             httpx = HttpxTransport(loopback_http=loopback_http)
             transport, async_transport = httpx, httpx.aio
@@ -85,7 +89,9 @@ class TokenExchangeClient:
         Raises:
             ExchangeDenied: the endpoint refused.
             ExchangeProtocolError: it can't be reached, or its answer isn't one that may be relied on.
+            InvalidArgument: `request` is no request.
         """
+        _check_request(request)
         credentials = self._auth.credentials()
         response = self._send(self._http_request(request, credentials))
         if self._wants_nonce(response, request, credentials):
@@ -102,6 +108,7 @@ class TokenExchangeClient:
 
     async def aexchange(self, request: AnyRequest) -> ExchangedToken:
         """Do what `exchange` does without blocking the loop."""
+        _check_request(request)
         credentials = self._auth.credentials()
         response = await self._asend(self._http_request(request, credentials))
         if self._wants_nonce(response, request, credentials):
@@ -133,7 +140,7 @@ class TokenExchangeClient:
         try:
             return self._remembered(self._transport(request))
         except Exception as cause:  # its text may quote what was sent, so it isn't the context of what is raised
-            failed = _unreachable(cause)
+            failed = no_answer("the token endpoint", cause)
         raise failed
 
     async def _asend(self, request: HttpRequest) -> HttpResponse:
@@ -142,7 +149,7 @@ class TokenExchangeClient:
         try:
             return self._remembered(await self._async_transport(request))
         except Exception as cause:
-            failed = _unreachable(cause)
+            failed = no_answer("the token endpoint", cause)
         raise failed
 
     def _remembered(self, response: HttpResponse) -> HttpResponse:
@@ -179,6 +186,23 @@ class TokenExchangeClient:
         _check_reach(request, token, verified)
         _check_parties(request, verified)
         return evolve(token, verified=verified)
+
+
+def _check_options(transport: object, async_transport: object, dpop: object, verifier: object) -> None:
+    """Refuse what would fail only once a token was asked for, or issued."""
+    if transport is not None:
+        check_transport("transport", transport, awaited=False)
+    if async_transport is not None:
+        check_transport("async_transport", async_transport, awaited=True)
+    if dpop is not None and type(dpop) is not DpopKey:
+        raise InvalidArgument("dpop", "must be a DpopKey")
+    if verifier is not None and not all(callable(getattr(verifier, name, None)) for name in ("genuine", "agenuine")):
+        raise InvalidArgument("verify_with", "must be what tells whether a token is genuine, such as a Validator")
+
+
+def _check_request(request: object) -> None:
+    if type(request) not in (TokenExchangeRequest, JwtBearerRequest):
+        raise InvalidArgument("request", "must be a TokenExchangeRequest or a JwtBearerRequest")
 
 
 def _nonce_of(response: HttpResponse) -> str | None:
@@ -233,12 +257,6 @@ def _check_parties(request: AnyRequest, verified: VerifiedToken) -> None:
 
 def _pair(principal: Principal) -> tuple[str | None, str]:
     return (principal.issuer, principal.id)
-
-
-def _unreachable(cause: Exception) -> ExchangeProtocolError:
-    if isinstance(cause, TransportError):
-        return ExchangeProtocolError(cause.reason, cause.message)
-    return ExchangeProtocolError("unreachable", f"the token endpoint can't be reached: {type(cause).__name__}")
 
 
 def _not_genuine(cause: TokenError) -> ExchangeProtocolError:

@@ -8,7 +8,7 @@ import re
 import secrets
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NoReturn, Protocol, final
-from urllib.parse import quote_plus
+from urllib.parse import quote, quote_plus
 
 from attrs import Attribute, field, frozen
 
@@ -77,7 +77,7 @@ class ClientSecretBasic:
         """Return the header."""
         pair = f"{quote_plus(self.id)}:{quote_plus(self._secret)}"
         encoded = base64.b64encode(pair.encode()).decode("ascii")
-        return Credentials(headers=(("Authorization", f"Basic {encoded}"),), secrets=(self._secret, encoded))
+        return Credentials(headers=(("Authorization", f"Basic {encoded}"),), secrets=(*_forms(self._secret), encoded))
 
 
 @final
@@ -98,7 +98,22 @@ class ClientSecretPost:
     def credentials(self) -> Credentials:
         """Return the fields."""
         fields = (("client_id", self.id), ("client_secret", self._secret))
-        return Credentials(fields=fields, secrets=(self._secret,))
+        return Credentials(fields=fields, secrets=_forms(self._secret))
+
+
+def _forms(secret: str) -> tuple[str, ...]:
+    """Return a secret as it is, and as it stands in a form that a server may quote."""
+    return (secret, quote_plus(secret), quote(secret, safe=""))
+
+
+def _can_sign(instance: object, attribute: Attribute[Signer], value: object) -> None:
+    if not callable(getattr(value, "sign", None)) or not callable(getattr(value, "public_jwk", None)):
+        raise InvalidArgument("signer", "must be what signs, such as a SigningKey")
+
+
+def _can_tell(instance: object, attribute: Attribute[Callable[[], dt.datetime]], value: object) -> None:
+    if not callable(value):
+        raise InvalidArgument("clock", "must be a function that returns a datetime with a time zone")
 
 
 def _utc_now() -> dt.datetime:
@@ -113,13 +128,13 @@ class PrivateKeyJwt:
     `audience` is the server's issuer, exactly as its metadata writes it; some servers want their token endpoint's URL.
 
     Raises:
-        InvalidArgument: an id or audience that is empty or no printable ASCII.
+        InvalidArgument: an id or audience that is empty or no printable ASCII, what can't sign, or no clock.
     """
 
     id: str = field(validator=_text)
-    signer: Signer
+    signer: Signer = field(validator=_can_sign)
     audience: str = field(validator=_text)
-    clock: Callable[[], dt.datetime] = _utc_now
+    clock: Callable[[], dt.datetime] = field(default=_utc_now, validator=_can_tell)
 
     __repr__ = _shown
     __reduce_ex__ = _not_copied

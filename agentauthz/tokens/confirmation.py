@@ -76,6 +76,6 @@ def certificate_thumbprint(certificate: bytes) -> str:
             (found,) = x509.load_pem_x509_certificates(certificate)
         else:
             found = x509.load_der_x509_certificate(certificate)
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         raise InvalidArgument("certificate", "must be one X.509 certificate, in DER or PEM") from None
     return to_base64url(found.fingerprint(hashes.SHA256()))

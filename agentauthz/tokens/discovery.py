@@ -9,9 +9,18 @@ from urllib.parse import urlsplit
 
 from attrs import field, frozen
 
-from agentauthz.errors import ExchangeProtocolError, InvalidArgument, TokenError, TransportError
+from agentauthz.errors import ExchangeProtocolError, InvalidArgument, TokenError
 from agentauthz.tokens.strict import Json, json_object
-from agentauthz.tokens.transport import MAX_BODY, AsyncTransport, HttpRequest, HttpResponse, Transport, checked_url
+from agentauthz.tokens.transport import (
+    MAX_BODY,
+    AsyncTransport,
+    HttpRequest,
+    HttpResponse,
+    Transport,
+    check_transport,
+    checked_url,
+    no_answer,
+)
 
 _FOUND: Final = 200
 _MISSING: Final = 404
@@ -32,15 +41,14 @@ def discover(issuer: str, transport: Transport, *, loopback_http: bool = False) 
     """Return the metadata of the server that `issuer` names, by RFC 8414 §3.1 and, where that is missing, OpenID's way.
 
     Raises:
-        InvalidArgument: an issuer that isn't https (or http on loopback with `loopback_http`), or has a query.
+        InvalidArgument: an issuer that isn't https (or http on loopback with `loopback_http`), or has a query; a
+            `transport` that can't be called.
         ExchangeProtocolError: unreachable, no strict JSON, another `issuer` than the one asked (§3.3, compared as
             text), or an endpoint that isn't https.
     """
+    check_transport("transport", transport, awaited=False)
     for url in _addresses(issuer, loopback_http):
-        try:
-            response = transport(HttpRequest("GET", url, (("Accept", "application/json"),)))
-        except TransportError as cause:
-            raise _bad(cause.reason, cause.message) from None
+        response = _got(transport, _asking(url))
         if response.status != _MISSING:
             return _read(response, issuer, loopback_http)
     raise _bad("no_metadata", "the authorization server publishes no metadata")
@@ -48,14 +56,32 @@ def discover(issuer: str, transport: Transport, *, loopback_http: bool = False) 
 
 async def adiscover(issuer: str, transport: AsyncTransport, *, loopback_http: bool = False) -> ServerMetadata:
     """Do what `discover` does without blocking the loop."""
+    check_transport("transport", transport, awaited=True)
     for url in _addresses(issuer, loopback_http):
-        try:
-            response = await transport(HttpRequest("GET", url, (("Accept", "application/json"),)))
-        except TransportError as cause:
-            raise _bad(cause.reason, cause.message) from None
+        response = await _agot(transport, _asking(url))
         if response.status != _MISSING:
             return _read(response, issuer, loopback_http)
     raise _bad("no_metadata", "the authorization server publishes no metadata")
+
+
+def _asking(url: str) -> HttpRequest:
+    return HttpRequest("GET", url, (("Accept", "application/json"),))
+
+
+def _got(transport: Transport, request: HttpRequest) -> HttpResponse:
+    try:
+        return transport(request)
+    except Exception as cause:
+        failed = no_answer("the authorization server", cause)
+    raise failed
+
+
+async def _agot(transport: AsyncTransport, request: HttpRequest) -> HttpResponse:
+    try:
+        return await transport(request)
+    except Exception as cause:
+        failed = no_answer("the authorization server", cause)
+    raise failed
 
 
 def _addresses(issuer: str, loopback_http: bool) -> tuple[str, ...]:

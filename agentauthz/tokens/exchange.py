@@ -35,10 +35,27 @@ def is_scope(value: object) -> bool:
     return isinstance(value, str) and _SCOPE.fullmatch(value) is not None
 
 
-def _texts(given: Iterable[str]) -> tuple[str, ...]:
-    if isinstance(given, str | bytes):
-        raise InvalidArgument("request", "must have lists of texts as `resource`, `audience` and `scope`: put it in []")
+def texts(argument: str, given: Iterable[str]) -> tuple[str, ...]:
+    """Return what was given as a list of texts, each of which is still to be checked.
+
+    Raises:
+        InvalidArgument: one text, whose letters would be asked for one by one, or no list; `argument` is named.
+    """
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        raise InvalidArgument(argument, "must be a list of texts: put a single one in []")
     return tuple(given)
+
+
+def _resource(given: Iterable[str]) -> tuple[str, ...]:
+    return texts("resource", given)
+
+
+def _audience(given: Iterable[str]) -> tuple[str, ...]:
+    return texts("audience", given)
+
+
+def _scope(given: Iterable[str]) -> tuple[str, ...]:
+    return texts("scope", given)
 
 
 def _details(given: Iterable[Mapping[str, object]] | None) -> Details | None:
@@ -82,9 +99,9 @@ class TokenExchangeRequest:
     actor_token_type: str | None = field(
         default=Factory(lambda self: _type_of(self.actor_token, None), takes_self=True)
     )
-    resource: tuple[str, ...] = field(default=(), converter=_texts)
-    audience: tuple[str, ...] = field(default=(), converter=_texts)
-    scope: tuple[str, ...] = field(default=(), converter=_texts)
+    resource: tuple[str, ...] = field(default=(), converter=_resource)
+    audience: tuple[str, ...] = field(default=(), converter=_audience)
+    scope: tuple[str, ...] = field(default=(), converter=_scope)
     requested_token_type: str | None = None
     authorization_details: Details | None = field(default=None, converter=_details)
 
@@ -130,8 +147,8 @@ class JwtBearerRequest:
     """
 
     assertion: str | VerifiedToken
-    resource: tuple[str, ...] = field(default=(), converter=_texts)
-    scope: tuple[str, ...] = field(default=(), converter=_texts)
+    resource: tuple[str, ...] = field(default=(), converter=_resource)
+    scope: tuple[str, ...] = field(default=(), converter=_scope)
     authorization_details: Details | None = field(default=None, converter=_details)
 
     def __attrs_post_init__(self) -> None:
@@ -191,10 +208,19 @@ def _require_text(argument: str, value: object) -> None:
         raise InvalidArgument(argument, "must be printable text that is not empty")
 
 
+def check_scopes(scope: Iterable[str]) -> None:
+    """Check that each can be a scope.
+
+    Raises:
+        InvalidArgument: one can't.
+    """
+    if not all(is_scope(one) for one in scope):
+        raise InvalidArgument("scope", 'must be scopes of printable ASCII, without spaces, `"` and `\\`')
+
+
 def _check_targets(resource: Iterable[str], audience: Iterable[str], scope: Iterable[str]) -> None:
     if not all(is_resource(uri) for uri in resource):
         raise InvalidArgument("resource", "must be absolute URIs without a fragment")
     for name in audience:
         _require_text("audience", name)
-    if not all(is_scope(one) for one in scope):
-        raise InvalidArgument("scope", 'must be scopes of printable ASCII, without spaces, `"` and `\\`')
+    check_scopes(scope)

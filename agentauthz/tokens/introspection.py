@@ -214,6 +214,8 @@ def _digest(token: object) -> bytes:
 def _body(answer: HttpResponse) -> bytes:
     if answer.status != 200:
         raise _unreliable(f"has status {answer.status}")
+    if not isinstance(answer.body, bytes):
+        raise _unreliable("has a body that is no bytes")
     if len(answer.body) > MAX_BODY:
         raise _unreliable(f"is larger than {MAX_BODY} bytes")
     return answer.body

@@ -83,7 +83,8 @@ class TrustedIssuer:
 
     `actions` is asked for each scope what actions it permits (names, `prefix.*`, `*`); without it a scope permits
     the action of just its name, and one with a star nothing. `attributes` names the claims that become the subject's
-    attributes (RFC 9068 §2.2.3.1).
+    attributes (RFC 9068 §2.2.3.1). `actor_issuers` are the other issuers, of whose agents and services it may say that
+    one is the current actor; earlier actors decide nothing, and may be anybody's (RFC 8693 §4.1).
 
     Raises:
         InvalidArgument: an empty or malformed argument, an algorithm or kind that isn't known, algorithms of both
@@ -97,6 +98,7 @@ class TrustedIssuer:
     token_kinds: frozenset[TokenKind] = field(default=("access",), converter=_kinds, kw_only=True)
     actions: ScopeMapper | None = field(default=None, kw_only=True)
     attributes: tuple[str, ...] = field(default=("roles", "groups", "entitlements"), converter=_texts, kw_only=True)
+    actor_issuers: frozenset[str] = field(default=(), converter=_set, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         if not isinstance(self.issuer, str) or not self.issuer:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Mapping
-from functools import cache
+from functools import cache, lru_cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, final
 
 from attrs import field, frozen
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 MAX_TOKEN: Final = 16 * 1024  # characters
 DEFAULT_ALGORITHMS: Final = frozenset({"Ed25519", "EdDSA", "ES256", "ES384", "PS256", "RS256"})
 MAX_KEY_ID: Final = 256
+_MAX_KEPT: Final = 512  # characters of a header that is kept
 
 _json: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
@@ -84,18 +86,29 @@ def parse(token: object, *, header: Collection[str] = _HEADER, max_length: int =
     parts = token.split(".")
     if len(parts) != 3:
         raise malformed("is not in compact form: three parts of base64url")
-    head, signature = from_base64url(parts[0]), from_base64url(parts[2])
-    payload = from_base64url(parts[1]) if parts[1] else b""  # RFC 7515 §2: it may be empty
-    if head is None or payload is None or signature is None:
-        raise malformed("is not in canonical base64url without padding")
-    found = json_object(head)
-    _check_header(found, header)
-    return Jws(found, payload, token[: -len(parts[2]) - 1].encode("ascii"), signature)
+    head, payload, signature = parts
+    data = _decoded(payload) if payload else b""  # RFC 7515 §2: it may be empty
+    read = _header if len(head) <= _MAX_KEPT else _header.__wrapped__
+    return Jws(read(head, frozenset(header)), data, token[: -len(signature) - 1].encode("ascii"), _decoded(signature))
 
 
 def is_compact(token: str) -> bool:
     """Say whether a text has the form of a signed token: whatever it is then, it is nothing else."""
     return len(token) <= MAX_TOKEN and _COMPACT.fullmatch(token) is not None
+
+
+def _decoded(part: str) -> bytes:
+    if (data := from_base64url(part)) is None:
+        raise malformed("is not in canonical base64url without padding")
+    return data
+
+
+@lru_cache(maxsize=256)
+def _header(part: str, allowed: frozenset[str]) -> Mapping[str, Json]:
+    """Return the header of a token; those of one key's tokens are all the same."""
+    found = json_object(_decoded(part))
+    _check_header(found, allowed)
+    return MappingProxyType(found)
 
 
 def _check_header(header: Mapping[str, Json], allowed: Collection[str]) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterable, Mapping
 
-from agentauthz.errors import InvalidArgument, SessionError, WideningError
-from agentauthz.principals import Chain, Delegation, matches
-from agentauthz.tokens.exchange import TokenExchangeRequest
-from agentauthz.tokens.verified import VerifiedToken
+from agentauthz.errors import ExchangeProtocolError, InvalidArgument, SessionError, WideningError
+from agentauthz.principals import Chain, Delegation, includes, matches
+from agentauthz.tokens.answer import ExchangedToken
+from agentauthz.tokens.exchange import TokenExchangeRequest, check_scopes, texts
+from agentauthz.tokens.verified import VerifiedToken, actions_of
 
 
 def next_hop_request(
@@ -23,16 +25,19 @@ def next_hop_request(
 ) -> TokenExchangeRequest:
     """Return the exchange of `token`, on which a session rests whose chain is `chain`.
 
-    `scope` None asks for all of the token's scopes that the hops after it cover, of which each is taken for the
-    name of an action.
+    `scope` None asks for all of the token's scopes that the hops after it cover. Where the scopes are the names of
+    actions, a hop covers those of its actions; where a mapper made the actions of them, all, or none if it narrows.
 
     Raises:
-        WideningError: a scope that the token or a hop after it doesn't cover, or none that they do.
+        WideningError: a scope that the token or a hop after it doesn't cover, or none that they do; authorization
+            details after a hop that narrows, since no action says which of them are left.
         SessionError: the session was delegated further than the new token would show.
-        InvalidArgument: an empty `scope`, or what `TokenExchangeRequest` refuses.
+        InvalidArgument: an empty `scope`, an `actor_token` that isn't verified, or what `TokenExchangeRequest` refuses.
     """
     since = chain.delegations[token.chain.depth :]
     _check_shown(since, actor_token)
+    if (authorization_details is not None or token.authorization_details) and _narrow(token, since):
+        raise WideningError("it isn't known which authorization details this session still covers: exchange before it")
     return TokenExchangeRequest(
         subject_token=token,
         actor_token=actor_token,
@@ -55,8 +60,27 @@ def arguments_of(request: TokenExchangeRequest) -> dict[str, object]:
     }
 
 
+def within_life(issued: ExchangedToken, token: VerifiedToken, ends: dt.datetime, now: dt.datetime) -> ExchangedToken:
+    """Return what was issued to a session that ends at `ends`: where that is before its token, no later than it.
+
+    No exchange can ask for a shorter life (RFC 8693 §2.1), so what comes back is held to it.
+
+    Raises:
+        ExchangeProtocolError: `outlives`: it does, or nobody says when it ends.
+    """
+    if ends < token.expires_at:
+        last = None if issued.expires_in is None else now + dt.timedelta(seconds=issued.expires_in)
+        if issued.verified is not None:
+            last = issued.verified.expires_at
+        if last is None or last > ends:
+            raise ExchangeProtocolError("outlives", "the issued token outlives the session that asked for it")
+    return issued
+
+
 def _check_shown(since: tuple[Delegation, ...], actor_token: VerifiedToken | None) -> None:
     """Refuse hops that the token service doesn't hear of: it adds the one party that asks, or that it has proof of."""
+    if actor_token is not None and type(actor_token) is not VerifiedToken:
+        raise InvalidArgument("actor_token", "must be a VerifiedToken: what `validator.verify(…)` returns")
     if not since:
         return
     if len(since) > 1:
@@ -73,20 +97,31 @@ def _scope(token: VerifiedToken, since: tuple[Delegation, ...], asked: Iterable[
         if since:
             raise InvalidArgument("scope", "must be given: the session's token has none to be narrowed")
         return ()
-    if not (kept := tuple(one for one in token.scopes if _covered(since, one))):
+    if not (kept := tuple(one for one in token.scopes if _covered(token, since, one))):
         raise WideningError("the session covers none of its token's scopes, so there is nothing to exchange")
     return kept
 
 
 def _checked(token: VerifiedToken, since: tuple[Delegation, ...], asked: Iterable[str]) -> tuple[str, ...]:
-    kept = (asked,) if isinstance(asked, str) else tuple(asked)
-    if not kept or isinstance(asked, str):
-        raise InvalidArgument("scope", "must be a list of at least one scope; leave it out to ask for all")
+    kept = texts("scope", asked)
+    if not kept:
+        raise InvalidArgument("scope", "must have at least one scope; leave it out to ask for all")
+    check_scopes(kept)
     for one in kept:
-        if (token.scopes is not None and one not in token.scopes) or not _covered(since, one):
+        if (token.scopes is not None and one not in token.scopes) or not _covered(token, since, one):
             raise WideningError(f"the session doesn't cover the scope `{one}`, so it can't be passed on")
     return kept
 
 
-def _covered(since: tuple[Delegation, ...], scope: str) -> bool:
+def _covered(token: VerifiedToken, since: tuple[Delegation, ...], scope: str) -> bool:
+    if token.actions != actions_of(token.scopes or ()):  # a mapper's: a scope isn't the action of its name
+        return not _narrow(token, since)
     return all("*" in hop.actions or any(matches(one, scope) for one in hop.actions) for hop in since)
+
+
+def _narrow(token: VerifiedToken, since: tuple[Delegation, ...]) -> bool:
+    """Say whether some hop passes on less than all that the token permits."""
+    return not all(
+        "*" in hop.actions or all(any(includes(one, action) for one in hop.actions) for action in token.actions)
+        for hop in since
+    )

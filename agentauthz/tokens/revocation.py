@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import re
 import threading
 from collections.abc import Callable
 from typing import Final, TypeAlias, cast, final
@@ -22,6 +23,9 @@ Revocation: TypeAlias = Callable[[VerifiedToken], bool | None]
 
 LINEAGE: Final = "agentauthz_lineage"  # private claim: `jti_hash` of each token that this one was exchanged from
 SET_TYPE: Final = "secevent+jwt"  # RFC 8417 §2.3
+_NAME: Final = re.compile(r"[0-9a-f]{64}")
+_LATEST: Final = dt.datetime.max.replace(tzinfo=dt.UTC)
+
 SESSION_REVOKED: Final = "https://schemas.openid.net/secevent/caep/event-type/session-revoked"
 
 
@@ -31,7 +35,7 @@ def jti_hash(issuer: str, jti: str) -> str:
 
 
 def token_name(token: VerifiedToken) -> str:
-    """Return the name of a token: its `jti_hash`, or a hash of its text where it has no `jti`."""
+    """Return the name of a token: its `jti_hash`, or its fingerprint where it has no `jti`."""
     return token.fingerprint() if token.jti is None else jti_hash(token.issuer, token.jti)
 
 
@@ -68,16 +72,19 @@ class RevokedTokens:
         `token` is a verified one, or the `jti_hash` of one; then `until` says when it has expired at the latest.
 
         Raises:
-            InvalidArgument: a hash without `until`, or a moment without a zone.
+            InvalidArgument: no token and no hash (a `jti` or a token's text would revoke nothing), a hash without
+                `until`, or a moment without a zone.
         """
         if isinstance(token, VerifiedToken):
             name, until = token_name(token), until or token.expires_at
-        else:
+        elif isinstance(token, str) and _NAME.fullmatch(token) is not None:
             name = token
+        else:
+            raise InvalidArgument("token", "must be a VerifiedToken, or the `jti_hash` of one")
         end = utc(until)
         if end is None:
             raise InvalidArgument("until", "must be a datetime with a time zone")
-        end += MAX_LEEWAY
+        end = min(end, _LATEST - MAX_LEEWAY) + MAX_LEEWAY
         with self._lock:
             self._forget()
             if name in self._tokens or len(self._tokens) < self._max:
@@ -99,7 +106,7 @@ class RevokedTokens:
         key = (principal.issuer, principal.id)
         with self._lock:
             if key not in self._parties and len(self._parties) >= self._max:
-                self._unknown_until = dt.datetime.max.replace(tzinfo=dt.UTC)
+                self._unknown_until = _LATEST
                 raise InvalidArgument(
                     "principal", "can't be remembered: all places are taken, so all tokens are refused"
                 )

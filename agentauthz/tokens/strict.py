@@ -15,7 +15,10 @@ Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | Non
 MAX_NESTING: Final = 40  # objects and lists: an `act` of 16 actors, and details within
 MAX_DIGITS: Final = 19  # of an integer: more than any date needs
 
-_STRING_OR_BRACKET: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
+_SPACE: Final = " \t\n\r"  # RFC 8259 §2
+# a string that never ends is taken to the end all the same: looking for another from each of its quotes would cost
+# the square of its length
+_STRING_OR_BRACKET: Final = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 
 
 def json_object(data: bytes) -> dict[str, Json]:
@@ -33,15 +36,15 @@ def json_object(data: bytes) -> dict[str, Json]:
 
 def _decoded(data: bytes) -> dict[str, Json] | None:
     try:
-        text = data.decode("utf-8")
+        text = data.decode("utf-8").strip(_SPACE)
         if text.count("{") + text.count("[") > MAX_NESTING and _nesting(text) > MAX_NESTING:
             raise malformed("nests too deep")
-        found = _DECODER.decode(text)  # a byte order mark is no JSON
+        found, end = _DECODER.raw_decode(text)  # a byte order mark is no JSON
         if "\\u" in text:  # half of a surrogate pair is no character: nothing could write it again
             json.dumps(found, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError):
         return None
-    return found if type(found) is dict else None
+    return found if type(found) is dict and end == len(text) else None
 
 
 def malformed(what: str) -> TokenError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import ipaddress
 import re
 import ssl
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 from attrs import field, frozen
 
-from agentauthz.errors import InvalidArgument, TransportError
+from agentauthz.errors import ExchangeProtocolError, InvalidArgument, TransportError
 
 if TYPE_CHECKING:
     import httpx
@@ -88,6 +89,23 @@ def checked_url(argument: str, url: object, *, loopback_http: bool = False) -> s
             argument, "must be https: plain http is for tests on the loopback interface, with `loopback_http=True`"
         )
     return found.string
+
+
+def check_transport(argument: str, transport: object, *, awaited: bool) -> None:
+    """Check that something can be asked to send a request.
+
+    Raises:
+        InvalidArgument: it can't be called, or has to be awaited though it won't be.
+    """
+    if not callable(transport) or (inspect.iscoroutinefunction(transport) and not awaited):
+        raise InvalidArgument(argument, "must be a function that sends an HttpRequest, such as an HttpxTransport")
+
+
+def no_answer(of: str, cause: Exception) -> ExchangeProtocolError:
+    """Return the error for a transport that raised; its own text may quote what was sent, and isn't told."""
+    if isinstance(cause, TransportError):
+        return ExchangeProtocolError(cause.reason, cause.message)
+    return ExchangeProtocolError("unreachable", f"{of} can't be reached: {type(cause).__name__}")
 
 
 def _is_loopback(host: str) -> bool:

@@ -18,7 +18,14 @@ from attrs import define, frozen
 from agentauthz.errors import InvalidArgument, TokenError
 from agentauthz.keys.jwk import KeySet, VerificationKey
 from agentauthz.tokens import jws
-from agentauthz.tokens.checks import INTROSPECTED, check_audience, check_still_valid, check_type, verified_token
+from agentauthz.tokens.checks import (
+    INTROSPECTED,
+    check_audience,
+    check_presented,
+    check_still_valid,
+    check_type,
+    verified_token,
+)
 from agentauthz.tokens.confirmation import confirm
 from agentauthz.tokens.dpop import DpopVerifier
 from agentauthz.tokens.issuers import LIMITS, TokenLimits, TrustedIssuer
@@ -35,7 +42,7 @@ _AUTHORIZATION: Final = re.compile(r"(bearer|dpop) +([^ ]+)", re.IGNORECASE | re
 
 
 @final
-@frozen(eq=False, repr=False)
+@define(eq=False, repr=False)
 class _Opened:
     """Be a token whose issuer is known and whose keys are needed; `known` where it was verified before."""
 
@@ -89,8 +96,9 @@ class Validator:
     `replay` makes every token count once. `revocation` is asked for every token, again by `VerifiedToken.revoked` at
     each decision, and must not block. `dpop` checks the proofs of tokens that are bound to a key: without it they are
     refused. `introspection` is asked about tokens that aren't in the compact form of JWS, and about no others.
-    `require_actor` refuses tokens without `act`. `cache` is how many verified tokens are kept, by the hash of their
-    text, until they expire or their key is gone; they are still checked for audience, proof, replay and revocation.
+    `require_actor` refuses tokens without `act`. `cache` is how many verified tokens are kept at most, by the hash of
+    their text, until they expire or their key is gone; they are still checked for audience, proof, replay and
+    revocation. Whoever presents the text again gets the same object: change nothing within its claims.
     `clock` returns a datetime with a zone.
 
     Raises:
@@ -218,9 +226,9 @@ class Validator:
 
     def _open(self, token: str, kind: TokenKind) -> _Opened:
         """Return a token with its issuer; nothing in it is relied on yet but to find the keys."""
-        if kind not in TYPES:
+        if not isinstance(kind, str) or kind not in TYPES:
             raise InvalidArgument("kind", f"must be one of {', '.join(TYPES)}")
-        if (known := self._cache.get(token, kind)) is not None:
+        if self._cache.size and (known := self._cache.get(token, kind)) is not None:
             return _Opened(token, kind, known.issuer, known.key_id, known=known)
         signed = jws.parse(token)
         claims = signed.claims()
@@ -246,7 +254,8 @@ class Validator:
         key = jws.verify(signed, keys, opened.issuer.algorithms)
         claims = signed.claims() if opened.claims is None else opened.claims
         token = self._checked(claims, opened.issuer, opened.kind, opened.raw, now)
-        self._cache.put(_Known(token, opened.issuer, opened.key_id, key), now)
+        if self._cache.size:
+            self._cache.put(_Known(token, opened.issuer, opened.key_id, key), now)
         return token
 
     def _introspected(
@@ -255,7 +264,9 @@ class Validator:
         if kind not in issuer.token_kinds:
             raise TokenError("kind", f"the token's issuer isn't trusted for tokens of the kind `{kind}`")
         named = {"iss": issuer.issuer, **claims}
-        return self._checked(named, issuer, kind, token, self._now(), INTROSPECTED)
+        found = self._checked(named, issuer, kind, token, self._now(), INTROSPECTED)
+        check_presented(found)
+        return found
 
     def _checked(
         self,
@@ -319,7 +330,7 @@ class Validator:
         if self._replay is None:
             return
         try:
-            first = self._replay.once(f"token:{token_name(token)}", token.expires_at + self._limits.leeway)
+            first = self._replay.once(f"token:{token_name(token)}", token.expires_at + 2 * self._limits.leeway)
         except Exception as cause:
             raise TokenError("replay_unavailable", "it isn't known whether the token was used before") from cause
         if first is not True:
@@ -351,7 +362,9 @@ def _unrevoked(token: VerifiedToken) -> VerifiedToken:
 
 
 def _same(one: VerificationKey, other: VerificationKey) -> bool:
-    return one is other or (one.key_id == other.key_id and one.thumbprint == other.thumbprint)
+    """Say whether two are one key for the same use; of one without a thumbprint nothing can be said."""
+    named = [(key.key_id, key.thumbprint, key.algorithms) for key in (one, other) if key.thumbprint]
+    return one is other or (len(named) == 2 and named[0] == named[1])
 
 
 # ---- how a request presents a token
@@ -382,33 +395,31 @@ def _presented(headers: Iterable[tuple[str, str]]) -> _Presented:
 
 @final
 class _Cache:
-    """Keep verified tokens, by kind and hash of their text, at most `size`; what expires is dropped when it is met."""
+    """Keep verified tokens, by kind and hash of their text: at most `size`, and the younger half of them at least."""
 
     def __init__(self, size: int) -> None:
         if type(size) is not int or size < 0:
             raise InvalidArgument("cache", "must be how many tokens to keep: 0 or more")
-        self._size: Final = size
+        self.size: Final = size
         self._lock: Final = threading.Lock()
         self._kept: dict[tuple[TokenKind, bytes], _Known] = {}
 
     def get(self, token: object, kind: TokenKind) -> _Known | None:
-        if not self._size or not isinstance(token, str) or len(token) > jws.MAX_TOKEN or not token.isascii():
+        if not isinstance(token, str) or len(token) > jws.MAX_TOKEN or not token.isascii():
             return None
         return self._kept.get((kind, _hash(token)))
 
     def put(self, known: _Known, now: float) -> None:
-        if not self._size:
-            return
         with self._lock:
-            if len(self._kept) >= self._size:
+            if len(self._kept) >= self.size:
                 self._make_room(now)
             self._kept[known.token.kind, _hash(known.token.reveal())] = known
 
     def _make_room(self, now: float) -> None:
-        live = {key: known for key, known in self._kept.items() if known.token.expires_at.timestamp() > now}
-        while len(live) >= self._size:
-            del live[next(iter(live))]  # the oldest
-        self._kept = live
+        live = [kept for kept in self._kept.items() if kept[1].token.expires_at.timestamp() > now]
+        if len(live) > (half := self.size // 2):  # more than the oldest, so that a full cache isn't gone through often
+            live = live[len(live) - half :]
+        self._kept = dict(live)
 
 
 def _hash(token: str) -> bytes:

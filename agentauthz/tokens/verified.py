@@ -46,6 +46,11 @@ class Confirmation:
         return f"Confirmation({', '.join(self.claim())})"
 
 
+def actions_of(scopes: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the actions that scopes permit where no mapper says: those of their names; a star is no pattern."""
+    return tuple(scope for scope in scopes if "*" not in scope)
+
+
 def never_revoked() -> bool:
     """Say that a token stands: there is nobody to ask."""
     return False

@@ -69,7 +69,7 @@ def _fixed(examples: int) -> settings:
 def gathered() -> Gathered:
     """Return what some examples hold, the same ones each time."""
     found = Gathered()
-    _fixed(200)(given(cases())(found.add))()
+    _fixed(300)(given(cases())(found.add))()
     return found
 
 

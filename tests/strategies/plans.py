@@ -69,6 +69,7 @@ class Facts:
     tracked: Mapping[str, dt.datetime] = field(factory=dict)
     started: dt.datetime = NOW - dt.timedelta(hours=2)
     expires: dt.datetime | None = None
+    ceiling: tuple[str, ...] | None = None
 
     def facts(self) -> SessionFacts:
         """Return the facts."""
@@ -81,6 +82,7 @@ class Facts:
             self.began,
             self.done,
             self.tracked,
+            self.ceiling,
         )
 
 

@@ -35,6 +35,15 @@ Quality: TypeAlias = Literal["clean", "gaps", "messy"]
 
 _WHOLE: Final = (1, 0, 2, 5, 100, 500, 10, -1)
 _EXPIRES: Final = ((44, None), (5, NOW + dt.timedelta(days=1)), (1, NOW))
+_PATTERNS: Final = ((16, ("*",)), (1, ("pay.*", "crm.read")), (1, ("pay.refund", "mail.*", "mcp/tool")))
+# what a token's scopes give: everything by a mapper, names, or nothing
+_SCOPES: Final[Sequence[tuple[int, tuple[str, ...]]]] = (
+    (9, ("*",)),
+    (3, ACTIONS),
+    (1, ("pay.refund", "crm.read")),
+    (1, ()),
+)
+_CEILINGS: Final[Sequence[tuple[int, tuple[str, ...] | None]]] = ((50, None), *_SCOPES[1:])
 _NUMBERS: Final = (1, 0, 2, 5, 100, 500, Decimal("2.50"), 0.1, 10, -1)
 _TIMES: Final = (NOW, NOW - dt.timedelta(hours=1), NOW + dt.timedelta(days=40), NOW - dt.timedelta(days=400))
 _DURATIONS: Final = (dt.timedelta(hours=1), dt.timedelta(0), dt.timedelta(minutes=5), dt.timedelta(days=2))
@@ -117,12 +126,14 @@ class Requests:
         """Return one delegation."""
         choose = self.choose
         to = self._who(_LATER)
-        actions = choose.weighted(((16, ("*",)), (1, ("pay.*", "crm.read")), (1, ("pay.refund", "mail.*", "mcp/tool"))))
+        actions = choose.weighted(_PATTERNS)
         purpose = choose.weighted(((9, None), (1, PURPOSES[0])))
         expires = choose.weighted(_EXPIRES)
         if passes_on:
             return Hop(to, actions, purpose, expires, False, choose.one(("host", "session")))
         via: Literal["host", "session", "token"] = choose.weighted(((7, "host"), (2, "session"), (1, "token")))
+        if via == "token":  # its actions are what scopes name, or nothing
+            actions = choose.weighted(_SCOPES)
         return Hop(to, actions, purpose, expires, choose.chance(30), via)
 
     def _shared(self, name: str, most: int, make: Callable[[], T]) -> T:
@@ -178,6 +189,7 @@ class Requests:
             self._seen(),
             {name: NOW - dt.timedelta(minutes=choose.one((3, 30, 300))) for name in choose.some(ACTIONS[:3], 10)},
             expires=expires,
+            ceiling=choose.weighted(_CEILINGS),
         )
 
     def _seen(self) -> Mapping[str, dt.datetime] | Unknown:
