@@ -14,7 +14,7 @@ from agentauthz.sts.clients import Client, Clients
 from agentauthz.sts.minting import RESERVED
 from agentauthz.tokens.claims import chain_from_claims, inherited_act
 from agentauthz.tokens.revocation import LINEAGE, jti_hash
-from agentauthz.tokens.types import ID_JAG, ID_TOKEN, JWT, TXN_TOKEN
+from agentauthz.tokens.types import ACCESS_TOKEN, ID_JAG, ID_TOKEN, JWT, TXN_TOKEN
 from agentauthz.tokens.verified import VerifiedToken
 from tests.sts_service import (
     DESK,
@@ -31,6 +31,7 @@ from tests.sts_service import (
     later,
     refusal,
     token,
+    validator,
 )
 
 GOOD = {"audience": "helper", "scope": "read"}
@@ -225,6 +226,27 @@ def test_79_a_hook_that_raises_refuses() -> None:
 
     service = Service(customise=failing)
     assert refusal(service, subject_token=token(), **GOOD) == ("server_error", "customise", 500)
+
+
+def test_79_a_hook_cannot_change_what_it_is_shown() -> None:
+    """Case 79: what a hook does to the claims that it reads is neither issued nor kept for the next exchange."""
+
+    def changing(found: VerifiedToken, client: Client) -> dict[str, Any]:
+        shown: dict[str, Any] = dict(found.claims)
+        shown["act"]["sub"] = shown["act"]["more"][0] = "forged"
+        shown["authorization_details"][0]["limit"] = 1000
+        details: Any = found.authorization_details
+        details[0]["limit"] = 1000
+        assert found.reveal()
+        return {}
+
+    plain = Service()
+    service = Service(customise=changing, verifiers={ACCESS_TOKEN: validator(plain.clock, cache=8)})
+    detail, act = {"type": "payment", "limit": 1}, {"iss": STS, "sub": "desk", "more": ["x"]}
+    raw = token(act=act, authorization_details=[detail])
+    for _ in range(2):
+        claims = granted(service, subject_token=raw, **GOOD)
+        assert (claims["act"]["act"], claims["authorization_details"]) == (act, [detail])
 
 
 def test_79_a_hook_adds_claims() -> None:

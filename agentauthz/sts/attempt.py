@@ -8,7 +8,8 @@ from typing import final
 
 from attrs import define
 
-from agentauthz.decision import Decision
+from agentauthz.authorizer.deciding import Stop
+from agentauthz.decision import Basis, Decision, Reason
 from agentauthz.errors import ExchangeRefused
 from agentauthz.principals import MAX_DEPTH, Chain, Delegation, Principal
 from agentauthz.request import Request
@@ -75,6 +76,12 @@ class Attempt:
         chain = self.token.chain
         known = actor == chain.actor or chain.depth == MAX_DEPTH
         return chain if known else Chain(chain.subject, (*chain.delegations, Delegation(actor, via="token")))
+
+
+def recorded(refusal: ExchangeRefused) -> Stop:
+    """Return the basis and the reason that the record of a refusal has."""
+    basis = Basis.ERROR if refusal.status >= 500 else Basis.AUTHORITY
+    return basis, Reason(refusal.reason, f"no token is issued: {refusal.error}")
 
 
 def request(action: str, chain: Chain, now: dt.datetime, arguments: Mapping[str, object] | None = None) -> Request:

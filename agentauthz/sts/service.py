@@ -7,20 +7,20 @@ import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
-from typing import Final, Literal, TypeAlias, final
+from typing import Final, Literal, TypeAlias, cast, final
 from urllib.parse import urlsplit
 
 from attrs import evolve
 
 from agentauthz.authorizer import Authorizer
 from agentauthz.authorizer.deciding import Stop
-from agentauthz.decision import Basis, Outcome, Reason
+from agentauthz.decision import Outcome
 from agentauthz.errors import ExchangeRefused, InvalidArgument, TokenError
 from agentauthz.keys.base64url import to_base64url
 from agentauthz.keys.signing import KeyRing, Signer
 from agentauthz.principals import NOBODY, Chain, Principal
 from agentauthz.request import Request
-from agentauthz.sts.attempt import Attempt, request
+from agentauthz.sts.attempt import Attempt, recorded, request
 from agentauthz.sts.ceilings import StsLimits, Target
 from agentauthz.sts.clients import Client, Clients
 from agentauthz.sts.details import Comparator
@@ -57,7 +57,7 @@ from agentauthz.tokens.strict import Json
 from agentauthz.tokens.types import ACCESS_TOKEN, ID_JAG, JWT_BEARER, KINDS
 from agentauthz.tokens.validator import Validator
 from agentauthz.tokens.verified import Confirmation, VerifiedToken
-from agentauthz.values import utc
+from agentauthz.values import copy_plain, utc
 
 # adds claims to what is issued, given the subject's token and the client
 Customise: TypeAlias = Callable[[VerifiedToken, Client], Mapping[str, object]]
@@ -277,7 +277,7 @@ class SecurityTokenService:
         extra: Mapping[str, object] = {}
         if self._customise is not None:
             try:
-                extra = self._customise(grant.token, attempt.presenter.client)
+                extra = self._customise(_copied(grant.token), attempt.presenter.client)
             except Exception as cause:
                 raise ExchangeRefused("server_error", "customise", status=500) from cause
         return claims_of(
@@ -296,7 +296,7 @@ class SecurityTokenService:
             self._use_up(token)
         except ExchangeRefused as refusal:
             attempt.refusal = refusal
-            return _stop(attempt.answered(refusal))
+            return recorded(attempt.answered(refusal))
         return None
 
     def _use_up(self, token: VerifiedToken) -> None:
@@ -345,7 +345,7 @@ class SecurityTokenService:
         return answer if attempt.decision is not None else self._write(attempt.refused(), answer)
 
     def _write(self, of: Request, refusal: ExchangeRefused) -> ExchangeRefused:
-        basis, reason = _stop(refusal)
+        basis, reason = recorded(refusal)
         decision = self._authorizer.refuse(of, reason, basis=basis)
         return ExchangeRefused(refusal.error, refusal.reason, status=refusal.status, record_id=decision.record_id)
 
@@ -358,10 +358,11 @@ class SecurityTokenService:
         return f"SecurityTokenService({self.issuer!r})"
 
 
-def _stop(refusal: ExchangeRefused) -> Stop:
-    """Return a refusal as its record has it."""
-    basis = Basis.ERROR if refusal.status >= 500 else Basis.AUTHORITY
-    return basis, Reason(refusal.reason, f"no token is issued: {refusal.error}")
+def _copied(token: VerifiedToken) -> VerifiedToken:
+    """Return a token of a hook's own: what it changes within isn't issued, nor kept by a validator's cache."""
+    details = tuple(cast(Mapping[str, object], copy_plain(dict(one))) for one in token.authorization_details)
+    claims = cast(Mapping[str, object], copy_plain(dict(token.claims)))
+    return evolve(token, claims=claims, authorization_details=details)
 
 
 def _issuer(issuer: str) -> str:
