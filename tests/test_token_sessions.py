@@ -284,6 +284,19 @@ def test_ceiling_of_facts_given_by_hand() -> None:
         assert (decision.outcome, decision.basis) == (Outcome.DENY, Basis.AUTHORITY)
 
 
+def test_token_that_was_not_admitted_makes_no_session() -> None:
+    """A genuine token of which nobody checked that it is for this service, and who presents it, carries no session."""
+    service = Service()
+    for name in ("genuine", "verify"):
+        found = getattr(service.validator, name)(token(), kind="access")
+        assert found.admitted is (name == "verify")
+    with pytest.raises(InvalidArgument, match="meant for us"):
+        service.authorizer.session(token=service.validator.genuine(token(aud="https://other.example"), kind="access"))
+    kept = Service(cache=8)
+    assert kept.verified().admitted
+    assert not kept.validator.genuine(token(act=ACT), kind="access").admitted
+
+
 # ---- what a token service asks of the authorizer
 
 

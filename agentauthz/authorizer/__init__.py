@@ -434,6 +434,8 @@ def _chain_of(token: VerifiedToken) -> Chain:
 
     if type(token) is not VerifiedToken:
         raise InvalidArgument("token", "must be a VerifiedToken: what `validator.verify(…)` returns")
+    if not token.admitted:
+        raise InvalidArgument("token", "must come from `verify` or `authenticate`, which check that it is meant for us")
     if token.kind == "id-jag":
         raise InvalidArgument("token", "is an identity assertion, which permits nothing here: it must be redeemed")
     hops = token.chain.delegations

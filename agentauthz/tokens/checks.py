@@ -96,6 +96,7 @@ def verified_token(
         claims=claims,
         raw=raw,
         revoked=revoked or never_revoked,
+        admitted=True,  # by who calls: see `Validator`
     )
 
 

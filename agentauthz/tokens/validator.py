@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, final
 
-from attrs import define, frozen
+from attrs import define, evolve, frozen
 
 from agentauthz.errors import InvalidArgument, TokenError
 from agentauthz.keys.jwk import KeySet, VerificationKey
@@ -191,16 +191,16 @@ class Validator:
     def genuine(self, token: str, *, kind: TokenKind) -> VerifiedToken:
         """Return what a token says without regard to its audience, to proofs of its key, and to replay.
 
-        For a token service, which checks those itself; a resource server calls `verify`.
+        For a token service, which checks those itself; a resource server calls `verify`. No session can rest on it.
 
         Raises:
             TokenError: as for `verify`.
         """
-        return _unrevoked(self._genuine(token, kind))
+        return _not_admitted(_unrevoked(self._genuine(token, kind)))
 
     async def agenuine(self, token: str, *, kind: TokenKind) -> VerifiedToken:
         """Do what `genuine` does without blocking the loop on keys or introspection."""
-        return _unrevoked(await self._agenuine(token, kind))
+        return _not_admitted(_unrevoked(await self._agenuine(token, kind)))
 
     # ---- the steps, in their order
 
@@ -359,6 +359,12 @@ def _unrevoked(token: VerifiedToken) -> VerifiedToken:
     if token.revoked():
         raise TokenError("revoked", "the token was revoked")
     return token
+
+
+def _not_admitted(token: VerifiedToken) -> VerifiedToken:
+    # SECURITY: within the validator all tokens are as `verify` returns them, which is what most ask for; each way out
+    # either admits the token or passes here
+    return evolve(token, admitted=False)
 
 
 def _same(one: VerificationKey, other: VerificationKey) -> bool:

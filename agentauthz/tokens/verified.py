@@ -68,7 +68,8 @@ class VerifiedToken:
     `chain` is oldest first, the reverse of `act`; its hops cover everything, since `scopes` are what narrows.
     `actions` are what the scopes permit: the scopes themselves, or what the issuer's mapper makes of them.
     `audience` is never empty. `revoked` asks again, at each decision, whether the token still stands; what it
-    raises counts as revoked. `issued_at` and `expires_at` have a time zone.
+    raises counts as revoked. `issued_at` and `expires_at` have a time zone. `admitted`: it was checked, too, that the
+    token is meant for this service and comes from who may present it; only then a session can rest on it.
     """
 
     kind: TokenKind
@@ -86,6 +87,7 @@ class VerifiedToken:
     claims: Mapping[str, object] = field(factory=dict, converter=_read_only)
     revoked: Callable[[], bool] = never_revoked
     _raw: str = ""
+    admitted: bool = False
 
     @property
     def subject(self) -> Principal:

@@ -111,7 +111,7 @@ def _token(chain: Chain, scopes: list[str] | None) -> VerifiedToken:
     actions = tuple(scope for scope in scopes or () if "*" not in scope)
     return VerifiedToken(
         "access", ISSUER, chain, ("here",), None if scopes is None else tuple(scopes), actions, None, None, NOON,
-        NOON + dt.timedelta(minutes=5), raw="a.b.c",
+        NOON + dt.timedelta(minutes=5), raw="a.b.c", admitted=True,
     )  # fmt: skip
 
 
