@@ -98,8 +98,12 @@ def test_a_context_that_is_no_value_is_not_taken_for_an_empty_one(context: Mappi
 
 
 def test_session_attributes_that_are_no_value_are_not_taken_for_none() -> None:
-    """Each attribute of a session with too many of them is of the wrong type."""
-    facts = SessionFacts("s", NOON, attributes={**CROWD, "risk": 9})
+    """Too many attributes are refused when the facts are made; those that became so many are each of the wrong type."""
+    with pytest.raises(InvalidArgument, match="`attributes`"):
+        SessionFacts("s", NOON, attributes={**CROWD, "risk": 9})
+    attributes: dict[str, object] = {"risk": 9}
+    facts = SessionFacts("s", NOON, attributes=attributes)
+    attributes.update(CROWD)
     assert decided(RISKY.format("session"), session=facts).undetermined == ("risky",)
 
 
