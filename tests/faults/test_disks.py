@@ -288,7 +288,7 @@ def test_44_a_limit_on_the_size_of_files_refuses_whole_records(tmp_path: Path) -
         from agentauthz.records import FileSink
         from tests.faults.logged import append
         sink = FileSink(sys.argv[1])
-        resource.setrlimit(resource.RLIMIT_FSIZE, (6_000, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, resource.RLIM_INFINITY))
         for number in range(12):
             try:
                 append(sink, str(number), "x" * 1_000)
