@@ -219,8 +219,7 @@ class Stream:
     def _fold(self) -> None:
         old, waiting = self._sum
         tree = Tree(old.size, old.peaks)
-        for leaf in waiting:
-            tree.add(leaf)
+        tree.extend(waiting)
         self._sum = (tree, [])
 
     def _settle(self) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import enum
 import os
+from binascii import hexlify
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Final, final
+from typing import Final, cast, final
 
 from attrs import evolve, frozen
 
@@ -209,21 +210,20 @@ class _Verification:
         """Return what holds in the files; where every line follows the one before, that is quickly seen."""
         found = Found(start)
         hashes: list[bytes | None] = found.leaves
-        seq, prev = start, before
+        seq, prev = start, before.encode()
         beginning = f'{{"v":"{VERSION}","stream":"{stream}","seq":'.encode()
         for _, data in files:
             *lines, rest = data.split(b"\n")
             for line in lines:
-                if not line.startswith(b'%b%d,"prev":"%b",' % (beginning, seq, prev.encode())):
-                    place = head(line)
-                    if place is None or place != (stream.encode(), seq, prev.encode()):
+                if not line.startswith(b'%b%d,"prev":"%b",' % (beginning, seq, prev)):
+                    if head(line) != (stream.encode(), seq, prev):
                         return self._diagnosed(stream, files, start, before, end)
                 leaf = sha256(b"\0" + line).digest()
                 hashes.append(leaf)
-                seq, prev = seq + 1, leaf.hex()
+                seq, prev = seq + 1, hexlify(leaf)
             if rest:
                 return self._diagnosed(stream, files, start, before, end)
-        if end is not None and (seq, prev) != end:
+        if end is not None and (seq, prev.decode()) != end:
             return self._diagnosed(stream, files, start, before, end)
         return found
 
@@ -277,11 +277,9 @@ class _Verification:
 def _roots(known: Sequence[bytes | None], sizes: set[int]) -> dict[int, bytes]:
     """Return the roots of the tree at those sizes, and at its full size; none behind a hash that isn't known."""
     tree, roots = Tree(), dict[int, bytes]()
-    wanted = {*sizes, len(known)}
-    for leaf in known:
-        if leaf is None:
-            return roots
-        tree.add(leaf)
-        if tree.size in wanted:
-            roots[tree.size] = tree.root()
+    sound = next((i for i, leaf in enumerate(known) if leaf is None), len(known))
+    for size in sorted({*sizes, len(known)}):
+        if size <= sound:
+            tree.extend(cast("Sequence[bytes]", known[tree.size : size]))
+            roots[size] = tree.root()
     return roots
