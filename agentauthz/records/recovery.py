@@ -64,6 +64,12 @@ def _cut(path: Path) -> tuple[bytes | None, bytes]:
         return last, torn
 
 
+def last_line(path: Path) -> bytes | None:
+    """Return the last whole line of a file, without its line feed; None: it has none."""
+    with path.open("rb") as file:
+        return _last_line(file.fileno(), file.seek(0, os.SEEK_END))[0]
+
+
 def _last_line(handle: int, size: int) -> tuple[bytes | None, int]:
     """Return the last whole line, without its line feed, and how many bytes end with it."""
     at, tail = size, b""
