@@ -23,8 +23,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentauthz import InvalidArgument, Principal, Resource
-from agentauthz.request import Entity
 from agentauthz.values import (
+    Entity,
     ABSENT,
     INVALID,
     MAX_ELEMENTS,

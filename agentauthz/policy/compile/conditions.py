@@ -31,8 +31,7 @@ from agentauthz.policy.syntax import (
     Quantifier,
 )
 from agentauthz.principals import Principal
-from agentauthz.request import Entity
-from agentauthz.values import ABSENT, INVALID, UNKNOWN
+from agentauthz.values import Entity, ABSENT, INVALID, UNKNOWN
 
 
 class Mode(enum.Enum):
