@@ -93,6 +93,15 @@ class PolicySet:
         return cls._from_sources([Source(name, str.__str__(text))])
 
     @classmethod
+    def of_texts(cls, texts: Iterable[tuple[str, str]]) -> PolicySet:
+        """Return the policy set of several texts, each behind its file's name.
+
+        Raises:
+            PolicySyntaxError, PolicyCheckError: as `parse` does.
+        """
+        return cls._from_sources([Source(name, text) for name, text in texts])
+
+    @classmethod
     def load(cls, path: str | os.PathLike[str], *, cache: str | os.PathLike[str] | None = None) -> PolicySet:
         """Return the policy set of one `.authz` file, or of all those below a folder.
 
@@ -221,12 +230,21 @@ class PolicySet:
 
     def seen(self, inputs: Inputs) -> list[tuple[str, Value]]:
         """Return what the rules for this action read, each with the name of its place: all that a replay needs."""
-        found = self._reads(inputs.name).seen(inputs)
-        if asks_for_handoff(inputs.delegations):
-            found.update(self._reads(deciding.HANDOFF).for_handoff().seen(inputs))
+        found: dict[str, Value] = {}
+        for reads in self.reads(inputs.name, handing=asks_for_handoff(inputs.delegations)):
+            found.update(reads.seen(inputs))
         for root in unknown_roots(inputs.request):
             found[root] = UNKNOWN
         return list(found.items())
+
+    def reads(self, action: str, *, handing: bool) -> tuple[Reads, ...]:
+        """Return what the rules for an action read, and, where a chain makes them asked too, those on a hand-off."""
+        own = self._reads(action)
+        return (own, self._reads(deciding.HANDOFF).for_handoff()) if handing else (own,)
+
+    def arguments(self, action: str) -> frozenset[str] | None:
+        """Return the arguments that an action is declared with; None: it isn't."""
+        return self._decider.arguments.get(action)
 
     def check(self, tools: Iterable[object]) -> tuple[Diagnostic, ...]:
         """Check the rules against the signatures of decorated functions, which close the set of actions.

@@ -58,7 +58,7 @@ class Reads:
         A value that breaks its declaration is returned as it is.
         """
         chain = inputs.delegations
-        many = self.widely or not chain.alone
+        many = self._many(chain)
         for call in _calls(inputs) if many else (inputs,):
             for quantifier in self.quantifiers:
                 evaluate(quantifier, call)  # records in lists are read when they are first asked for
@@ -69,6 +69,16 @@ class Reads:
             for name, who in _named(chain):
                 found.update((name + text, _raw(inputs, path, {_PARTY: who})) for text, path in self.parties)
         return found
+
+    def _many(self, chain: Chain) -> bool:
+        """Say whether rules look at more parties than subject and actor, or at either in the other's place."""
+        return self.widely or not chain.alone
+
+    def places(self, chain: Chain) -> Iterator[tuple[str, ...]]:
+        """Return the places in a record, each as its root and the steps from there, that are read of a call."""
+        yield from ((path.root, *path.steps) for _, path in self.paths if path.steps)
+        for name, _ in _named(chain) if self._many(chain) else ():
+            yield from ((name, *path.steps) for _, path in self.parties)
 
     def for_handoff(self) -> Reads:
         """Return what rules on a hand-off read of the call that it is asked for: its receiver is a party of that."""

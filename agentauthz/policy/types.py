@@ -10,7 +10,7 @@ from typing import Final, TypeAlias, final
 from attrs import frozen
 
 from agentauthz.principals import Principal
-from agentauthz.values import Entity, UNKNOWN, Record, Unordered, Value
+from agentauthz.values import UNKNOWN, Entity, Record, Unordered, Value
 
 
 @final

@@ -33,8 +33,8 @@ _NO_SECRETS: Final = Secrets(frozenset(), {})
 
 # What gives way first where a line would be too long; the identities go last
 _DROPPED: Final = (
-    "explain", "action/args", "resource/attributes", "inputs", "action/given", "missing", "undetermined", "obligations", "marks",
-    "reasons", "rules", "chain", "actors",
+    "explain", "action/args", "resource/attributes", "inputs", "action/given", "missing", "undetermined",
+    "obligations", "marks", "reasons", "rules", "chain", "actors",
 )  # fmt: skip
 
 
@@ -277,7 +277,8 @@ class _Draft:
         return reason._keep(text) if len(self.oversized) + len(self.redacted) == before else text
 
     def duties(self, duties: Sequence[Obligation], left: frozenset[str]) -> str:
-        texts = [self._duty(duty, f"/obligations/{i}", duty.id in left) for i, duty in self.first(duties, "/obligations")]
+        shown = self.first(duties, "/obligations")
+        texts = [self._duty(duty, f"/obligations/{i}", duty.id in left) for i, duty in shown]
         return f',"obligations":[{",".join(texts)}]'
 
     def _duty(self, duty: Obligation, pointer: str, left: bool) -> str:

@@ -129,8 +129,8 @@ class DecisionRecord:
     """Be the account of one decision, with everything that it rested on. Values are tagged JSON, and immutable.
 
     `actors` goes from the subject to the actor; `chain` has the delegations between them. `missing` holds
-    for a default deny. `cause` says that it weren't the policies alone that decided: what `stopped` the call before they
-    were asked, a `problem` with a look-up, or that asking them `failed`.
+    for a default deny. `cause` says that it weren't the policies alone that decided: what `stopped` the call before
+    they were asked, a `problem` with a look-up, or that asking them `failed`.
     """
 
     id: str

@@ -31,7 +31,7 @@ from agentauthz.policy.syntax import (
     Quantifier,
 )
 from agentauthz.principals import Principal
-from agentauthz.values import Entity, ABSENT, INVALID, UNKNOWN
+from agentauthz.values import ABSENT, INVALID, UNKNOWN, Entity
 
 
 class Mode(enum.Enum):
