@@ -24,12 +24,12 @@ from hypothesis import strategies as st
 
 from agentauthz import InvalidArgument, Principal, Resource
 from agentauthz.values import (
-    Entity,
     ABSENT,
     INVALID,
     MAX_ELEMENTS,
     MAX_NESTING,
     UNKNOWN,
+    Entity,
     Record,
     Sentinel,
     Unordered,
