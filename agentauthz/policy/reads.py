@@ -49,7 +49,8 @@ class Reads:
             tuple((str(path).removeprefix(_PARTY), path) for path in parties.values()),
             tuple(found for expr in expressions for found in _quantifiers(expr)),
             tuple(times),
-            any(call.name == "permitted" for call in calls) or any(path.root == "chain" for path in _paths(expressions)),
+            any(call.name == "permitted" for call in calls)
+            or any(path.root == "chain" for path in _paths(expressions)),
         )
 
     def seen(self, inputs: Inputs) -> dict[str, Value]:
