@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.deciding import FORMS, Form
 from tests.record_schema import checked_lines
+from tests.replaying import replayed_records
 
 # Hypothesis has a profile of its own for CI, whose examples are always the same: ours search everywhere
 _PARENT = settings.get_profile("default")
@@ -40,6 +41,6 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 @pytest.fixture(autouse=True)
 def _valid_records() -> Iterator[None]:
-    """Hold every record that a test writes to the schema that is shipped."""
-    with checked_lines():
+    """Hold every record that a test writes to the schema that is shipped, and replay it under its own policies."""
+    with checked_lines(), replayed_records():
         yield

@@ -16,6 +16,7 @@ from agentauthz.decision import Basis, Outcome, Reason
 from agentauthz.keys import InstanceKey
 from agentauthz.records import DecisionRecord, EffectRecord, Recorder, RecordIds, decision_record
 from agentauthz.records.events import effect_line
+from agentauthz.records.record import Cause
 from agentauthz.values import UNKNOWN
 
 
@@ -103,6 +104,8 @@ class Recording:
             sensitive=case.sensitive,
             key=self._key,
             mode="observe" if case.observing else "enforce",
+            cause=_cause(case, verdict),
+            left=case.left,
             call_id=None,
             parent=None,
         )
@@ -121,6 +124,15 @@ class Recording:
             dur_us=effect.ns // 1000,
         )
         return EffectRecord.of_line(line)
+
+
+def _cause(case: Case, verdict: Verdict) -> Cause | None:
+    """Return what decided apart from the policies."""
+    if verdict.inputs is not None:
+        return None if case.problem is None else "problem"
+    if case.closed or case.stopped is not None:
+        return "stopped"
+    return "problem" if case.problem is not None and not case.observing else "failed"
 
 
 def _unrecorded(verdict: Verdict, error: Exception) -> Verdict:
