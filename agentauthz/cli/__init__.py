@@ -8,11 +8,15 @@ from typing import Final
 
 from agentauthz.cli.command import USAGE, Command, Parser, printable
 from agentauthz.cli.replaying import explain, replay
+from agentauthz.cli.verify import verify
 from agentauthz.errors import AgentAuthzError
 
 # a command is one function: it tells the parser its arguments, and returns what carries it out
 GROUPS: Final[Mapping[str, tuple[str, Mapping[str, Command]]]] = {
-    "records": ("Read, compare and explain decision records.", {"replay": replay, "explain": explain}),
+    "records": (
+        "Verify, read, compare and explain decision records.",
+        {"verify": verify, "explain": explain, "replay": replay},
+    ),
 }
 
 

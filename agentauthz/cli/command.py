@@ -1,17 +1,15 @@
-"""Hold what all commands share: their shape, exit codes, reading logs, and text that a terminal doesn't obey."""
+"""Hold what all commands share: their shape, exit codes, arguments, and text that a terminal doesn't obey."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import datetime as dt
+import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Final, NoReturn, TypeAlias, final
 
-from agentauthz.errors import InvalidArgument
-from agentauthz.records.catalog import segments, streams
-
 USAGE: Final = 4  # the exit code of a wrong call; argparse's own, 2, means something else to these commands
-LINES: Final = (".ndjson", ".jsonl")
 
 Run: TypeAlias = Callable[[argparse.Namespace], int]
 Command: TypeAlias = Callable[[argparse.ArgumentParser], Run]
@@ -27,31 +25,46 @@ class Parser(argparse.ArgumentParser):
         self.exit(USAGE, f"{self.prog}: {message}\n")
 
 
-def log_lines(path: Path) -> Iterator[bytes]:
-    """Return the whole lines of a log's folder, of a folder of `.jsonl` or `.ndjson` files, or of one such file.
-
-    What a writer is still adding to the end of a file isn't a line yet.
-
-    Raises:
-        InvalidArgument: there is nothing to read.
-    """
-    files = _files(path)
-    if not files:
-        raise InvalidArgument("PATH", f"holds no records: `{path}` has no file of lines, and no stream")
-    for file in files:
-        with file.open("rb") as lines:
-            yield from (line for line in lines if line.endswith(b"\n"))
-
-
-def _files(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        return []
-    flat = sorted(file for file in path.iterdir() if file.suffix in LINES and file.stem != "catalog")
-    return [*flat, *(file for stream in streams(path) for _, file in segments(stream))]
-
-
 def printable(text: str) -> str:
     """Return text of which a terminal shows every character and obeys none; line feeds stay."""
     return "".join(c if c == "\n" or c.isprintable() else f"\\u{ord(c):04x}" for c in text)
+
+
+def write(*lines: str) -> None:
+    """Print lines. What stands in one, stays in one: a name can't begin another line."""
+    sys.stdout.write("".join(f"{one_line(line)}\n" for line in lines))
+
+
+def one_line(text: str) -> str:
+    """Return text as a terminal shows it in one line."""
+    return printable(text).replace("\n", "\\u000a")
+
+
+def moment(text: str) -> dt.datetime:
+    """Return the moment that an argument names.
+
+    Raises:
+        ArgumentTypeError: it names none, or has no time zone.
+    """
+    try:
+        found = dt.datetime.fromisoformat(text)
+    except ValueError:
+        found = None
+    if found is None or found.tzinfo is None:
+        raise argparse.ArgumentTypeError(f"must be a moment with its zone, as 2026-11-23T09:00:00Z, not `{text}`")
+    return found
+
+
+@contextlib.contextmanager
+def working(what: str) -> Iterator[None]:
+    """Show that long work goes on: in a terminal, and where rich (the extra `cli`) is installed."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    try:
+        from rich.console import Console
+    except ImportError:
+        yield
+        return
+    with Console(stderr=True).status(what):
+        yield
