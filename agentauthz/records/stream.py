@@ -84,8 +84,8 @@ class Stream:
     sinks are to have it; then the number stands, and the log says which hash is missing.
     """
 
-    __slots__ = ("_at", "_clock", "_events", "_ids", "_inside", "_known", "_log", "_pending", "_started", "_sum", "closed", "id",
-                 "keeper", "lock")  # fmt: skip
+    __slots__ = ("_at", "_clock", "_events", "_ids", "_inside", "_known", "_log", "_pending", "_started", "_sum",
+                 "closed", "id", "keeper", "lock")  # fmt: skip
 
     def __init__(self, clock: Callable[[], dt.datetime] = _system_time) -> None:
         self._clock = clock
