@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 from agentauthz.cli.command import USAGE, Command, Parser, printable
+from agentauthz.cli.query import query
 from agentauthz.cli.replaying import explain, replay
+from agentauthz.cli.show import show
 from agentauthz.cli.verify import verify
 from agentauthz.errors import AgentAuthzError
 
@@ -15,7 +18,7 @@ from agentauthz.errors import AgentAuthzError
 GROUPS: Final[Mapping[str, tuple[str, Mapping[str, Command]]]] = {
     "records": (
         "Verify, read, compare and explain decision records.",
-        {"verify": verify, "explain": explain, "replay": replay},
+        {"verify": verify, "show": show, "query": query, "explain": explain, "replay": replay},
     ),
 }
 
@@ -36,6 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         code: int = arguments.run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the lines has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (AgentAuthzError, OSError) as error:
         sys.stderr.write(f"agentauthz: {printable(str(error))}\n")
         return USAGE
