@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -11,7 +10,7 @@ import pytest
 from agentauthz import Authorizer, PolicySet, Principal, Session, authorize
 from agentauthz.cli import main
 from agentauthz.errors import Denied, ReviewRequired
-from agentauthz.records import FileSink, Record
+from agentauthz.records import DecisionRecord, FileSink
 from tests import logs
 from tests.faults.logged import SIGNER
 
@@ -79,6 +78,6 @@ def work(session: Session) -> None:
             refund("o-5", 8)
 
 
-def decisions(folder: Path) -> list[Record]:
+def decisions(folder: Path) -> list[DecisionRecord]:
     """Return the decisions of a log."""
-    return [record for record in logs.records(folder) if json.loads(record.line())["type"] == "decision"]
+    return [record for record in logs.records(folder) if isinstance(record, DecisionRecord)]

@@ -17,7 +17,7 @@ from agentauthz.records.delegations import delegations, walk
 from agentauthz.records.story import ordered, story
 from tests import logs
 from tests.commands import BOT, MARIA, POLICY, decisions, ran, refund, written
-from tests.faults.logged import record, run
+from tests.faults.logged import record
 
 
 @pytest.fixture(scope="module")
@@ -54,30 +54,6 @@ def test_a_session_is_told(log: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert inline.count("shop.find") == 2
     assert "conversation-8" not in found.out
     assert "unknown" not in found.out.lower()
-
-
-def test_37_a_call_that_nobody_knows_the_end_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A process that dies within a tool leaves a decision of which the effect is unknown, and that is said."""
-    run(
-        """
-        import os, sys
-        from agentauthz import Authorizer, PolicySet, authorize
-        from agentauthz.records import FileSink
-        from tests.commands import BOT, MARIA, POLICY
-
-        @authorize("shop.refund")
-        def die(amount: int, to: str) -> None:
-            os._exit(0)
-
-        with Authorizer(PolicySet.parse(POLICY), sinks=[FileSink(sys.argv[1])]).session(MARIA, BOT, id="s-1"):
-            die(5, "maria")
-        """,
-        tmp_path,
-    )
-    found = ran(capsys, "show", "s-1", tmp_path)
-    assert found.code == 1
-    assert "    -> ALLOWED, EFFECT UNKNOWN\n" in found.out
-    assert found.out.endswith("1 call allowed, effect unknown\n")
 
 
 def test_a_call_that_was_only_observed_may_have_run() -> None:

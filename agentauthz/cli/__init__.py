@@ -7,18 +7,27 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from agentauthz.cli.command import USAGE, Command, Parser, printable
+from agentauthz.cli.command import USAGE, Command, Parser
 from agentauthz.cli.query import query
 from agentauthz.cli.replaying import explain, replay
+from agentauthz.cli.report import report
 from agentauthz.cli.show import show
 from agentauthz.cli.verify import verify
 from agentauthz.errors import AgentAuthzError
+from agentauthz.records.words import printable
 
 # a command is one function: it tells the parser its arguments, and returns what carries it out
 GROUPS: Final[Mapping[str, tuple[str, Mapping[str, Command]]]] = {
     "records": (
         "Verify, read, compare and explain decision records.",
-        {"verify": verify, "show": show, "query": query, "explain": explain, "replay": replay},
+        {
+            "verify": verify,
+            "show": show,
+            "query": query,
+            "report": report,
+            "explain": explain,
+            "replay": replay,
+        },
     ),
 }
 

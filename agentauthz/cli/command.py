@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Final, NoReturn, TypeAlias, final
 
+from agentauthz.records.words import one_line
+
 USAGE: Final = 4  # the exit code of a wrong call; argparse's own, 2, means something else to these commands
 
 Run: TypeAlias = Callable[[argparse.Namespace], int]
@@ -25,19 +27,9 @@ class Parser(argparse.ArgumentParser):
         self.exit(USAGE, f"{self.prog}: {message}\n")
 
 
-def printable(text: str) -> str:
-    """Return text of which a terminal shows every character and obeys none; line feeds stay."""
-    return "".join(c if c == "\n" or c.isprintable() else f"\\u{ord(c):04x}" for c in text)
-
-
 def write(*lines: str) -> None:
     """Print lines. What stands in one, stays in one: a name can't begin another line."""
     sys.stdout.write("".join(f"{one_line(line)}\n" for line in lines))
-
-
-def one_line(text: str) -> str:
-    """Return text as a terminal shows it in one line."""
-    return printable(text).replace("\n", "\\u000a")
 
 
 def moment(text: str) -> dt.datetime:

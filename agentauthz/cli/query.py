@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 
 from agentauthz.cli.command import Run, moment, write
-from agentauthz.cli.lines import decision_line
 from agentauthz.records import DecisionRecord
 from agentauthz.records.lines import finished
 from agentauthz.records.query import OUTCOMES, Query
 from agentauthz.records.query import query as found
 from agentauthz.records.reading import log_lines
+from agentauthz.records.words import decision_line
 
 _NONE = 1
 

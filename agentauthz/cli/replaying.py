@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from agentauthz.cli.command import Run, printable
+from agentauthz.cli.command import Run
 from agentauthz.errors import InvalidArgument, NotReplayable
 from agentauthz.policy.policyset import PolicySet
 from agentauthz.records import DecisionRecord, PolicyRecord, Record, read_record
 from agentauthz.records.reading import log_lines
+from agentauthz.records.words import printable
 from agentauthz.replay import Comparison, Replayed, recorded_policies
 from agentauthz.replay import explain as explained
 from agentauthz.replay import replay as replayed

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Final
 
 from agentauthz.cli.command import Run, working, write
-from agentauthz.cli.lines import decision_line, effect_words, party, record_line
-from agentauthz.cli.verify import count
 from agentauthz.records.delegations import Party, delegations, walk
 from agentauthz.records.reading import log_lines
 from agentauthz.records.story import Step, Story, story
+from agentauthz.records.words import count, decision_line, effect_words, party, record_line
 
 _UNKNOWN: Final = 1
 

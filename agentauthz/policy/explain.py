@@ -85,12 +85,12 @@ def _hops(depth: int) -> str:
     return "the subject itself" if depth == 0 else f"{depth} delegation{'s' if depth > 1 else ''} from the subject"
 
 
-def _shown(value: Value) -> str:
+def shown(value: Value) -> str:
     """Return a value as a policy would write it, as far as there is a way; at most eight elements of a list."""
     if isinstance(value, Sentinel):
         return f"({STATES[value]})"
     if isinstance(value, tuple):
-        return f"[{', '.join(map(_shown, value[:8]))}{', …' if len(value) > 8 else ''}]"
+        return f"[{', '.join(map(shown, value[:8]))}{', …' if len(value) > 8 else ''}]"
     if isinstance(value, Principal):
         return str(value)
     if isinstance(value, Undetermined):
@@ -103,7 +103,7 @@ def _word(result: Answer) -> str:
 
 
 def _drawn(clause: Clause, indent: int) -> Iterator[str]:
-    saw = ", ".join(f"{path} = {_shown(value)}" for path, value in _saw(clause).items())
+    saw = ", ".join(f"{path} = {shown(value)}" for path, value in _saw(clause).items())
     tail = f"   [{saw}]" if saw else ""
     if isinstance(clause.expr, And | Or | Not):
         yield f"{'  ' * indent}{_word(clause.answer)}: {type(clause.expr).__name__.lower()}"

@@ -1,9 +1,9 @@
-"""Say in one line what a record tells."""
+"""Say in words what a record tells, and show text of which nothing is obeyed."""
 
 from __future__ import annotations
 
-from agentauthz.records import DecisionRecord, EffectRecord, PolicyRecord, Record
-from agentauthz.records.record import Actor
+from agentauthz.records.events import EffectRecord, PolicyRecord
+from agentauthz.records.record import Actor, DecisionRecord, Record
 
 
 def record_line(record: Record) -> str:
@@ -53,3 +53,18 @@ def effect_words(record: EffectRecord) -> str:
     error = "" if record.error_type is None else f" with {record.error_type}"
     took = "" if record.dur_us is None else f" in {record.dur_us / 1000:.1f} ms"
     return f"{record.status}{error}{took}"
+
+
+def count(number: int, what: str) -> str:
+    """Return a number with its noun."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def printable(text: str) -> str:
+    """Return text of which a terminal shows every character and obeys none; line feeds stay."""
+    return "".join(c if c == "\n" or c.isprintable() else f"\\u{ord(c):04x}" for c in text)
+
+
+def one_line(text: str) -> str:
+    """Return text as a terminal shows it in one line."""
+    return printable(text).replace("\n", "\\u000a")
