@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.deciding import FORMS, Form
+from tests.record_schema import checked_lines
 
 # Hypothesis has a profile of its own for CI, whose examples are always the same: ours search everywhere
 _PARENT = settings.get_profile("default")
@@ -34,3 +36,10 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     names = pyfuncitem._fixtureinfo.argnames
     asyncio.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}))
     return True
+
+
+@pytest.fixture(autouse=True)
+def _valid_records() -> Iterator[None]:
+    """Hold every record that a test writes to the schema that is shipped."""
+    with checked_lines():
+        yield

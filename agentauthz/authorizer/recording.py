@@ -15,7 +15,7 @@ from agentauthz.canonical import class_name
 from agentauthz.decision import Basis, Outcome, Reason
 from agentauthz.keys import InstanceKey
 from agentauthz.records import DecisionRecord, EffectRecord, Recorder, RecordIds, decision_record
-from agentauthz.records.record import effect_line
+from agentauthz.records.events import effect_line
 from agentauthz.session import Session
 from agentauthz.values import UNKNOWN
 

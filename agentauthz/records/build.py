@@ -15,14 +15,8 @@ from agentauthz.canonical import Json, bounded, canonical, encode, plain, quote,
 from agentauthz.decision import Decision, Obligation, Reason
 from agentauthz.keys import InstanceKey
 from agentauthz.principals import Chain, Delegation, Principal
-from agentauthz.records.record import (
-    MAX_LINE,
-    MAX_NAME,
-    VERSION,
-    DecisionRecord,
-    compact,
-    finished,
-)
+from agentauthz.records.lines import ALONE, MAX_BODY, MAX_NAME, compact, finished, opening
+from agentauthz.records.record import DecisionRecord
 from agentauthz.records.secrets import Secrets, escaped, member
 from agentauthz.request import Request, Resource, SessionFacts
 from agentauthz.values import UNKNOWN, Sentinel, Value
@@ -58,7 +52,6 @@ def decision_record(
     mode: str = "enforce",
     call_id: str | None = None,
     parent: str | None = None,
-    mono_ns: int | None = None,
     policy_set: str | None = None,
     policy_version: str | None = None,
 ) -> DecisionRecord:
@@ -72,8 +65,7 @@ def decision_record(
     inputs, listed, named = draft.inputs(seen), draft.listed, draft.named
     facts, purpose, route = request.session, request.purpose, request.route
     draft.parts = [
-        f'"v":"{VERSION}","type":"decision","id":{quote(id)},"ts":"{stamp(ts.astimezone(dt.UTC))}"',
-        "" if mono_ns is None else f',"mono_ns":{mono_ns}',
+        opening("decision", id, ts),
         f',"outcome":"{decision.outcome.value}","basis":"{decision.basis.value}","mode":{quote(mode)}',
         ',"enforced":true' if decision.enforced else ',"enforced":false',
         f',"policy":{{"digest":{quote(decision.policy_digest)}',
@@ -309,11 +301,11 @@ class _Draft:
     # ---- the whole
 
     def line(self) -> bytes:
-        """Return the line of the parts; where it is too long, parts give way until it fits."""
+        """Return the line of the parts, at no place yet; where it is too long, parts give way until it fits."""
         meta = f',"meta":{compact(self._meta())}' if self.redacted or self.oversized or self.more else ""
         text = "".join(self.parts)
-        line = finished(f"{{{text}{meta}}}")
-        return line if len(line) <= MAX_LINE else self._shortened(json.loads(f"{{{text}}}"))
+        line = finished(f"{text}{meta}}}")
+        return ALONE + (line if len(line) <= MAX_BODY else self._shortened(json.loads(f"{{{text}}}")))
 
     def _meta(self) -> dict[str, Json]:
         redacted: list[Json] = [pointer for _, pointer in self.first(self.redacted, "/meta/redacted")]
@@ -324,8 +316,8 @@ class _Draft:
         line = b""
         for path in _DROPPED:
             self._drop(tree, path)
-            line = finished(compact({**tree, "meta": self._meta()}))
-            if len(line) <= MAX_LINE:
+            line = finished(compact({**tree, "meta": self._meta()})[1:])
+            if len(line) <= MAX_BODY:
                 break
         return line
 

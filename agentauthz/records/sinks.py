@@ -9,7 +9,8 @@ from typing import Final, Protocol, final
 
 from agentauthz.decision import Decision, Outcome
 from agentauthz.errors import InvalidArgument, SinkError
-from agentauthz.records.record import DecisionRecord, EffectRecord, Record
+from agentauthz.records.events import ALARMS, EffectRecord, EventRecord, PolicyRecord
+from agentauthz.records.record import DecisionRecord, Record
 
 LOGGER: Final = "agentauthz.decisions"
 
@@ -83,10 +84,11 @@ class MemorySink:
 
 @final
 class LoggingSink:
-    """Log to `agentauthz.decisions`: denials and reviews at WARNING, allows at INFO, effects at DEBUG.
+    """Log to `agentauthz.decisions`: denials and reviews at WARNING, allows at INFO, all else at DEBUG.
 
-    The message is one line without values; the whole record is the log record's `decision_record` or
-    `effect_record`, a dict, for handlers that write structure.
+    What tells of a loss is at WARNING too. The message is one line without values; the whole record is the log
+    record's `decision_record`, `effect_record`, `policy_record` or `event_record`, a dict, for handlers that write
+    structure.
     """
 
     __slots__ = ("_logger",)
@@ -99,8 +101,7 @@ class LoggingSink:
         level = _level(record)
         if not self._logger.isEnabledFor(level):
             return
-        kind = "decision_record" if isinstance(record, DecisionRecord) else "effect_record"
-        self._logger.log(level, "%s", _message(record), extra={kind: record.as_dict()})
+        self._logger.log(level, "%s", _message(record), extra={_NAMES[type(record)]: record.as_dict()})
 
     def close(self) -> None:
         """Do nothing: handlers belong to the host."""
@@ -122,17 +123,30 @@ class LoggingSink:
             )
 
 
+_NAMES: Final[dict[type[Record], str]] = {
+    DecisionRecord: "decision_record",
+    EffectRecord: "effect_record",
+    PolicyRecord: "policy_record",
+    EventRecord: "event_record",
+}
+
+
 def _level(record: Record) -> int:
-    if isinstance(record, EffectRecord):
-        return logging.DEBUG
-    return logging.INFO if record.outcome == "allow" else logging.WARNING
+    if isinstance(record, DecisionRecord):
+        return logging.INFO if record.outcome == "allow" else logging.WARNING
+    return logging.WARNING if isinstance(record, EventRecord) and record.type in ALARMS else logging.DEBUG
 
 
 def _message(record: Record) -> str:
-    if isinstance(record, EffectRecord):
-        return f"effect of {record.of}: {record.status}"
-    rules = f", rules {', '.join(record.rules)}" if record.rules else ""
-    observed = "" if record.enforced else ", not enforced"
-    text = f"{record.outcome} {record.action.name}: basis {record.basis}{rules}{observed}, record {record.id}"
+    if isinstance(record, DecisionRecord):
+        rules = f", rules {', '.join(record.rules)}" if record.rules else ""
+        observed = "" if record.enforced else ", not enforced"
+        text = f"{record.outcome} {record.action.name}: basis {record.basis}{rules}{observed}, record {record.id}"
+    elif isinstance(record, EffectRecord):
+        text = f"effect of {record.of}: {record.status}"
+    elif isinstance(record, PolicyRecord):
+        text = f"policy {record.digest}: part {record.part} of {record.parts}"
+    else:
+        text = f"{record.type}, record {record.id}"
     # names come from the host or a model: a log line must stay one line, and mean nothing to a terminal
     return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
