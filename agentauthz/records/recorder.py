@@ -4,28 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Sequence
-from contextvars import ContextVar
-from typing import Final, final
+from typing import final
 
 from attrs import frozen
 
-from agentauthz.canonical import class_name
 from agentauthz.decision import Decision
 from agentauthz.errors import InvalidArgument, SinkError
 from agentauthz.records.record import Record
-from agentauthz.records.sinks import LoggingSink, Sink
-
-
-@final
-class _Writing:
-    """Mark one write; contexts that are copied meanwhile see when it has ended."""
-
-    __slots__ = ("active", "outer", "recorder")
-
-    def __init__(self, recorder: Recorder, outer: _Writing | None) -> None:
-        self.recorder = recorder
-        self.outer = outer
-        self.active = True
+from agentauthz.records.sinks.combine import Failures, append_all, close_all, raise_failures, require_append
+from agentauthz.records.sinks.local import LoggingSink
+from agentauthz.records.sinks.sink import Sink
+from agentauthz.records.writing import Writing, inside
 
 
 @final
@@ -47,9 +36,6 @@ class _Plan:
         return cls(sinks, logging, len(logging) < len(sinks), blocking, quick)
 
 
-_WRITING: Final[ContextVar[_Writing | None]] = ContextVar("agentauthz_writing", default=None)
-
-
 @final
 class Recorder:
     """Hold an authorizer's sinks; with none given, records go to `LoggingSink`, which warns if that is silent.
@@ -65,7 +51,7 @@ class Recorder:
             raise InvalidArgument("sinks", "must be a list of sinks")
         given = tuple(sinks)
         for sink in given:
-            _require_append(sink)
+            require_append(sink)
         if not given:
             default = LoggingSink()
             default.warn_if_silent()
@@ -85,7 +71,7 @@ class Recorder:
         Raises:
             InvalidArgument: it can't append.
         """
-        _require_append(sink)
+        require_append(sink)
         with self._lock:
             self._plan = _Plan.of((*self._plan.sinks, sink))
 
@@ -111,12 +97,7 @@ class Recorder:
 
     def writing(self) -> bool:
         """Say whether the caller runs inside a sink of this recorder: what it asks for must be refused."""
-        mark = _WRITING.get()
-        while mark is not None:
-            if mark.active and mark.recorder is self:
-                return True
-            mark = mark.outer
-        return False
+        return inside(self)
 
     def write(self, record: Record) -> None:
         """Append the record to every sink, also where one fails.
@@ -128,7 +109,7 @@ class Recorder:
         self._ensure_open()
         sinks = self._plan.sinks
         if failures := self._append(sinks, record):
-            _raise(failures, len(sinks))
+            raise_failures(failures, len(sinks))
 
     async def awrite(self, record: Record) -> None:
         """Do as `write` does, with blocking sinks in a thread; if cancelled, end the write first.
@@ -155,7 +136,7 @@ class Recorder:
                 failures.append((plan.blocking[0], cause))
         if cancelled is not None:
             raise cancelled
-        _raise(failures, len(plan.sinks))
+        raise_failures(failures, len(plan.sinks))
 
     def close(self) -> None:
         """Close every sink; writing raises from then on, closing again does nothing.
@@ -166,47 +147,12 @@ class Recorder:
         if self._closed:
             return
         self._closed = True
-        failures: list[tuple[Sink, BaseException]] = []
-        sinks = self._plan.sinks
-        for sink in sinks:
-            try:
-                sink.close()
-            except BaseException as cause:
-                failures.append((sink, cause))
-        _raise(failures, len(sinks))
+        close_all(self._plan.sinks)
 
     def _ensure_open(self) -> None:
         if self._closed:
             raise SinkError("the sinks are closed")
 
-    def _append(self, sinks: Sequence[Sink], record: Record) -> list[tuple[Sink, BaseException]]:
-        failures: list[tuple[Sink, BaseException]] = []
-        mark = _Writing(self, _WRITING.get())
-        token = _WRITING.set(mark)
-        try:
-            line = record.line()
-            for sink in sinks:
-                try:
-                    sink.append(line, record)
-                except BaseException as cause:
-                    failures.append((sink, cause))
-        finally:
-            mark.active = False
-            _WRITING.reset(token)
-        return failures
-
-
-def _raise(failures: Sequence[tuple[Sink, BaseException]], asked: int) -> None:
-    """Raise what `failures` of so many sinks amount to; without one, do nothing."""
-    for _, cause in failures:
-        if not isinstance(cause, Exception):
-            raise cause
-    if failures:
-        # SECURITY: only the sinks' names; a foreign error's text may hold the record
-        names = ", ".join(f"`{class_name(sink)}`" for sink, _ in failures)
-        raise SinkError(f"{len(failures)} of {asked} sinks failed: {names}") from failures[0][1]
-
-
-def _require_append(sink: object) -> None:
-    if not callable(getattr(sink, "append", None)):
-        raise InvalidArgument("sinks", f"must hold sinks, and a `{class_name(sink)}` has no `append`")
+    def _append(self, sinks: Sequence[Sink], record: Record) -> Failures:
+        with Writing(self):
+            return append_all(sinks, record.line(), record)

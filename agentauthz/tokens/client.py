@@ -20,10 +20,10 @@ from agentauthz.tokens.transport import (
     HttpResponse,
     HttpxTransport,
     Transport,
-    checked_url,
 )
 from agentauthz.tokens.types import KINDS
 from agentauthz.tokens.verified import TokenKind, VerifiedToken
+from agentauthz.urls import checked_url
 
 _NONCE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,512}")  # RFC 9449 §8.1
 

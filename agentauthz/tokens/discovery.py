@@ -11,7 +11,8 @@ from attrs import field, frozen
 
 from agentauthz.errors import ExchangeProtocolError, InvalidArgument, TokenError, TransportError
 from agentauthz.tokens.strict import Json, json_object
-from agentauthz.tokens.transport import MAX_BODY, AsyncTransport, HttpRequest, HttpResponse, Transport, checked_url
+from agentauthz.tokens.transport import MAX_BODY, AsyncTransport, HttpRequest, HttpResponse, Transport
+from agentauthz.urls import checked_url
 
 _FOUND: Final = 200
 _MISSING: Final = 404
