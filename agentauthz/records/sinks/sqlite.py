@@ -179,7 +179,9 @@ class SqliteSink:
 
         try:
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600))
-            connection = sqlite3.connect(self.path, self._timeout, isolation_level=None, check_same_thread=False)
+            connection = sqlite3.connect(
+                self.path, timeout=self._timeout, isolation_level=None, check_same_thread=False
+            )
         except (OSError, sqlite3.Error) as cause:
             raise self._failed("can't be opened", cause) from cause
         try:
