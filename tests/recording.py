@@ -52,7 +52,7 @@ def effect(seq: int = 1, of: str = "D00000", *, stream: str = STREAM) -> EffectR
 
 def event(seq: int = 2, kind: str = "stream.gap", *, stream: str = STREAM) -> EventRecord:
     """Return the record of something that happened to the log."""
-    about: dict[str, object] = {"count": 1, "reason": "overflow"} if kind == "stream.gap" else {}
+    about: dict[str, object] = {"count": 1, "reason": "overflow"} if kind == "stream.gap" else {"segment": 0}
     return at(EventRecord(id=f"V{seq:05}", ts=NOW + dt.timedelta(seconds=seq), type=kind, about=about), seq, stream)
 
 

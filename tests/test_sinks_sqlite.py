@@ -17,10 +17,9 @@ from typing import TypeAlias
 import pytest
 
 from agentauthz.errors import InvalidArgument, SinkError
-from agentauthz.records import SqliteSink
+from agentauthz.records import Record, SqliteSink
 from tests.golden import ROOT
 from tests.recording import DENY, NOW, REVIEW, STREAM, append, at, decision, effect, event
-
 
 Make: TypeAlias = Callable[..., SqliteSink]
 
@@ -43,7 +42,7 @@ def _lines(sink: SqliteSink, **columns: str) -> list[bytes]:
 
 def test_every_record_is_a_row(sink: SqliteSink) -> None:
     """A record's row has its line to the byte, and its columns agree with it."""
-    records = [decision(0, note="a\nb\0\u202e"), effect(1), event(2), decision(3, DENY)]
+    records: list[Record] = [decision(0, note="a\nb\0\u202e"), effect(1), event(2), decision(3, DENY)]
     append(sink, *records)
     assert _lines(sink) == [record.line() for record in records]
     connection = sqlite3.connect(sink.path)
@@ -65,7 +64,7 @@ def test_every_record_is_a_row(sink: SqliteSink) -> None:
 
 def test_records_are_found_by_their_columns(sink: SqliteSink) -> None:
     """Each filter finds what it says, all of them together narrow; `until` itself is left out."""
-    records = [decision(0), effect(1), decision(2, DENY, session="s-2"), decision(3, REVIEW)]
+    records: list[Record] = [decision(0), effect(1), decision(2, DENY, session="s-2"), decision(3, REVIEW)]
     append(sink, *records)
     second = dt.timedelta(seconds=1)
 

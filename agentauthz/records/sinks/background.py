@@ -77,15 +77,19 @@ class Limits:
 
 @final
 class _Entry:
-    """Be one line on its way; `error` says that it will never arrive, `report` that it tells of others that didn't."""
+    """Be one line on its way; `error` says that it will never arrive, `report` that it tells of others that didn't.
 
-    __slots__ = ("done", "error", "line", "precious", "report")
+    Who appended a `withdrawn` one was told that it isn't kept; it may be under way.
+    """
+
+    __slots__ = ("done", "error", "line", "precious", "report", "withdrawn")
 
     def __init__(self, line: bytes, precious: bool, report: bool = False) -> None:
         self.line = line
         self.precious = precious
         self.report = report
         self.done = False
+        self.withdrawn = False
         self.error: Exception | None = None
 
 
@@ -139,11 +143,10 @@ class _Queue:
                     self.skip(entry.line)
             self.changed.notify_all()
 
-    def withdraw(self, entries: Sequence[_Entry]) -> None:
-        """Take back what isn't being sent: who asked was told that it isn't kept."""
-        given = set(map(id, entries))
+    def take_back(self) -> None:
+        """Remove what was withdrawn, unless it is being sent."""
         for index in range(len(self.entries) - 1, self.flying - 1, -1):
-            if id(self.entries[index]) in given:
+            if self.entries[index].withdrawn:
                 self._remove(index)
 
     def give_up(self, needed: int, room: int) -> None:
@@ -217,7 +220,9 @@ class Background:
             self._start(queue)
             queue.changed.notify_all()
             if limits.delivery == "acknowledged" and not self._arrived(queue, entries, ends):
-                queue.withdraw(entries)
+                for entry in entries:
+                    entry.withdrawn = True
+                queue.take_back()
                 raise self._late(queue) from queue.failure
         self._check(entries)
 
@@ -374,6 +379,7 @@ class Background:
         pause *= 0.5 + random.random() / 2  # noqa: S311  (no secret)
         with queue.changed:
             queue.failure, queue.flying = failure, 0
+            queue.take_back()
             if queue.ends is None:
                 queue.changed.wait_for(lambda: queue.ends is not None, pause)
                 return

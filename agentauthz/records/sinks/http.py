@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import re
 from collections.abc import Mapping, Sequence
@@ -18,10 +19,13 @@ from agentauthz.urls import checked_url
 if TYPE_CHECKING:
     import ssl
 
+    import httpx
+
 _NONE: Final[Mapping[str, str]] = MappingProxyType({})
 _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
 _VALUE: Final = re.compile(r"[\x20-\x7e]*")
 _MAX_ANSWER: Final = 64 * 1024  # bytes
+_REST: Final = 0.1  # seconds for the rest of an answer whose status has come
 _REJECTED: Final = frozenset({400, 413, 422})  # the fault of what was sent; of all else, time may be the cure
 
 
@@ -88,20 +92,28 @@ class _Wire:
             raise ConnectionError(f"the collector answered {status}")
 
     async def _posted(self, body: bytes) -> int:
-        """Return the status; of the rest of an answer only so much is read that the connection can be used again."""
+        """Return the status; the rest of an answer is of no interest, except that the connection can be used again."""
+        import asyncio
+
         import httpx
 
         request = httpx.Request("POST", self._url, headers=self._headers, content=body)
         answer = await self._transport.handle_async_request(request)
         try:
-            read = 0
-            async for chunk in answer.aiter_raw():
-                read += len(chunk)
-                if read > _MAX_ANSWER:
-                    break
+            with contextlib.suppress(TimeoutError, httpx.HTTPError):
+                async with asyncio.timeout(_REST):
+                    await _read(answer)
             return answer.status_code
         finally:
             await answer.aclose()
 
     def close(self) -> None:
         self._loop.close(self._transport.aclose())
+
+
+async def _read(answer: httpx.Response) -> None:
+    read = 0
+    async for chunk in answer.aiter_raw():
+        read += len(chunk)
+        if read > _MAX_ANSWER:
+            return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, final
@@ -120,10 +121,11 @@ def _options(dsn: str, timeout: float) -> dict[str, Any]:
     """Return what to connect with; no attempt and no statement takes much longer than the time-out."""
     from psycopg.conninfo import conninfo_to_dict
 
-    try:
+    given: dict[str, Any] | None = None
+    with contextlib.suppress(Exception):  # SECURITY: its text quotes the string: it must not be the context of ours
         given = conninfo_to_dict(dsn)
-    except Exception:  # SECURITY: its text quotes the string, and there may be a password in it
-        raise InvalidArgument("dsn", "must be a connection string or URL of PostgreSQL") from None
+    if given is None:
+        raise InvalidArgument("dsn", "must be a connection string or URL of PostgreSQL")
     millis = max(1, int(timeout * 1000))
     bounds = {"connect_timeout": max(2, int(timeout)), "tcp_user_timeout": millis, "application_name": "agentauthz"}
     options = f"{given.get('options', '')} -c statement_timeout={millis}".strip()
