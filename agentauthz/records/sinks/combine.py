@@ -19,16 +19,16 @@ Failures = list[tuple[Sink, BaseException]]
 _ROOM: Final = 1000  # records that may wait for one sink of `at_least`
 
 
-def tee(*sinks: Sink) -> Sink:
+def tee(*sinks: Sink) -> Tee:
     """Return a sink that gives each record to all of `sinks`, also where one fails; it fails if any of them does.
 
     Raises:
         InvalidArgument: no sink, or something that can't append.
     """
-    return _Tee(_checked(sinks))
+    return Tee(_checked(sinks))
 
 
-def at_least(n: int, *sinks: Sink, timeout: float = 1.0) -> Sink:
+def at_least(n: int, *sinks: Sink, timeout: float = 1.0) -> AtLeast:
     """Return a sink that keeps a record once `n` of `sinks` have, each asked in a thread of its own.
 
     One that hangs counts as failed for every record that it hasn't kept within `timeout` seconds, and holds up no
@@ -42,10 +42,10 @@ def at_least(n: int, *sinks: Sink, timeout: float = 1.0) -> Sink:
         raise InvalidArgument("n", f"must be a number of sinks, 1 to {len(given)}")
     if not 0 < timeout < float("inf"):
         raise InvalidArgument("timeout", "must be a positive number of seconds")
-    return _AtLeast(n, given, timeout)
+    return AtLeast(n, given, timeout)
 
 
-def only(when: Callable[[Record], bool], sink: Sink) -> Sink:
+def only(when: Callable[[Record], bool], sink: Sink) -> Only:
     """Return a sink that passes those records to `sink` for which `when` says True.
 
     Denials, reviews and what tells of a loss are always passed, and so is a record for which `when` fails.
@@ -55,7 +55,7 @@ def only(when: Callable[[Record], bool], sink: Sink) -> Sink:
     """
     if not callable(when):
         raise InvalidArgument("when", "must be a function of a record")
-    return _Only(when, _checked((sink,))[0])
+    return Only(when, _checked((sink,))[0])
 
 
 def append_all(sinks: Sequence[Sink], line: bytes, record: Record) -> Failures:
@@ -125,21 +125,35 @@ def _joint(n: int, sinks: Sequence[Sink]) -> Guarantee:
 
 
 @final
-class _Tee:
+class Tee:
+    """Be what `tee` returns."""
+
     def __init__(self, sinks: tuple[Sink, ...]) -> None:
         self._sinks: Final = sinks
         self.blocking: Final = any(getattr(sink, "blocking", False) is True for sink in sinks)
         self.guarantees: Final = _joint(len(sinks), sinks)
 
     def append(self, line: bytes, record: Record) -> None:
+        """Give the record to each sink.
+
+        Raises:
+            SinkError: one of them failed. What isn't an Exception is raised as it is.
+        """
         raise_failures(append_all(self._sinks, line, record), len(self._sinks))
 
     def close(self) -> None:
+        """Close each sink.
+
+        Raises:
+            SinkError: one of them failed to.
+        """
         close_all(self._sinks)
 
 
 @final
-class _Only:
+class Only:
+    """Be what `only` returns."""
+
     def __init__(self, when: Callable[[Record], bool], sink: Sink) -> None:
         self._when: Final = when
         self._sink: Final = sink
@@ -148,6 +162,7 @@ class _Only:
         self.guarantees: Final = Guarantee("best_effort", passed.ordered, passed.deduplicates)  # not all is kept
 
     def append(self, line: bytes, record: Record) -> None:
+        """Pass the record, if it is wanted or may not be left out; raise what the sink raises."""
         if precious(record) or self._wanted(record):
             self._sink.append(line, record)
 
@@ -158,6 +173,7 @@ class _Only:
             return True
 
     def close(self) -> None:
+        """Close the sink."""
         self._sink.close()
 
 
@@ -198,13 +214,14 @@ class _Lane:
         self.sink: Final = sink
         self.lost = 0
         self._changed = threading.Condition(threading.RLock())
-        self._work: deque[tuple[Callable[[], object], _Ballot]] = deque()
+        self._work: deque[tuple[Callable[[], object], _Ballot, bool]] = deque()
         self._thread: threading.Thread | None = None
 
-    def put(self, work: Callable[[], object], ballot: _Ballot) -> None:
+    def put(self, work: Callable[[], object], ballot: _Ballot, *, last: bool = False) -> None:
+        """Have it do something, after all before; `last`: to close, for which there is always room."""
         with self._changed:
-            if len(self._work) < _ROOM:
-                self._work.append((work, ballot))
+            if last or len(self._work) < _ROOM:
+                self._work.append((work, ballot, last))
                 self._changed.notify()
                 if self._thread is None:
                     name = f"agentauthz-{class_name(self.sink)}"
@@ -218,11 +235,11 @@ class _Lane:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._work)
-                work, ballot = self._work.popleft()
+                work, ballot, last = self._work.popleft()
             cause = _failure(work)
             if not ballot.done_by(self.sink, cause):
                 self.lost += 1
-            if work == self.sink.close:
+            if last:
                 return
 
 
@@ -235,7 +252,9 @@ def _failure(work: Callable[[], object]) -> BaseException | None:
 
 
 @final
-class _AtLeast:
+class AtLeast:
+    """Be what `at_least` returns."""
+
     blocking: Final = True
 
     def __init__(self, n: int, sinks: tuple[Sink, ...], timeout: float) -> None:
@@ -248,9 +267,15 @@ class _AtLeast:
 
     @property
     def lost(self) -> int:
+        """Return how many times this process's single sinks didn't keep a record, or not in time."""
         return sum(lane.lost for lane in self._own())
 
     def append(self, line: bytes, record: Record) -> None:
+        """Return once enough sinks have the record.
+
+        Raises:
+            SinkError: too few have it in time; it is chained to the first failure.
+        """
         if self._closed:
             raise SinkError("the sinks are closed")
         ballot = self._asked(lambda sink: carried(lambda: sink.append(line, record)))
@@ -258,18 +283,22 @@ class _AtLeast:
             self._raise(ballot, self._n)
 
     def close(self) -> None:
-        """Close each sink after what it still has to keep."""
+        """Close each sink after what it still has to keep; doing it again does nothing.
+
+        Raises:
+            SinkError: one of them failed to, or not in time.
+        """
         if self._closed:
             return
         self._closed = True
-        ballot = self._asked(lambda sink: sink.close)
+        ballot = self._asked(lambda sink: sink.close, last=True)
         if not ballot.reaches(len(self._sinks), self._timeout):
             self._raise(ballot, len(self._sinks))
 
-    def _asked(self, work: Callable[[Sink], Callable[[], object]]) -> _Ballot:
+    def _asked(self, work: Callable[[Sink], Callable[[], object]], *, last: bool = False) -> _Ballot:
         ballot = _Ballot(len(self._sinks))
         for lane in self._own():
-            lane.put(work(lane.sink), ballot)
+            lane.put(work(lane.sink), ballot, last=last)
         return ballot
 
     def _raise(self, ballot: _Ballot, needed: int) -> None:
