@@ -37,7 +37,7 @@ class Recording:
         """Record a decision, and give it the record's id; what is returned is a denial where that fails."""
         try:
             if self.recorder.wants(verdict.decision):
-                self.recorder.write(self._record(case, verdict))
+                self.recorder.write(self._record(case, verdict), case.policies)
         except Exception as error:  # what can't be recorded must not happen
             return _unrecorded(verdict, error)
         finally:
@@ -49,7 +49,7 @@ class Recording:
         """Do what `write` does without blocking the loop on a sink."""
         try:
             if self.recorder.wants(verdict.decision):
-                await self.recorder.awrite(self._record(case, verdict))
+                await self.recorder.awrite(self._record(case, verdict), case.policies)
         except Exception as error:
             return _unrecorded(verdict, error)
         finally:

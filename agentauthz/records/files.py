@@ -1,140 +1,139 @@
-"""Keep records in a folder, as lines of JSON."""
+"""Keep records in a folder: a log that survives faults, and shows what was changed in it."""
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import datetime as dt
 import os
-import secrets
-import threading
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, final
 
-from agentauthz.errors import SinkError
+from agentauthz.errors import InvalidArgument, SinkError
+from agentauthz.records.ids import Process
+from agentauthz.records.log import Log, Mode
 from agentauthz.records.record import Record
+from agentauthz.records.recovery import recover
+from agentauthz.records.segment import failed
+from agentauthz.records.stream import Stream
 
-_FLAGS: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
+SEGMENT: Final = 64 * 1024 * 1024  # bytes
+
+
+def _system_time() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
 
 
 @final
 class FileSink:
-    """Append records to a file of this process's own in `folder`, which is made (mode 0700) where it isn't there.
+    """Append records to this process's own stream in `folder`, which is made (mode 0700) where it isn't there.
 
-    A record is handed to the operating system, whole, before the call that it is about goes on: it survives
-    the death of the process, not a loss of power. A forked child writes a file of its own.
+    A record is handed to the operating system, whole, before the call that it is about goes on: it survives the
+    death of the process. With `mode="fsync"` it is on the device by then, and survives a loss of power; callers at
+    the same time share one sync. A segment ends when it has `segment_size` bytes. A forked child writes a stream of
+    its own. What a writer that died has left behind is put right when the sink is made.
 
     Raises:
         SinkError: the folder can't be made or written.
+        InvalidArgument: another mode, or a size that isn't positive.
     """
 
-    __slots__ = ("_closed", "_files", "folder")
+    __slots__ = ("_clock", "_closed", "_limit", "_lock", "_mine", "_mode", "folder")
 
     blocking: Final = True  # a disk may be slow
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        mode: Mode = "inline",
+        segment_size: int = SEGMENT,
+        clock: Callable[[], dt.datetime] = _system_time,
+    ) -> None:
+        if mode not in ("inline", "fsync"):
+            raise InvalidArgument("mode", f'must be "inline" or "fsync", not {mode!r}')
+        if type(segment_size) is not int or segment_size < 1:
+            raise InvalidArgument("segment_size", "must be a number of bytes, at least 1")
         self.folder = Path(os.path.abspath(folder))  # a later chdir must not move the records
+        self._mode: Mode = mode
+        self._limit = segment_size
+        self._clock = clock
         self._closed = False
         try:
             os.makedirs(self.folder, mode=0o700, exist_ok=True)
         except OSError as cause:
-            raise _failed(self.folder, "can't be made", cause) from cause
-        self._files: dict[int, _File] = {}
-        self._file().open()
+            raise failed(self.folder, "can't be made", cause) from cause
+        self._mine = (Process.mark, self._begun())
+        atexit.register(self._at_exit)
+
+    @property
+    def stream(self) -> Stream:
+        """Return the stream that this process writes.
+
+        Raises:
+            SinkError: it can't be begun.
+        """
+        mark, stream = self._mine
+        if mark is Process.mark:
+            return stream
+        with Process.lock:  # a forked child; the parent's locks may be held by threads that aren't here
+            mark, stream = self._mine
+            if mark is not Process.mark:
+                stream = self._begun()
+                self._mine = (Process.mark, stream)
+            return stream
 
     @property
     def path(self) -> Path:
         """Return the file that this process writes now."""
-        return self._file().path
+        log = self.stream.log
+        return self.folder if log is None else log.path
 
     def append(self, line: bytes, record: Record) -> None:
-        """Write one record's line, all of it or nothing.
+        """Give a record its place in the stream, and write it, all of it or nothing.
 
         Raises:
-            SinkError: the line can't be written, or the sink is closed.
+            SinkError: the record can't be written, or the sink is closed.
+        """
+        self.stream.take(record, others=False).confirm()
+
+    def close(self) -> None:
+        """Seal the stream; doing it again does nothing.
+
+        Raises:
+            SinkError: the disk refused the last records.
         """
         if self._closed:
-            raise SinkError(f"`{self.folder}` takes no more records: the sink is closed")
-        self._file().write(line)
-
-    def close(self) -> None:
-        """Close the file; doing it again does nothing."""
+            return
         self._closed = True
-        self._file().close()
-
-    def _file(self) -> _File:
-        process = os.getpid()
-        file = self._files.get(process)
-        if file is None:
-            # a fork: the parent's lock may be held by a thread that isn't here, so nothing of it is used
-            file = self._files.setdefault(process, _File(self.folder))
-            for other in self._files.keys() - {process}:
-                if (inherited := self._files.pop(other, None)) is not None:
-                    inherited.abandon()
-        return file
-
-
-@final
-class _File:
-    """Be one process's file; it begins with the first line after it was made, closed or damaged."""
-
-    __slots__ = ("_closed", "_folder", "_handle", "_lock", "path")
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._lock = threading.Lock()
-        self._handle: int | None = None
-        self._closed = False
-        self.path = self._new_path()
-
-    def _new_path(self) -> Path:
-        moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        return self._folder / f"{moment}-{os.getpid()}-{secrets.token_hex(4)}.jsonl"
-
-    def open(self) -> int:
-        """Return the open file, made now if need be."""
-        if self._handle is None:
+        atexit.unregister(self._at_exit)
+        mark, stream = self._mine
+        if mark is Process.mark:
             try:
-                self._handle = os.open(self.path, _FLAGS, 0o600)
+                stream.close()
             except OSError as cause:
-                raise _failed(self.path, "can't be opened", cause) from cause
-        return self._handle
+                raise failed(self.folder, "couldn't be sealed", cause) from cause
 
-    def write(self, line: bytes) -> None:
-        with self._lock:
-            if self._closed:
-                raise SinkError(f"`{self.path}` takes no more records: the sink is closed")
-            handle = self.open()
-            try:
-                written = os.write(handle, line)
-            except OSError as cause:
-                raise _failed(self.path, "can't be written", cause) from cause
-            if written != len(line):
-                self._roll_back(handle, written)
-
-    def _roll_back(self, handle: int, written: int) -> None:
-        """Take back the beginning of a line whose rest found no room; never leave a fragment before a record."""
+    def _begun(self) -> Stream:
+        stream = Stream(self._clock)
+        if self._closed:
+            stream.closed = True
+            return stream
         try:
-            os.ftruncate(handle, os.lseek(handle, 0, os.SEEK_CUR) - written)
+            log = Log(self.folder, stream.id, mode=self._mode, limit=self._limit)
+            try:
+                stream.begin(log)
+                with stream.lock:
+                    for about in recover(self.folder):
+                        stream.event("stream.recovered", about)
+            except BaseException:
+                log.abandon()
+                raise
         except OSError as cause:
-            # the fragment stays, so this file gets no more records: the next one begins another
-            self._let_go()
-            self.path = self._new_path()
-            raise _failed(self.path, "holds the beginning of a record that can't be taken back", cause) from cause
-        raise SinkError(f"`{self.path}` can't be written: the disk took only {written} bytes of a record")
+            raise failed(self.folder, "can't be written", cause) from cause
+        return stream
 
-    def close(self) -> None:
-        with self._lock:
-            self._closed = True
-            self._let_go()
-
-    def abandon(self) -> None:
-        """Close a handle inherited from a parent, whose lock can't be relied on."""
-        self._let_go()
-
-    def _let_go(self) -> None:
-        handle, self._handle = self._handle, None
-        if handle is not None:
-            os.close(handle)
-
-
-def _failed(path: Path, what: str, cause: OSError) -> SinkError:
-    return SinkError(f"`{path}` {what}: {(cause.strerror or 'input/output error').lower()}")
+    def _at_exit(self) -> None:
+        with contextlib.suppress(SinkError):
+            self.close()

@@ -15,14 +15,18 @@ _NODE_BYTES: Final = 7  # 56 bits, of which ten digits hold 50
 
 
 @final
-class _Process:
-    """Tell a process from the one that it was forked from: there `mark` is another object. It costs no system call."""
+class Process:
+    """Tell a process from the one that it was forked from: there `mark` is another object. It costs no system call.
+
+    `lock` is for what a process makes once: the child's is another one, which nobody holds.
+    """
 
     mark: object = object()
+    lock = threading.Lock()
 
 
 def _forked() -> None:
-    _Process.mark = object()
+    Process.mark, Process.lock = object(), threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):  # where processes fork
@@ -46,7 +50,7 @@ class RecordIds:
     def next(self, now: dt.datetime) -> str:
         """Return the next id, made at `now` (with a time zone)."""
         series = self._series
-        if series.process is not _Process.mark:
+        if series.process is not Process.mark:
             # the child of a fork; its parent's lock may be held by a thread that isn't here
             series = self._series = _Series(self._random)
         millis = int(now.timestamp() * 1000)
@@ -69,7 +73,7 @@ class _Series:
     __slots__ = ("count", "lock", "millis", "node", "process", "stem")
 
     def __init__(self, random: Callable[[int], bytes]) -> None:
-        self.process = _Process.mark
+        self.process = Process.mark
         self.lock = threading.RLock()  # a generator that is collected in here may end with a record of its own
         self.node = _digits(int.from_bytes(random(_NODE_BYTES)))
         self.millis = 0

@@ -1,4 +1,4 @@
-"""Hash lines into a tree, and prove what is in it (RFC 6962 §2.1, with the verification of RFC 9162 §2.1.3–4)."""
+"""Hash lines into a tree, and prove what is in it (RFC 6962 §2.1; verified as RFC 9162 §2.1.3 says)."""
 
 from __future__ import annotations
 

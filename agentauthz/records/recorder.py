@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Sequence
-from typing import final
+from typing import cast, final
 
 from attrs import frozen
 
 from agentauthz.decision import Decision
 from agentauthz.errors import InvalidArgument, SinkError
+from agentauthz.records.files import FileSink
+from agentauthz.records.ids import Process
 from agentauthz.records.record import Record
 from agentauthz.records.sinks.combine import Failures, append_all, close_all, raise_failures, require_append
 from agentauthz.records.sinks.local import LoggingSink
 from agentauthz.records.sinks.sink import Sink
+from agentauthz.records.stream import Policies, Stream, Taken
 from agentauthz.records.writing import Writing, inside
 
 
@@ -23,28 +26,37 @@ class _Plan:
     """Hold the sinks, and what follows from them, as one: a write that has begun sees one list of sinks."""
 
     sinks: tuple[Sink, ...]
+    log: FileSink | None  # where each record gets its place, before the others have it
     logging: tuple[LoggingSink, ...]
     always: bool  # some sink takes every record
+    others: tuple[Sink, ...]  # all but the log
     blocking: tuple[Sink, ...]
     quick: tuple[Sink, ...]
 
     @classmethod
     def of(cls, sinks: tuple[Sink, ...]) -> _Plan:
+        logs = [sink for sink in sinks if isinstance(sink, FileSink)]
+        if len(logs) > 1:
+            raise InvalidArgument("sinks", "must hold one `FileSink` at most: it is what numbers the records")
         logging = tuple(sink for sink in sinks if isinstance(sink, LoggingSink))
-        blocking = tuple(sink for sink in sinks if getattr(sink, "blocking", False) is True)
-        quick = tuple(sink for sink in sinks if getattr(sink, "blocking", False) is not True)
-        return cls(sinks, logging, len(logging) < len(sinks), blocking, quick)
+        others = tuple(sink for sink in sinks if not isinstance(sink, FileSink))
+        blocking = tuple(sink for sink in others if getattr(sink, "blocking", False) is True)
+        quick = tuple(sink for sink in others if getattr(sink, "blocking", False) is not True)
+        return cls(sinks, logs[0] if logs else None, logging, len(logging) < len(sinks), others, blocking, quick)
 
 
 @final
 class Recorder:
     """Hold an authorizer's sinks; with none given, records go to `LoggingSink`, which warns if that is silent.
 
+    Records are numbered in the order in which they are written: in the stream of the `FileSink`, if there is one, else
+    in one of the recorder's own. Each process has its own stream.
+
     Raises:
-        InvalidArgument: something in `sinks` can't append.
+        InvalidArgument: something in `sinks` can't append, or there are two files.
     """
 
-    __slots__ = ("_closed", "_lock", "_plan")
+    __slots__ = ("_closed", "_lock", "_mine", "_plan")
 
     def __init__(self, sinks: Iterable[Sink] = ()) -> None:
         if not isinstance(sinks, Iterable):
@@ -59,6 +71,7 @@ class Recorder:
         self._closed = False
         self._lock = threading.Lock()
         self._plan = _Plan.of(given)
+        self._mine: tuple[object, Stream] | None = None
 
     @property
     def sinks(self) -> tuple[Sink, ...]:
@@ -99,19 +112,21 @@ class Recorder:
         """Say whether the caller runs inside a sink of this recorder: what it asks for must be refused."""
         return inside(self)
 
-    def write(self, record: Record) -> None:
-        """Append the record to every sink, also where one fails.
+    def write(self, record: Record, policies: Policies | None = None) -> None:
+        """Give the record its place in the stream and append it to every sink, also where one fails.
+
+        Where the stream hasn't told the text of `policies` yet, it goes before.
 
         Raises:
             SinkError: a sink failed; it is chained to the first cause. What isn't an Exception (KeyboardInterrupt)
                 is raised as it is, after the other sinks had their turn.
         """
         self._ensure_open()
-        sinks = self._plan.sinks
-        if failures := self._append(sinks, record):
-            raise_failures(failures, len(sinks))
+        plan = self._plan
+        if failures := self._written(plan, plan.others, record, policies)[1]:
+            raise_failures(failures, len(plan.sinks))
 
-    async def awrite(self, record: Record) -> None:
+    async def awrite(self, record: Record, policies: Policies | None = None) -> None:
         """Do as `write` does, with blocking sinks in a thread; if cancelled, end the write first.
 
         Raises:
@@ -121,19 +136,21 @@ class Recorder:
 
         self._ensure_open()
         plan = self._plan
-        failures = self._append(plan.quick, record)
+        if plan.log is None and not plan.blocking:
+            raise_failures(self._written(plan, plan.others, record, policies)[1], len(plan.sinks))
+            return
         cancelled: asyncio.CancelledError | None = None
-        if plan.blocking:
-            task = asyncio.create_task(asyncio.to_thread(self._append, plan.blocking, record))
-            while not task.done():
-                try:
-                    await asyncio.wait([task])
-                except asyncio.CancelledError as caught:
-                    cancelled = caught
+        task = asyncio.create_task(asyncio.to_thread(self._written, plan, plan.blocking, record, policies))
+        while not task.done():
             try:
-                failures += task.result()
-            except Exception as cause:  # no thread could be had
-                failures.append((plan.blocking[0], cause))
+                await asyncio.wait([task])
+            except asyncio.CancelledError as caught:
+                cancelled = caught
+        try:
+            records, failures = task.result()
+        except Exception as cause:  # no thread could be had
+            records, failures = (), [(plan.log or plan.blocking[0], cause)]
+        failures += self._append(plan.quick, records)
         if cancelled is not None:
             raise cancelled
         raise_failures(failures, len(plan.sinks))
@@ -153,6 +170,41 @@ class Recorder:
         if self._closed:
             raise SinkError("the sinks are closed")
 
-    def _append(self, sinks: Sequence[Sink], record: Record) -> Failures:
+    def _own(self) -> Stream:
+        """Return the stream of records that no file log numbers."""
+        mine = self._mine
+        if mine is not None and mine[0] is Process.mark:
+            return mine[1]
+        with Process.lock:
+            if self._mine is mine:
+                stream = Stream()
+                stream.begin()
+                self._mine = mine = (Process.mark, stream)
+            return cast("tuple[object, Stream]", self._mine)[1]
+
+    def _taken(self, plan: _Plan, record: Record, policies: Policies | None) -> Taken:
+        if plan.log is None:
+            return self._own().take(record, policies, others=True)
+        try:
+            stream = plan.log.stream
+        except SinkError as cause:  # a child's file can't be begun: the other sinks must have the record all the same
+            return Taken(self._own().take(record, policies, others=True).records, cause)
+        return stream.take(record, policies, others=bool(plan.others))
+
+    def _written(
+        self, plan: _Plan, sinks: Sequence[Sink], record: Record, policies: Policies | None
+    ) -> tuple[Sequence[Record], Failures]:
+        """Place a record, and append it to `sinks`; return what other sinks must have, and what failed."""
         with Writing(self):
-            return append_all(sinks, record.line(), record)
+            taken = self._taken(plan, record, policies if plan.always else None)
+            failures = append_all(sinks, taken.records)
+            if plan.log is not None:
+                try:
+                    taken.confirm()
+                except SinkError as cause:
+                    failures.insert(0, (plan.log, cause))
+            return taken.records, failures
+
+    def _append(self, sinks: Sequence[Sink], records: Sequence[Record]) -> Failures:
+        with Writing(self):
+            return append_all(sinks, records)

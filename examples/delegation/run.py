@@ -70,7 +70,7 @@ def run(main: Service, world: World, listener: socket.socket, ready: Barrier) ->
 
 def last_decision(world: World, name: str) -> DecisionRecord:
     """Return what a service recorded last, from its file."""
-    *_, file = sorted(world.records(name).iterdir())
+    *_, file = sorted(world.records(name).glob("*/*.ndjson"))
     *_, record = (one for one in map(read_record, file.read_bytes().splitlines()) if isinstance(one, DecisionRecord))
     return record
 

@@ -58,14 +58,18 @@ def only(when: Callable[[Record], bool], sink: Sink) -> Only:
     return Only(when, _checked((sink,))[0])
 
 
-def append_all(sinks: Sequence[Sink], line: bytes, record: Record) -> Failures:
-    """Append to every sink, and return which failed with what; also what isn't an Exception is caught."""
+def append_all(sinks: Sequence[Sink], records: Sequence[Record]) -> Failures:
+    """Append to every sink, and return which failed with what at first; also what isn't an Exception is caught."""
     failures: Failures = []
     for sink in sinks:
-        try:
-            sink.append(line, record)
-        except BaseException as cause:
-            failures.append((sink, cause))
+        problem: BaseException | None = None
+        for record in records:
+            try:
+                sink.append(record.line(), record)
+            except BaseException as cause:
+                problem = problem or cause
+        if problem is not None:
+            failures.append((sink, problem))
     return failures
 
 
@@ -139,7 +143,7 @@ class Tee:
         Raises:
             SinkError: one of them failed. What isn't an Exception is raised as it is.
         """
-        raise_failures(append_all(self._sinks, line, record), len(self._sinks))
+        raise_failures(append_all(self._sinks, (record,)), len(self._sinks))
 
     def close(self) -> None:
         """Close each sink.

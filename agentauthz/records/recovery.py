@@ -1,0 +1,78 @@
+"""Put right what a writer that died has left behind: a torn line goes to quarantine, and the stream is ended."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from agentauthz.records.catalog import QUARANTINE, Claim, ended, enter, segments, streams
+from agentauthz.records.lines import NO_HASH
+from agentauthz.records.merkle import leaf_hash
+from agentauthz.records.scan import head
+
+_TAIL: Final = 1 << 16  # bytes: more than a line has
+
+
+def recover(folder: Path) -> Iterator[Mapping[str, object]]:
+    """End each stream of a folder whose writer is dead, and return what is to be told of it.
+
+    The stream itself gets no more records: were its file an old copy, its numbers would be used twice.
+    """
+    done = ended(folder)
+    for path in streams(folder):
+        if path.name in done:
+            continue
+        try:
+            claim = Claim(path)
+        except OSError:  # its writer lives, or the folder is another user's
+            continue
+        try:
+            about = _mended(folder, path)
+            enter(folder, path.name, "recovered", about)
+        finally:
+            claim.release()
+        yield {"reason": "the writer died", "stream": path.name, **about}
+
+
+def _mended(folder: Path, stream: Path) -> dict[str, object]:
+    found = segments(stream)
+    if not found:
+        return {"size": 0, "last": NO_HASH, "bytes": 0}
+    first, path = found[-1]
+    with path.open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        tail, whole = _last_lines(file.fileno(), size)
+        told: dict[str, object] = {"segment": first, "bytes": size - whole}
+        if size > whole:
+            torn = os.pread(file.fileno(), size - whole, whole)
+            _keep(folder / QUARANTINE, f"{stream.name}-{first}-{whole}", torn)
+            told["digest"] = "sha256:" + hashlib.sha256(torn).hexdigest()
+            file.truncate(whole)
+            os.fsync(file.fileno())
+    last = tail.rpartition(b"\n")[2]
+    place = head(last)
+    return {**told, "size": first if place is None else place.seq + 1, "last": leaf_hash(last).hex()}
+
+
+def _last_lines(handle: int, size: int) -> tuple[bytes, int]:
+    """Return the end of a file up to its last line feed, without it, and how many bytes are before its end."""
+    at = size
+    tail = b""
+    while at:
+        step = min(at, _TAIL)
+        at -= step
+        tail = os.pread(handle, step, at) + tail
+        cut = tail.rfind(b"\n")
+        if cut >= 0 and (at == 0 or b"\n" in tail[:cut]):
+            return tail[:cut], at + cut + 1
+    return b"", 0
+
+
+def _keep(quarantine: Path, name: str, torn: bytes) -> None:
+    os.makedirs(quarantine, 0o700, exist_ok=True)
+    handle = os.open(quarantine / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with open(handle, "wb") as file:
+        file.write(torn)
