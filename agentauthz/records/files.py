@@ -16,6 +16,7 @@ from agentauthz.records.log import Log, Mode
 from agentauthz.records.record import Record
 from agentauthz.records.recovery import recover
 from agentauthz.records.segment import failed
+from agentauthz.records.sinks.sink import Guarantee
 from agentauthz.records.stream import Stream
 
 SEGMENT: Final = 64 * 1024 * 1024  # bytes
@@ -39,7 +40,7 @@ class FileSink:
         InvalidArgument: another mode, or a size that isn't positive.
     """
 
-    __slots__ = ("_clock", "_closed", "_limit", "_lock", "_mine", "_mode", "folder")
+    __slots__ = ("_clock", "_closed", "_limit", "_lock", "_mine", "_mode", "folder", "guarantees")
 
     blocking: Final = True  # a disk may be slow
 
@@ -60,6 +61,7 @@ class FileSink:
         self._limit = segment_size
         self._clock = clock
         self._closed = False
+        self.guarantees: Final = Guarantee("power_loss" if mode == "fsync" else "process_crash", ordered=True)
         try:
             os.makedirs(self.folder, mode=0o700, exist_ok=True)
         except OSError as cause:
