@@ -125,6 +125,20 @@ class Claim:
             self.release()
             raise
 
+    @staticmethod
+    def probe(folder: Path) -> None:
+        """Return if nobody holds a folder; nothing is changed.
+
+        Raises:
+            OSError: `BlockingIOError` where a writer lives, or the lock can't be read.
+        """
+        handle = os.open(folder / "lock", os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        try:
+            if fcntl is not None:
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        finally:
+            os.close(handle)
+
     def release(self) -> None:
         """Let others claim the folder; doing it again does nothing."""
         handle, self._handle = self._handle, -1

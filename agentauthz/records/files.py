@@ -8,16 +8,21 @@ import datetime as dt
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, final
 
 from agentauthz.errors import InvalidArgument, SinkError
+from agentauthz.records.checkpoints import origin_of, require_ed25519
 from agentauthz.records.ids import Process
+from agentauthz.records.keeper import Keeper
 from agentauthz.records.log import Log, Mode
 from agentauthz.records.record import Record
 from agentauthz.records.recovery import recover
 from agentauthz.records.segment import failed
 from agentauthz.records.sinks.sink import Guarantee
 from agentauthz.records.stream import Stream
+
+if TYPE_CHECKING:
+    from agentauthz.keys.signing import Signer
 
 SEGMENT: Final = 64 * 1024 * 1024  # bytes
 
@@ -35,12 +40,17 @@ class FileSink:
     the same time share one sync. A segment ends when it has `segment_size` bytes. A forked child writes a stream of
     its own. What a writer that died has left behind is put right when the sink is made.
 
+    With `key` (Ed25519), the state of the stream is signed every `checkpoint_every` records, and after
+    `checkpoint_idle` seconds, in the name of `org`; each checkpoint is also given to `witness`, which should keep it
+    where the owner of the folder can't change it.
+
     Raises:
         SinkError: the folder can't be made or written.
-        InvalidArgument: another mode, or a size that isn't positive.
+        InvalidArgument: another mode, a number that isn't positive, a key that isn't Ed25519, or a witness without one.
     """
 
-    __slots__ = ("_clock", "_closed", "_limit", "_lock", "_mine", "_mode", "folder", "guarantees")
+    __slots__ = ("_clock", "_closed", "_every", "_idle", "_key", "_limit", "_mine", "_mode", "_org", "_witness",
+                 "folder", "guarantees")  # fmt: skip
 
     blocking: Final = True  # a disk may be slow
 
@@ -50,12 +60,28 @@ class FileSink:
         *,
         mode: Mode = "inline",
         segment_size: int = SEGMENT,
+        key: Signer | None = None,
+        org: str = "local",
+        checkpoint_every: int = 1_000,
+        checkpoint_idle: float = 10.0,
+        witness: Callable[[str], object] | None = None,
         clock: Callable[[], dt.datetime] = _system_time,
     ) -> None:
         if mode not in ("inline", "fsync"):
             raise InvalidArgument("mode", f'must be "inline" or "fsync", not {mode!r}')
         if type(segment_size) is not int or segment_size < 1:
             raise InvalidArgument("segment_size", "must be a number of bytes, at least 1")
+        if type(checkpoint_every) is not int or checkpoint_every < 1:
+            raise InvalidArgument("checkpoint_every", "must be a number of records, at least 1")
+        if not isinstance(checkpoint_idle, int | float) or not checkpoint_idle > 0:
+            raise InvalidArgument("checkpoint_idle", "must be a number of seconds above 0")
+        if witness is not None and (key is None or not callable(witness)):
+            raise InvalidArgument("witness", "must be a function that takes a checkpoint, and needs a `key` to sign it")
+        if key is not None:
+            require_ed25519(key)
+            origin_of(org, "")
+        self._key, self._org, self._witness = key, org, witness
+        self._every, self._idle = checkpoint_every, float(checkpoint_idle)
         self.folder = Path(os.path.abspath(folder))  # a later chdir must not move the records
         self._mode: Mode = mode
         self._limit = segment_size
@@ -116,6 +142,9 @@ class FileSink:
                 stream.close()
             except OSError as cause:
                 raise failed(self.folder, "couldn't be sealed", cause) from cause
+            finally:
+                if stream.keeper is not None:
+                    stream.keeper.stop()
 
     def _begun(self) -> Stream:
         stream = Stream(self._clock)
@@ -134,6 +163,10 @@ class FileSink:
                 raise
         except OSError as cause:
             raise failed(self.folder, "can't be written", cause) from cause
+        if self._key is not None:
+            stream.keeper = Keeper(
+                stream, self.folder, self._key, self._org, every=self._every, idle=self._idle, witness=self._witness
+            )
         return stream
 
     def _at_exit(self) -> None:

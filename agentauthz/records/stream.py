@@ -13,6 +13,7 @@ from attrs import frozen
 from agentauthz.errors import SinkError
 from agentauthz.records.events import EventRecord, PolicyRecord, event_body, policy_bodies
 from agentauthz.records.ids import RecordIds
+from agentauthz.records.keeper import Keeper
 from agentauthz.records.lines import NO_HASH, finished, opening, place, placed
 from agentauthz.records.log import Log, Ticket
 from agentauthz.records.merkle import Tree, leaf_hash
@@ -79,7 +80,7 @@ class Stream:
     """
 
     __slots__ = ("_at", "_clock", "_events", "_ids", "_known", "_log", "_pending", "_started", "_sum", "closed", "id",
-                 "lock")  # fmt: skip
+                 "keeper", "lock")  # fmt: skip
 
     def __init__(self, clock: Callable[[], dt.datetime] = _system_time) -> None:
         self._clock = clock
@@ -87,6 +88,7 @@ class Stream:
         self.id: Final = self._ids.next(clock())
         self.lock: Final = threading.RLock()  # a signal's handler may close what it has interrupted
         self.closed = False
+        self.keeper: Keeper | None = None
         self._started = time.monotonic_ns()
         self._log: Log | None = None
         # the tree, and the hashes that aren't in it yet: replaced as one
@@ -145,6 +147,8 @@ class Stream:
             if policies is not None and policies.digest not in self._known:
                 self._tell(policies)
             self._events.append(of_line(self._put(line), record))
+            if self.keeper is not None:
+                self.keeper.counted(self._at[0])
             return Taken(self._drained(), None, log.ticket())
         except OSError as cause:
             self._pending = None
