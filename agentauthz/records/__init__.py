@@ -6,6 +6,7 @@ from agentauthz.records.files import FileSink
 from agentauthz.records.ids import RecordIds
 from agentauthz.records.record import DecisionRecord, Record, read_record
 from agentauthz.records.recorder import Recorder
+from agentauthz.records.shipping import Shipper
 from agentauthz.records.sinks import (
     Guarantee,
     HttpSink,
@@ -37,6 +38,7 @@ __all__ = [
     "Record",
     "RecordIds",
     "Recorder",
+    "Shipper",
     "Sink",
     "SqliteSink",
     "at_least",

@@ -1,8 +1,10 @@
-"""Survive what other systems do: rows 10 to 13 and 39 of the table of faults, each through a whole authorizer."""
+"""Survive what other systems do: rows 10 to 13, 38 and 39 of the table of faults, each through a whole authorizer."""
 
 from __future__ import annotations
 
 import asyncio
+import gzip
+import json
 import os
 import signal
 import threading
@@ -23,6 +25,7 @@ from agentauthz.records import (
     MemorySink,
     PostgresSink,
     Record,
+    Shipper,
     Sink,
     SqliteSink,
     at_least,
@@ -30,7 +33,7 @@ from agentauthz.records import (
 )
 from tests.loopback import Connection, Loopback, answer
 from tests.postgres import Postgres
-from tests.recording import BOT, MARIA, decision
+from tests.recording import BOT, MARIA, decision, until
 
 POLICIES: Final = PolicySet.parse("permit all on * when true")
 
@@ -278,6 +281,56 @@ def test_row_13_a_sink_that_asks_is_refused(asynchronous: bool, how: str) -> Non
     assert told
     assert all("inside_a_sink" in text or "a sink may not ask" in text for text in told), told
     assert len(memory.decisions) == 1
+
+
+# ---- 38: the collector is down for a day
+
+
+def test_row_38_what_a_collector_misses_waits_in_the_log(tmp_path: Path) -> None:
+    """While it is down calls go on, the lag tells how much waits, and of the log only what went before may be pruned.
+
+    When it is back it gets the rest, from where it stopped, and each record at least once.
+    """
+    log = FileSink(tmp_path / "log", segment_size=5_000)
+    with Loopback(answer({})) as server, Authorizer(POLICIES, sinks=[log]) as authorizer:
+        collector = HttpSink(server.url, timeout=0.3, loopback_http=True)
+        shipper = Shipper(log.folder, collector, tmp_path / "shipped")
+        with authorizer.session(MARIA, BOT):
+            _looks(10)
+            shipper.ship()
+            before, lag = shipper.shipped(), shipper.lag()
+            server.answer = answer({}, 503)
+            for hour in range(24):
+                _looks(3)
+                with pytest.raises(SinkError):
+                    shipper.ship()
+                assert lag < (lag := shipper.lag())
+                assert shipper.shipped() == before, hour
+            server.answer = answer({})
+            server.seen.clear()
+            for path in before:  # the disk may be short by now
+                path.unlink()
+            until(lambda: _ships(shipper))
+        assert shipper.lag() == 0
+        collector.close()
+    got = [record for seen in server.seen for record in json.loads(gzip.decompress(seen.body))]
+    places = [(record["stream"], record["seq"]) for record in got]
+    seqs = sorted({seq for _, seq in places})
+    assert seqs == list(range(seqs[0], seqs[-1] + 1))
+    assert len([record for record in got if record["type"] == "decision"]) >= 72
+
+
+def _looks(count: int) -> None:
+    for _ in range(count):
+        look()
+
+
+def _ships(shipper: Shipper) -> bool:
+    try:
+        shipper.ship()
+    except SinkError:
+        return False
+    return True
 
 
 # ---- 39: delivered twice
