@@ -16,7 +16,7 @@ import pytest
 from agentauthz.errors import InvalidArgument, SinkError
 from agentauthz.records import HttpSink, Record, read_record
 from tests.loopback import HOSTILE, Answer, Connection, Loopback, answer, everything_told, never
-from tests.recording import DENY, append, decision, effect, until
+from tests.recording import DENY, STREAM, append, decision, effect, until
 
 Make: TypeAlias = Callable[..., HttpSink]
 OK: Answer = answer({})
@@ -180,7 +180,7 @@ def test_one_record_that_is_rejected(make: Make, server: Loopback) -> None:
     append(sink, decision(8))
     until(lambda: sink.waiting == 0)
     gap = next(record for record in _sent(server) if record["type"] == "stream.gap")
-    assert gap["about"] == {"count": 1, "reason": "lost_on_the_way", "first_seq": 5, "last_seq": 5}
+    assert gap["about"] == {"count": 1, "reason": "lost_on_the_way", "stream": STREAM, "first_seq": 5, "last_seq": 5}
     with pytest.raises(SinkError, match="`HttpSink` can't keep a record: Rejected"):
         append(make(), decision(5))
 

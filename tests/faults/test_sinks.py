@@ -133,7 +133,14 @@ def test_row_10_an_action_may_go_ahead(
 ) -> None:
     """Where it was asked for, the call runs, the log says so, and so does a record in the sinks that work."""
     memory = MemorySink()
-    assert _look(asynchronous, FileSink(tmp_path), _raising(OSError("CANARY")), memory, on_failure=on_failure) == "seen"
+    got: list[Record] = []
+
+    def fail(record: Record) -> None:
+        got.append(record)
+        raise OSError("CANARY")
+
+    assert _look(asynchronous, FileSink(tmp_path), _Calling(fail), memory, on_failure=on_failure) == "seen"
+    assert not any(isinstance(record, EventRecord) and record.type == "sink.failed" for record in got)
     failed = _alarms(memory)[0]
     assert dict(failed.about) == {
         "sink": "_Calling", "error": "OSError", "record": memory.decisions[0].id, "went_ahead": True,

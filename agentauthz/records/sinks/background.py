@@ -107,7 +107,9 @@ class _Gap:
         """Return what the record of a gap says."""
         first, last = row_of(self.first), row_of(self.last)
         told: dict[str, object] = {"count": self.count, "reason": "lost_on_the_way"}
-        return told | ({"first_seq": first.seq, "last_seq": last.seq} if first.stream == last.stream else {})
+        if first.stream == last.stream:
+            told |= {"stream": first.stream, "first_seq": first.seq, "last_seq": last.seq}
+        return told
 
 
 @final
