@@ -91,7 +91,7 @@ class _Diagnosis:
         self._at = {id(line): i for i, line in enumerate(lines)}
         self._own: dict[int, list[Line]] = {}
         for line in lines:
-            if line.place is not None and line.place.stream == stream.encode():
+            if line.whole and line.place is not None and line.place.stream == stream.encode():
                 self._own.setdefault(line.place.seq, []).append(line)
         self._declared: dict[int, bytes] = {}
         self._good = self._vouched()
@@ -201,7 +201,7 @@ class _Diagnosis:
         """Say whether a last line without its end was cut off, rather than edited or added."""
         if self._end is None:
             return True
-        return bool(slots) and last.leaf.hex() != self._end[1]
+        return bool(slots) and leaf_hash(last.text[:-1]).hex() != self._end[1]  # its line feed was edited
 
     def _named(self, run: list[Line], slots: list[int], copies: set[bytes]) -> list[int]:
         """Name what stands where nothing good does; return the numbers that nothing stands for."""

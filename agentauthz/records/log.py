@@ -296,12 +296,14 @@ class Log:
         return self.folder / "reserve"
 
     def _keep_back(self) -> None:
-        """Keep some room back; where there is none, nothing else is begun either."""
+        """Keep some room back; where there isn't twice as much, nothing else is begun either."""
         try:
             handle = os.open(self._reserve, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             try:
-                if os.write(handle, bytes(RESERVE)) != RESERVE:
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                left = 2 * RESERVE
+                while left:
+                    left -= os.write(handle, bytes(left))
+                os.ftruncate(handle, RESERVE)
             finally:
                 os.close(handle)
         except OSError as cause:

@@ -172,6 +172,20 @@ class Stream:
         if kind == "stream.open":
             self._known.clear()  # so that each segment explains itself
 
+    def tell(self, kind: str, about: Mapping[str, object]) -> None:
+        """Write a record of the log itself.
+
+        Raises:
+            OSError: the disk refuses.
+            SinkError: the log is closed.
+        """
+        with self.lock:
+            if self.closed:
+                raise SinkError("the log takes no more records: it is closed")
+            if self._log is not None:
+                self._log.ready(self)
+            self.event(kind, about)
+
     def state(self) -> Mapping[str, object]:
         """Return size, root and last hash, and the roots of the tree's perfect parts as `tree`; the lock is held."""
         self._fold()
@@ -219,8 +233,7 @@ class Stream:
     def _fold(self) -> None:
         old, waiting = self._sum
         tree = Tree(old.size, old.peaks)
-        for leaf in waiting:
-            tree.add(leaf)
+        tree.extend(waiting)
         self._sum = (tree, [])
 
     def _settle(self) -> None:
