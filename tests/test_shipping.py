@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from agentauthz import Authorizer, PolicySet, Request
 from agentauthz.errors import InvalidArgument, SinkError
 from agentauthz.records import FileSink, MemorySink, Record, Shipper, SqliteSink
-from tests.recording import append, decision, effect
+from tests.recording import MARIA, append, decision, effect
 
 
 @pytest.fixture
@@ -120,22 +121,33 @@ def test_a_line_that_becomes_whole_meanwhile(log: FileSink, tmp_path: Path) -> N
     assert receiver.lines[-1] == whole
 
 
-def test_what_may_be_pruned(log: FileSink, tmp_path: Path) -> None:
-    """Only segments that have gone whole and that nobody writes are told, oldest first; without them it goes on."""
+def test_only_what_has_gone_is_pruned(log: FileSink, tmp_path: Path) -> None:
+    """Pruned up to that moment, a log loses segments that have gone and no other; sending goes on without them."""
     receiver = _Receiver()
-    append(log, *map(decision, range(20)))
     shipper = Shipper(log.folder, receiver, tmp_path / "state")
-    assert shipper.shipped() == []
+    _now(log, 20)
+    there = _segments(log)
+    assert log.prune(shipper.gone_before()) == 0
     shipper.ship()
-    there = sorted(log.folder.glob("*/*.ndjson"))
-    assert shipper.shipped() == there[:-1]
-    for path in shipper.shipped():
-        path.unlink()
-    append(log, decision(20))
-    assert shipper.ship() >= 1
+    _now(log, 20)
+    assert log.prune(shipper.gone_before()) >= len(there) - 2
+    assert set(_segments(log)) & set(there) <= set(there[-2:])
+    known = set(receiver.lines)
+    assert shipper.ship() >= 20
     log.close()
     shipper.ship()
-    assert shipper.shipped() == sorted(log.folder.glob("*/*.ndjson"))
+    assert known | set(_written(log)) == set(receiver.lines)
+    assert shipper.lag() == 0
+
+
+def _now(log: FileSink, count: int) -> None:
+    authorizer = Authorizer(PolicySet.parse("permit all on * when true"), sinks=[log])
+    for _ in range(count):
+        authorizer.decide(Request("look", subject=MARIA))
+
+
+def _segments(log: FileSink) -> list[Path]:
+    return sorted(log.folder.glob("*/*.ndjson"))
 
 
 def test_a_lost_state_costs_only_time(log: FileSink, tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ def test_a_collector_that_is_down_and_comes_back(make: Make, server: Loopback) -
         append(sink, decision(0))
     until(lambda: sink.waiting == 0)
     server.answer = OK
-    append(sink, decision(1))
+    until(lambda: _taken(sink))
     assert _sent(server)[-1]["seq"] == 1
 
 
@@ -287,7 +287,7 @@ def test_what_can_not_work_is_refused_at_the_start(options: dict[str, Any], argu
 def test_no_secret_is_told(make: Make, server: Loopback, caplog: pytest.LogCaptureFixture) -> None:
     """Neither the headers nor the address's query turn up in a repr, a log or an error."""
     caplog.set_level(logging.DEBUG)
-    sink = make(timeout=0.3)
+    sink = make(timeout=2)
     append(sink, decision(0))
     server.answer = answer({}, 401)
     with pytest.raises(SinkError) as caught:

@@ -87,7 +87,7 @@ def test_a_record_that_comes_twice_is_kept_once(make: Make, nats_server: Nats) -
 
 def test_a_server_that_is_killed_and_comes_back(make: Make, nats_server: Nats) -> None:
     """While there is no server an append fails in time; after its return what it has kept is there, and it goes on."""
-    sink = make(timeout=1.0)
+    sink = make(timeout=2.0)
     append(sink, decision(0))
     nats_server.stop()
     with pytest.raises(SinkError, match="`NatsSink` didn't keep a record in time"):
@@ -128,7 +128,7 @@ def test_without_a_stream_nothing_is_taken(nats_server: Nats) -> None:
 def test_no_secret_is_told(make: Make, nats_server: Nats, caplog: pytest.LogCaptureFixture) -> None:
     """The password turns up in no repr, log or error."""
     caplog.set_level(logging.DEBUG)
-    sink = make(timeout=0.5)
+    sink = make(timeout=2.0)
     append(sink, decision(0))
     nats_server.stop()
     with pytest.raises(SinkError) as caught:

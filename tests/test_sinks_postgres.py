@@ -111,7 +111,7 @@ def test_a_table_of_another_name(make: Make, postgres: Postgres) -> None:
 
 def test_a_server_that_is_away_and_comes_back(make: Make, postgres: Postgres) -> None:
     """While there is no server an append fails in time; after its return the same sink goes on."""
-    sink = make(timeout=0.5)
+    sink = make(timeout=2.0)
     append(sink, decision(0))
     postgres.stop()
     with pytest.raises(SinkError, match="`PostgresSink` didn't keep a record in time: OperationalError"):
@@ -145,7 +145,7 @@ def test_what_is_queued_survives_an_outage(make: Make, postgres: Postgres) -> No
 
 def test_a_server_that_hangs_fails_in_time(make: Make, postgres: Postgres) -> None:
     """While the server doesn't answer, an append fails after its time-out."""
-    sink = make(timeout=1.0)
+    sink = make(timeout=2.0)
     append(sink, decision(0))
     [(backend,)] = postgres.rows("SELECT pid FROM pg_stat_activity WHERE application_name = 'agentauthz'")
     assert isinstance(backend, int)
@@ -160,7 +160,7 @@ def test_a_server_that_hangs_fails_in_time(make: Make, postgres: Postgres) -> No
 
 def test_a_locked_table_fails_in_time(make: Make, postgres: Postgres) -> None:
     """While somebody has locked the table, an append fails in time; the server gives the statement up too."""
-    sink = make(timeout=0.5)
+    sink = make(timeout=2.0)
     append(sink, decision(0))
     with psycopg.connect(postgres.dsn) as other:
         other.execute("LOCK TABLE agentauthz_records")
@@ -214,7 +214,7 @@ def test_a_forked_child_has_its_own_connection(make: Make, postgres: Postgres) -
 def test_no_secret_is_told(make: Make, postgres: Postgres, caplog: pytest.LogCaptureFixture) -> None:
     """The password turns up in no repr, log or error, also where it is what makes the string a bad one."""
     caplog.set_level(logging.DEBUG)
-    sink = make(timeout=0.3)
+    sink = make(timeout=2.0)
     append(sink, decision(0))
     postgres.stop()
     with pytest.raises(SinkError) as caught:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -11,8 +12,9 @@ from pathlib import Path
 from typing import BinaryIO, Final, final
 
 from agentauthz.errors import InvalidArgument, SinkError
-from agentauthz.records.catalog import ended, segments, streams
+from agentauthz.records.catalog import segments, streams
 from agentauthz.records.record import read_record
+from agentauthz.records.recovery import last_line
 from agentauthz.records.sinks.combine import require_append
 from agentauthz.records.sinks.sink import Sink
 
@@ -74,18 +76,21 @@ class Shipper:
             left += sum(path.stat().st_size - (gone if first == at else 0) for first, path in self._left(stream))
         return left
 
-    def shipped(self) -> list[Path]:
-        """Return the segments that have gone whole and that nobody writes any more, oldest first."""
-        over = ended(self._folder)
-        found: list[Path] = []
+    def gone_before(self) -> dt.datetime:
+        """Return a moment such that every segment that ended before it has gone: `FileSink.prune` may be given it.
+
+        Raises:
+            SinkError: a file can't be read.
+        """
+        moments = [dt.datetime.now(dt.UTC)]
         for stream in streams(self._folder):
-            at, gone = self._positions.get(stream.name, _NOWHERE)
-            there = segments(stream)
-            for index, (first, path) in enumerate(there):
-                whole = first < at or (first == at and gone == path.stat().st_size)
-                if whole and (index + 1 < len(there) or stream.name in over):
-                    found.append(path)
-        return found
+            for first, path in self._left(stream):
+                with _opened(path) as file:
+                    self._seek(stream.name, first, file)
+                    if left := _lines(file, 1):
+                        # both, for the clock may have been set back between them
+                        moments += [read_record(line).ts for line in (left[0], last_line(path) or left[0])]
+        return min(moments)
 
     def _left(self, stream: Path) -> list[tuple[int, Path]]:
         at, _ = self._positions.get(stream.name, _NOWHERE)
