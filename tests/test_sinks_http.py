@@ -5,7 +5,10 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+import os
 import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -15,6 +18,7 @@ import pytest
 
 from agentauthz.errors import InvalidArgument, SinkError
 from agentauthz.records import HttpSink, Record, read_record
+from tests.golden import ROOT
 from tests.loopback import HOSTILE, Answer, Connection, Loopback, answer, everything_told, never
 from tests.recording import DENY, STREAM, append, decision, effect, until
 
@@ -251,6 +255,24 @@ def test_what_is_queued_is_sent_at_the_end(server: Loopback) -> None:
     append(sink, decision(0))
     del sink
     until(lambda: len(server.seen) == 1)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_what_is_queued_is_sent_when_the_program_ends(server: Loopback, host: str) -> None:
+    """A program that ends without closing anything sends what waits."""
+    code = (
+        "import sys; from agentauthz.records import HttpSink; from tests.recording import append, decision\n"
+        "sink = HttpSink(sys.argv[1], delivery='queued', linger=30.0, timeout=20.0, loopback_http=True)\n"
+        "append(sink, decision(0), decision(1))"
+    )
+    url = server.url.replace("127.0.0.1", host)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, url], env=environment, cwd=ROOT, capture_output=True, timeout=60,
+        check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert [record["seq"] for record in _sent(server)] == [0, 1]
 
 
 def test_what_it_promises(make: Make) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
 import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -84,6 +83,8 @@ class _Wire:
         self._url, self._headers = url, headers
 
     def send(self, lines: Sequence[bytes]) -> None:
+        import gzip  # who keeps records elsewhere doesn't load it
+
         body = gzip.compress(b"[" + b",".join(line.rstrip(b"\n") for line in lines) + b"]", compresslevel=6)
         status = self._loop.run(self._posted(body))
         if status in _REJECTED:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Coroutine
 from typing import Any, Final, TypeVar, final
 
@@ -17,6 +18,8 @@ class Loop:
 
         self._timeout: Final = timeout
         self._loop: Final = asyncio.new_event_loop()
+        # a loop looks names up in threads of an executor, which is gone when a program ends: records would be lost
+        setattr(self._loop, "getaddrinfo", _found)  # noqa: B010  (it is a method, which mypy lets nobody set)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Return what a coroutine returns.
@@ -39,3 +42,8 @@ class Loop:
                 task.cancel()
             self._loop.run_until_complete(asyncio.sleep(0))
             self._loop.close()
+
+
+async def _found(host: str | bytes | None, port: str | int | None, **options: int) -> list[Any]:
+    """Look a name up here: nothing else runs in this loop."""
+    return socket.getaddrinfo(host, port, **options)
