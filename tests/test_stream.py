@@ -10,7 +10,7 @@ import attrs
 import pytest
 
 from agentauthz import Authorizer, PolicySet
-from agentauthz.errors import InvalidArgument
+from agentauthz.errors import InvalidArgument, SinkError
 from agentauthz.keys.signing import SigningKey
 from agentauthz.records import (
     DecisionRecord,
@@ -189,6 +189,31 @@ def test_a_witness_that_fails_is_asked_again(tmp_path: Path, caplog: pytest.LogC
     sink.close()
     assert checked(tmp_path, notes).streams[0].witnessed == checked(tmp_path).streams[0].size
     assert "CANARY" not in caplog.text + repr(logs.lines(tmp_path))
+
+
+def test_a_write_can_not_be_entered_again(tmp_path: Path) -> None:
+    """What comes back in the middle of a write, from a signal's handler say, is refused; the write goes on."""
+    problems: list[str] = []
+
+    def clock() -> Any:
+        if entering:
+            for attempt in (lambda: append(sink, "inner"), sink.close, sink.stream.standing):
+                with pytest.raises(SinkError, match="within a write"):
+                    attempt()
+                problems.append("refused")
+        return NOW
+
+    entering: list[int] = []
+    sink = FileSink(tmp_path, segment_size=500, clock=clock)
+    append(sink, "1")
+    entering.append(1)
+    append(sink, "2")
+    entering.clear()
+    assert len(problems) >= 3
+    append(sink, "3")
+    sink.close()
+    assert logs.ids(tmp_path) == ["1", "2", "3"]
+    assert checked(tmp_path).damages == ()
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Literal, TypeAlias, final
 
 from attrs import define, field, frozen
@@ -57,7 +57,7 @@ class Found:
     damages: list[Damage] = field(factory=list)
 
 
-def lines_of(files: Sequence[tuple[str, bytes]]) -> Iterator[Line]:
+def lines_of(files: Iterable[tuple[str, bytes]]) -> Iterator[Line]:
     """Yield the lines of a stream's files, in order."""
     for name, data in files:
         at = 0

@@ -174,16 +174,17 @@ class FileSink:
         """
         if self._closed:
             return
-        self._closed = True
-        atexit.unregister(self._at_exit)
         mark, stream = self._mine
-        if mark is Process.mark:
-            try:
+        try:
+            if mark is Process.mark:
                 stream.close()
-            except OSError as cause:
-                raise failed(self.folder, "couldn't be sealed", cause) from cause
-            finally:
-                if stream.keeper is not None:
+        except OSError as cause:
+            raise failed(self.folder, "couldn't be sealed", cause) from cause
+        finally:
+            self._closed = stream.closed or mark is not Process.mark
+            if self._closed:
+                atexit.unregister(self._at_exit)
+                if mark is Process.mark and stream.keeper is not None:
                     stream.keeper.stop()
 
     def _begun(self) -> Stream:

@@ -132,26 +132,22 @@ class Segment:
                 self._wait.wait()
             else:
                 return
-        reached, problem = self.size, None
+        reached = self.size
+        broken: str | None = "a sync was interrupted"
         try:
             _sync(self.handle)
+            broken = None
         except OSError as cause:
-            problem = failed(self.path, "couldn't be synced", cause)
+            broken = "a sync failed"
+            raise failed(self.path, "couldn't be synced", cause) from cause
         finally:
             with self._wait:
                 self._syncing = False
-                if problem is None:
+                self.broken = self.broken or broken
+                if broken is None:
                     self._confirmed = max(self._confirmed, reached)
-                else:
-                    self.broken = "a sync failed"
                 self._wait.notify_all()
-        if problem is not None:
-            raise problem
         self.confirm(size)
-
-    def confirmed(self) -> int:
-        """Return how many bytes are known to be on the device."""
-        return self._confirmed
 
     def close(self) -> None:
         """Let go of the file; doing it again does nothing."""

@@ -6,7 +6,7 @@ import enum
 import json
 import os
 from binascii import hexlify
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, TypeAlias, cast, final
@@ -17,7 +17,7 @@ from agentauthz.errors import InvalidArgument
 from agentauthz.records.catalog import CHECKPOINTS, Claim, entries, leaves, read_catalog, segments, streams
 from agentauthz.records.checkpoints import Checkpoint, Vkey, read_checkpoints, verified_by
 from agentauthz.records.damage import Damage, Found, Kind, Line, diagnose, lines_of
-from agentauthz.records.lines import NO_HASH, VERSION
+from agentauthz.records.lines import MAX_LINE, NO_HASH, VERSION
 from agentauthz.records.merkle import Tree, leaf_hash
 from agentauthz.records.scan import head
 
@@ -199,21 +199,18 @@ class _Verification:
     def _stream(self, path: Path) -> StreamReport:
         stream = path.name
         live = self._is_live(path)
-        files = [(file.name, file.read_bytes()) for _, file in segments(path)]
+        files = [file for _, file in segments(path)]
         kept = self._pruned(path, files)
         before = kept[-1].hex() if kept else NO_HASH
-        if live and files:
-            name, data = files[-1]
-            files[-1] = (name, data[: data.rfind(b"\n") + 1])  # a line that is being written
-        found = self._scan(stream, files, len(kept), before, self._ends.get(stream))
+        found = self._scan(stream, _Files(files, live), len(kept), before, self._ends.get(stream))
         known: list[bytes | None] = [*kept, *found.leaves]
         self.leaves[stream] = known
         report = StreamReport(stream, len(known), len(kept), None, 0, 0, found.lost, live)
         return self._held(report, known, found)
 
-    def _pruned(self, path: Path, files: Sequence[tuple[str, bytes]]) -> list[bytes]:
+    def _pruned(self, path: Path, files: Sequence[Path]) -> list[bytes]:
         """Return the hashes that are left of pruned segments, if they are those that the next segment goes on from."""
-        there = {name.partition(".")[0] for name, _ in files}
+        there = {file.stem for file in files}
         kept: list[bytes] = []
         for first, file in leaves(path):
             if file.stem in there:  # the segment itself hasn't gone yet
@@ -223,7 +220,7 @@ class _Verification:
             data = file.read_bytes()
             kept += [data[i : i + 32] for i in range(0, len(data) - 31, 32)]
         if kept and files:
-            told = _about(files[0][1]).get("tree")
+            told = _about(files[0]).get("tree")
             tree = Tree()
             tree.extend(kept)
             if told != [peak.hex() for peak in tree.peaks]:
@@ -239,9 +236,7 @@ class _Verification:
             return True
         return False
 
-    def _scan(
-        self, stream: str, files: Sequence[tuple[str, bytes]], start: int, before: str, end: tuple[int, str] | None
-    ) -> Found:
+    def _scan(self, stream: str, files: _Files, start: int, before: str, end: tuple[int, str] | None) -> Found:
         """Return what holds in the files; where every line follows the one before, that is quickly seen."""
         found = Found(start)
         hashes: list[bytes | None] = found.leaves
@@ -262,9 +257,7 @@ class _Verification:
             return self._diagnosed(stream, files, start, before, end)
         return found
 
-    def _diagnosed(
-        self, stream: str, files: Sequence[tuple[str, bytes]], start: int, before: str, end: tuple[int, str] | None
-    ) -> Found:
+    def _diagnosed(self, stream: str, files: _Files, start: int, before: str, end: tuple[int, str] | None) -> Found:
         lines: list[Line] = list(lines_of(files))
         found = diagnose(stream, lines, start, before, end)
         self._damages += found.damages
@@ -309,10 +302,27 @@ class _Verification:
         return covered
 
 
-def _about(data: bytes) -> dict[str, Any]:
+@final
+@frozen
+class _Files:
+    """Be the segments of a stream, read one at a time; while somebody writes, up to the last whole line."""
+
+    paths: Sequence[Path]
+    live: bool
+
+    def __iter__(self) -> Iterator[tuple[str, bytes]]:
+        for path in self.paths:
+            data = path.read_bytes()
+            if self.live and path is self.paths[-1]:
+                data = data[: data.rfind(b"\n") + 1]
+            yield path.name, data
+
+
+def _about(path: Path) -> dict[str, Any]:
     """Return what the first record of a segment tells; nothing, where it is damaged."""
     try:
-        about = json.loads(data[: data.find(b"\n")]).get("about", {})
+        with path.open("rb") as file:
+            about = json.loads(file.readline(MAX_LINE)).get("about", {})
     except (ValueError, AttributeError, RecursionError):
         return {}
     return about if isinstance(about, dict) else {}

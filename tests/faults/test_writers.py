@@ -248,3 +248,34 @@ def test_a_closed_log_denies(tmp_path: Path) -> None:
     file.close()
     with pytest.raises(Denied, match="not_recorded"):
         authorizer.session(MARIA, BOT).authorize("t.pay")
+
+
+def test_many_callers_share_a_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In fsync mode callers that come while a sync runs wait for one more together, and each record is confirmed."""
+    from agentauthz.records import segment
+
+    syncs = 0
+    first, gate = threading.Event(), threading.Event()
+
+    def slow(handle: int) -> None:
+        nonlocal syncs
+        syncs += 1
+        first.set()
+        gate.wait(30)
+        os.fsync(handle)
+
+    sink = FileSink(tmp_path, mode="fsync")
+    monkeypatch.setattr(segment, "_sync", slow)
+    threads = [threading.Thread(target=append, args=(sink, f"{number:02}")) for number in range(33)]
+    threads[0].start()
+    assert first.wait(30)
+    for thread in threads[1:]:
+        thread.start()
+    while len(logs.ids(tmp_path)) < 33:  # all are written, and wait
+        pass
+    gate.set()
+    for thread in threads:
+        thread.join()
+    assert syncs == 2
+    sink.close()
+    assert sorted(logs.ids(tmp_path)) == [f"{number:02}" for number in range(33)]
