@@ -11,6 +11,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.deciding import FORMS, Form
+from tests.nats_server import nats_server as nats_server
+from tests.postgres import postgres as postgres
+from tests.postgres import postgres_server as postgres_server
 from tests.record_schema import checked_lines
 
 # Hypothesis has a profile of its own for CI, whose examples are always the same: ours search everywhere
