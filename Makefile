@@ -17,7 +17,7 @@ help:
 	@echo "make demo-delegation   pass a person's authority on over four processes, and attack it on the way"
 	@echo "make test              run every test"
 	@echo "make check             lint, types, the wheel, and every test: what CI runs"
-	@echo "make laws              the long run of the property tests"
+	@echo "make laws              the long run of the property tests and of the faults"
 	@echo "make bench             the benchmarks, beside other policy engines"
 	@echo "make accept            rewrite the golden files, for review with git diff"
 	@echo "make test-all-pythons  every test on each Python that we support"
@@ -72,7 +72,7 @@ wheel-test: $(VENV)/.dev
 	.ci/wheel_test.sh $(BIN)
 
 laws: $(VENV)/.test
-	HYPOTHESIS_PROFILE=long $(BIN) -m pytest -q -n auto tests/laws
+	HYPOTHESIS_PROFILE=long $(BIN) -m pytest -q -n auto tests/laws tests/faults
 
 bench: $(BENCH)/.bench
 	$(BENCH)/bin/python benchmarks/run.py

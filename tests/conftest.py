@@ -11,6 +11,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.deciding import FORMS, Form
+from tests.nats_server import nats_server as nats_server
+from tests.postgres import postgres as postgres
+from tests.postgres import postgres_server as postgres_server
 from tests.record_schema import checked_lines
 from tests.replaying import replayed_records
 

@@ -20,7 +20,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from agentauthz.errors import InvalidArgument, TransportError
-from agentauthz.tokens.transport import HttpRequest, HttpResponse, HttpxTransport, checked_url
+from agentauthz.tokens.transport import HttpRequest, HttpResponse, HttpxTransport
+from agentauthz.urls import checked_url
 from tests.loopback import HOSTILE, Loopback, answer, everything_told, never
 
 Send: TypeAlias = Callable[[HttpxTransport, HttpRequest], HttpResponse]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, cast,
 from attrs import evolve
 
 from agentauthz.authorizer.deciding import Case, Stop, failed, judged, previewed
-from agentauthz.authorizer.recording import Recording
+from agentauthz.authorizer.recording import OnFailure, Recording, regardless
 from agentauthz.authorizer.resources import Resources
 from agentauthz.calls import NOTHING, Call, Effect, Expiry, Verdict, allowed, effect_of, moment
 from agentauthz.decision import Basis, Decision, Obligation, Reason
@@ -43,13 +43,15 @@ class Authorizer:
     """Decide calls by a policy set, remember what sessions did, and record every decision.
 
     `policies` is a `PolicySet`, or the path of a file or folder; `digest` pins it. Without `sinks`, records go to
-    the stdlib logger ``agentauthz.decisions``. `key` makes argument digests; without one, each process
-    has its own. `mode` "observe" lets calls run that only lack a permit, a budget or an approval, or
-    whose look-ups failed, until `observe_until`. `clock` returns a datetime with a zone.
+    the stdlib logger ``agentauthz.decisions``. A decision counts as recorded once `required` of them have it (None:
+    all), and what isn't recorded is denied; with `on_failure` "allow_and_alarm", or for the actions that it lists,
+    the call goes ahead, and the log and the sinks that work are told. `key` makes argument digests; without
+    one, each process has its own. `mode` "observe" lets calls run that only lack a permit, a budget or an approval,
+    or whose look-ups failed, until `observe_until`. `clock` returns a datetime with a zone.
 
     Raises:
         InvalidArgument: an argument of the wrong type, a policy set with another digest, "observe"
-            without an end, or an end that is past.
+            without an end, an end that is past, or another `on_failure`.
         PolicyLoadError, PolicySyntaxError, PolicyCheckError: the policies can't be used.
     """
 
@@ -58,6 +60,8 @@ class Authorizer:
         policies: Policies,
         *,
         sinks: Iterable[Sink] = (),
+        required: int | None = None,
+        on_failure: OnFailure = "deny",
         key: InstanceKey | None = None,
         mode: Mode = "enforce",
         observe_until: dt.datetime | None = None,
@@ -78,7 +82,9 @@ class Authorizer:
         # the policies, and since when their actions are watched: read together, or an action that nobody
         # watched would seem never to have been seen
         self._in_force: tuple[PolicySet, Mapping[str, dt.datetime]] = (_policies(policies, digest), {})
-        self._recording: Final = Recording(Recorder(sinks), InstanceKey.random() if key is None else key)
+        self._recording: Final = Recording(
+            Recorder(sinks, required), InstanceKey.random() if key is None else key, regardless(on_failure)
+        )
         self._memories: Final[dict[str, SessionMemory]] = {}
         self._resources: Final = Resources()
         self._lock: Final = threading.RLock()  # a signal's handler may replace the policies at any point

@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import logging
 from collections import deque
-from typing import Final, final
+from collections.abc import Callable, Collection
+from typing import Final, Literal, TypeAlias, final
 
 from attrs import evolve
 
@@ -13,22 +14,27 @@ from agentauthz.authorizer.deciding import Case
 from agentauthz.calls import Effect, Verdict
 from agentauthz.canonical import class_name
 from agentauthz.decision import Basis, Outcome, Reason
+from agentauthz.errors import InvalidArgument
 from agentauthz.keys import InstanceKey
 from agentauthz.records import DecisionRecord, EffectRecord, Recorder, RecordIds, decision_record
 from agentauthz.records.events import effect_line
 from agentauthz.records.record import Cause
 from agentauthz.values import UNKNOWN
 
+OnFailure: TypeAlias = Literal["deny", "allow_and_alarm"] | Collection[str]
+
 
 @final
 class Recording:
     """Write what an authorizer decided to its sinks.
 
-    A decision that can't be recorded is denied; an effect that can't be is logged, since the call has run.
+    A decision that can't be recorded is denied, unless `regardless` says that its action goes ahead where only sinks
+    fail; an effect that can't be is logged, since the call has run.
     """
 
-    def __init__(self, recorder: Recorder, key: InstanceKey) -> None:
+    def __init__(self, recorder: Recorder, key: InstanceKey, regardless: Callable[[str], bool]) -> None:
         self.recorder: Final = recorder
+        self._regardless: Final = regardless
         self._key: Final = key
         self._ids: Final = RecordIds()
         self._late: Final[deque[EffectRecord]] = deque()
@@ -37,7 +43,9 @@ class Recording:
         """Record a decision, and give it the record's id; what is returned is a denial where that fails."""
         try:
             if self.recorder.wants(verdict.decision):
-                self.recorder.write(self._record(case, verdict), case.policies)
+                self.recorder.write(
+                    self._record(case, verdict), case.policies, regardless=self._regardless(verdict.decision.action)
+                )
         except Exception as error:  # what can't be recorded must not happen
             return _unrecorded(verdict, error)
         finally:
@@ -49,7 +57,9 @@ class Recording:
         """Do what `write` does without blocking the loop on a sink."""
         try:
             if self.recorder.wants(verdict.decision):
-                await self.recorder.awrite(self._record(case, verdict), case.policies)
+                await self.recorder.awrite(
+                    self._record(case, verdict), case.policies, regardless=self._regardless(verdict.decision.action)
+                )
         except Exception as error:
             return _unrecorded(verdict, error)
         finally:
@@ -133,6 +143,21 @@ def _cause(case: Case, verdict: Verdict) -> Cause | None:
     if case.closed or case.stopped is not None:
         return "stopped"
     return "problem" if case.problem is not None and not case.observing else "failed"
+
+
+def regardless(on_failure: OnFailure) -> Callable[[str], bool]:
+    """Return what says of an action whether it goes ahead where its record couldn't be kept.
+
+    Raises:
+        InvalidArgument: another word, or a list of something other than actions.
+    """
+    if isinstance(on_failure, str):
+        if on_failure not in ("deny", "allow_and_alarm"):
+            raise InvalidArgument("on_failure", 'must be "deny", "allow_and_alarm" or a list of actions')
+        return lambda _: on_failure == "allow_and_alarm"
+    if not isinstance(on_failure, Collection) or not all(isinstance(action, str) for action in on_failure):
+        raise InvalidArgument("on_failure", 'must be "deny", "allow_and_alarm" or a list of actions')
+    return frozenset(on_failure).__contains__
 
 
 def _unrecorded(verdict: Verdict, error: Exception) -> Verdict:

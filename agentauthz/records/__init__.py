@@ -6,20 +6,44 @@ from agentauthz.records.files import FileSink
 from agentauthz.records.ids import RecordIds
 from agentauthz.records.record import DecisionRecord, Record, read_record
 from agentauthz.records.recorder import Recorder
-from agentauthz.records.sinks import LoggingSink, MemorySink, Sink
+from agentauthz.records.shipping import Shipper
+from agentauthz.records.sinks import (
+    Guarantee,
+    HttpSink,
+    LoggingSink,
+    MemorySink,
+    NatsSink,
+    OtelSink,
+    PostgresSink,
+    Sink,
+    SqliteSink,
+    at_least,
+    only,
+    tee,
+)
 
 __all__ = [
     "DecisionRecord",
     "EffectRecord",
     "EventRecord",
     "FileSink",
+    "Guarantee",
+    "HttpSink",
     "LoggingSink",
     "MemorySink",
+    "NatsSink",
+    "OtelSink",
     "PolicyRecord",
+    "PostgresSink",
     "Record",
     "RecordIds",
     "Recorder",
+    "Shipper",
     "Sink",
+    "SqliteSink",
+    "at_least",
     "decision_record",
+    "only",
     "read_record",
+    "tee",
 ]

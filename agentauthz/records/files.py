@@ -18,6 +18,7 @@ from agentauthz.records.log import Log, Mode
 from agentauthz.records.record import Record
 from agentauthz.records.recovery import recover
 from agentauthz.records.segment import failed
+from agentauthz.records.sinks.sink import Guarantee
 from agentauthz.records.stream import Stream
 from agentauthz.values import utc
 
@@ -50,7 +51,7 @@ class FileSink:
     """
 
     __slots__ = ("_clock", "_closed", "_every", "_idle", "_key", "_limit", "_mine", "_mode", "_org", "_witness",
-                 "folder")  # fmt: skip
+                 "folder", "guarantees")  # fmt: skip
 
     blocking: Final = True  # a disk may be slow
 
@@ -87,6 +88,7 @@ class FileSink:
         self._limit = segment_size
         self._clock = clock
         self._closed = False
+        self.guarantees: Final = Guarantee("power_loss" if mode == "fsync" else "process_crash", ordered=True)
         try:
             os.makedirs(self.folder, mode=0o700, exist_ok=True)
         except OSError as cause:

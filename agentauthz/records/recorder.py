@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import logging
 import threading
 from collections.abc import Iterable, Sequence
-from contextvars import ContextVar
-from typing import Final, TypeAlias, cast, final
+from typing import cast, final
 
 from attrs import frozen
 
 from agentauthz.canonical import class_name
 from agentauthz.decision import Decision
 from agentauthz.errors import InvalidArgument, SinkError
+from agentauthz.records.events import EventRecord
 from agentauthz.records.files import FileSink
-from agentauthz.records.ids import Process
+from agentauthz.records.ids import Process, RecordIds
 from agentauthz.records.record import Record
-from agentauthz.records.sinks import LoggingSink, Sink
+from agentauthz.records.sinks.combine import Failures, append_all, close_all, raise_failures, require_append
+from agentauthz.records.sinks.local import LoggingSink
+from agentauthz.records.sinks.sink import Sink
 from agentauthz.records.stream import Policies, Stream, Taken
-
-
-@final
-class _Writing:
-    """Mark one write; contexts that are copied meanwhile see when it has ended."""
-
-    __slots__ = ("active", "outer", "recorder")
-
-    def __init__(self, recorder: Recorder, outer: _Writing | None) -> None:
-        self.recorder = recorder
-        self.outer = outer
-        self.active = True
+from agentauthz.records.writing import Writing, inside
 
 
 @final
@@ -56,33 +49,36 @@ class _Plan:
         return cls(sinks, logs[0] if logs else None, logging, len(logging) < len(sinks), others, blocking, quick)
 
 
-_Failures: TypeAlias = list[tuple[Sink, BaseException]]
-_WRITING: Final[ContextVar[_Writing | None]] = ContextVar("agentauthz_writing", default=None)
-
-
 @final
 class Recorder:
     """Hold an authorizer's sinks; with none given, records go to `LoggingSink`, which warns if that is silent.
+
+    A record is kept once `required` sinks have it (None: all of them). A failure that stops nothing is logged to
+    `agentauthz.records`, and the sinks that work get a record of it, `sink.failed`.
 
     Records are numbered in the order in which they are written: in the stream of the `FileSink`, if there is one, else
     in one of the recorder's own. Each process has its own stream.
 
     Raises:
-        InvalidArgument: something in `sinks` can't append, or there are two files.
+        InvalidArgument: something in `sinks` can't append, there are two files, or `required` is no number.
     """
 
-    __slots__ = ("_closed", "_lock", "_mine", "_plan")
+    __slots__ = ("_closed", "_ids", "_lock", "_mine", "_plan", "_required")
 
-    def __init__(self, sinks: Iterable[Sink] = ()) -> None:
+    def __init__(self, sinks: Iterable[Sink] = (), required: int | None = None) -> None:
+        if required is not None and (type(required) is not int or required < 0):
+            raise InvalidArgument("required", "must be a number of sinks, or None for all of them")
         if not isinstance(sinks, Iterable):
             raise InvalidArgument("sinks", "must be a list of sinks")
         given = tuple(sinks)
         for sink in given:
-            _require_append(sink)
+            require_append(sink)
         if not given:
             default = LoggingSink()
             default.warn_if_silent()
             given = (default,)
+        self._required = required
+        self._ids = RecordIds()
         self._closed = False
         self._lock = threading.Lock()
         self._plan = _Plan.of(given)
@@ -99,7 +95,7 @@ class Recorder:
         Raises:
             InvalidArgument: it can't append.
         """
-        _require_append(sink)
+        require_append(sink)
         with self._lock:
             self._plan = _Plan.of((*self._plan.sinks, sink))
 
@@ -125,28 +121,24 @@ class Recorder:
 
     def writing(self) -> bool:
         """Say whether the caller runs inside a sink of this recorder: what it asks for must be refused."""
-        mark = _WRITING.get()
-        while mark is not None:
-            if mark.active and mark.recorder is self:
-                return True
-            mark = mark.outer
-        return False
+        return inside(self)
 
-    def write(self, record: Record, policies: Policies | None = None) -> None:
+    def write(self, record: Record, policies: Policies | None = None, *, regardless: bool = False) -> None:
         """Give the record its place in the stream and append it to every sink, also where one fails.
 
-        Where the stream hasn't told the text of `policies` yet, it goes before.
+        Where the stream hasn't told the text of `policies` yet, it goes before. `regardless` lets failures of sinks
+        stop nothing.
 
         Raises:
-            SinkError: a sink failed; it is chained to the first cause. What isn't an Exception (KeyboardInterrupt)
-                is raised as it is, after the other sinks had their turn.
+            SinkError: too many sinks failed; it is chained to the first cause. What isn't an Exception
+                (KeyboardInterrupt) is raised as it is, after the other sinks had their turn.
         """
         self._ensure_open()
         plan = self._plan
         if failures := self._written(plan, plan.others, record, policies)[1]:
-            _raise(failures, len(plan.sinks))
+            self._alarm(plan, failures, record, went_ahead=self._settled(plan, failures, regardless))
 
-    async def awrite(self, record: Record, policies: Policies | None = None) -> None:
+    async def awrite(self, record: Record, policies: Policies | None = None, *, regardless: bool = False) -> None:
         """Do as `write` does, with blocking sinks in a thread; if cancelled, end the write first.
 
         Raises:
@@ -157,7 +149,7 @@ class Recorder:
         self._ensure_open()
         plan = self._plan
         if plan.log is None and not plan.blocking:
-            _raise(self._written(plan, plan.others, record, policies)[1], len(plan.sinks))
+            self.write(record, policies, regardless=regardless)
             return
         cancelled: asyncio.CancelledError | None = None
         task = asyncio.create_task(asyncio.to_thread(self._written, plan, plan.blocking, record, policies))
@@ -173,7 +165,9 @@ class Recorder:
         failures += self._append(plan.quick, records)
         if cancelled is not None:
             raise cancelled
-        _raise(failures, len(plan.sinks))
+        if failures:
+            ahead = self._settled(plan, failures, regardless)
+            await asyncio.to_thread(self._alarm, plan, failures, record, went_ahead=ahead)
 
     def close(self) -> None:
         """Close every sink; writing raises from then on, closing again does nothing.
@@ -184,14 +178,26 @@ class Recorder:
         if self._closed:
             return
         self._closed = True
-        failures: list[tuple[Sink, BaseException]] = []
-        sinks = self._plan.sinks
-        for sink in sinks:
-            try:
-                sink.close()
-            except BaseException as cause:
-                failures.append((sink, cause))
-        _raise(failures, len(sinks))
+        close_all(self._plan.sinks)
+
+    def _settled(self, plan: _Plan, failures: Failures, regardless: bool) -> bool:
+        """Raise where failures may not be passed over; else say whether that is in spite of too few sinks."""
+        enough = self._required is not None and len(plan.sinks) - len(failures) >= self._required
+        if not (enough or regardless) or not all(isinstance(cause, Exception) for _, cause in failures):
+            raise_failures(failures, len(plan.sinks))
+        return not enough
+
+    def _alarm(self, plan: _Plan, failures: Failures, record: Record, *, went_ahead: bool) -> None:
+        """Tell of failures that stopped nothing: the log, and the sinks that work."""
+        logger, now = logging.getLogger("agentauthz.records"), dt.datetime.now(dt.UTC)
+        failed = [sink for sink, _ in failures]
+        rest = _Plan.of(tuple(sink for sink in plan.sinks if sink not in failed))
+        for sink, cause in failures:
+            name, error = class_name(sink), class_name(cause)
+            logger.error("`%s` failed to keep record %s: %s", name, record.id, error)
+            about = {"sink": name, "error": error, "record": record.id, "went_ahead": went_ahead}
+            event = EventRecord(id=self._ids.next(now), ts=now, type="sink.failed", about=about)
+            self._written(rest, rest.others, event, None)
 
     def _ensure_open(self) -> None:
         if self._closed:
@@ -220,54 +226,18 @@ class Recorder:
 
     def _written(
         self, plan: _Plan, sinks: Sequence[Sink], record: Record, policies: Policies | None
-    ) -> tuple[Sequence[Record], _Failures]:
+    ) -> tuple[Sequence[Record], Failures]:
         """Place a record, and append it to `sinks`; return what other sinks must have, and what failed."""
-        mark = _Writing(self, _WRITING.get())
-        token = _WRITING.set(mark)
-        try:
+        with Writing(self):
             taken = self._taken(plan, record, policies if plan.always else None)
-            failures = self._append(sinks, taken.records)
+            failures = append_all(sinks, taken.records)
             if plan.log is not None:
                 try:
                     taken.confirm()
                 except SinkError as cause:
                     failures.insert(0, (plan.log, cause))
             return taken.records, failures
-        finally:
-            mark.active = False
-            _WRITING.reset(token)
 
-    def _append(self, sinks: Sequence[Sink], records: Sequence[Record]) -> _Failures:
-        failures: _Failures = []
-        mark = _Writing(self, _WRITING.get())
-        token = _WRITING.set(mark)
-        try:
-            for sink in sinks:
-                problem: BaseException | None = None
-                for record in records:
-                    try:
-                        sink.append(record.line(), record)
-                    except BaseException as cause:
-                        problem = problem or cause
-                if problem is not None:
-                    failures.append((sink, problem))
-        finally:
-            mark.active = False
-            _WRITING.reset(token)
-        return failures
-
-
-def _raise(failures: Sequence[tuple[Sink, BaseException]], asked: int) -> None:
-    """Raise what `failures` of so many sinks amount to; without one, do nothing."""
-    for _, cause in failures:
-        if not isinstance(cause, Exception):
-            raise cause
-    if failures:
-        # SECURITY: only the sinks' names; a foreign error's text may hold the record
-        names = ", ".join(f"`{class_name(sink)}`" for sink, _ in failures)
-        raise SinkError(f"{len(failures)} of {asked} sinks failed: {names}") from failures[0][1]
-
-
-def _require_append(sink: object) -> None:
-    if not callable(getattr(sink, "append", None)):
-        raise InvalidArgument("sinks", f"must hold sinks, and a `{class_name(sink)}` has no `append`")
+    def _append(self, sinks: Sequence[Sink], records: Sequence[Record]) -> Failures:
+        with Writing(self):
+            return append_all(sinks, records)

@@ -21,11 +21,11 @@ from agentauthz.tokens.transport import (
     HttpxTransport,
     Transport,
     check_transport,
-    checked_url,
     no_answer,
 )
 from agentauthz.tokens.types import KINDS
 from agentauthz.tokens.verified import TokenKind, VerifiedToken
+from agentauthz.urls import checked_url
 
 _NONCE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,512}")  # RFC 9449 §8.1
 

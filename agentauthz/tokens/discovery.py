@@ -18,9 +18,9 @@ from agentauthz.tokens.transport import (
     HttpResponse,
     Transport,
     check_transport,
-    checked_url,
     no_answer,
 )
+from agentauthz.urls import checked_url
 
 _FOUND: Final = 200
 _MISSING: Final = 404

@@ -22,8 +22,8 @@ from agentauthz.tokens.transport import (
     HttpResponse,
     HttpxTransport,
     Transport,
-    checked_url,
 )
+from agentauthz.urls import checked_url
 from agentauthz.values import utc
 
 if TYPE_CHECKING:

@@ -28,8 +28,8 @@ from agentauthz.tokens.transport import (
     HttpResponse,
     HttpxTransport,
     Transport,
-    checked_url,
 )
+from agentauthz.urls import checked_url
 from agentauthz.values import utc
 
 MIN_TTL: Final = dt.timedelta(minutes=1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import ipaddress
 import re
 import ssl
 import threading
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, final
 from attrs import field, frozen
 
 from agentauthz.errors import ExchangeProtocolError, InvalidArgument, TransportError
+from agentauthz.urls import checked_url
 
 if TYPE_CHECKING:
     import httpx
@@ -24,13 +24,7 @@ Headers: TypeAlias = tuple[tuple[str, str], ...]
 TIMEOUT: Final = 5.0  # seconds
 MAX_BODY: Final = 256 * 1024  # bytes
 MAX_HEADERS: Final = 16 * 1024  # bytes
-MAX_URL: Final = 2048  # characters
 
-# RFC 3986, without user names, which would be secrets, and without fragments, which are not sent
-_URL: Final = re.compile(
-    r"(?P<scheme>https?)://(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?"
-    r"(?:[/?][A-Za-z0-9._~:/?\[\]@!$&'()*+,;=%-]*)?"
-)
 _HEADER: Final = re.compile(r"[\x20-\x7e]*")
 
 
@@ -75,22 +69,6 @@ Transport: TypeAlias = Callable[[HttpRequest], HttpResponse]
 AsyncTransport: TypeAlias = Callable[[HttpRequest], Awaitable[HttpResponse]]
 
 
-def checked_url(argument: str, url: object, *, loopback_http: bool = False) -> str:
-    """Return an address that may be fetched: https, or, with `loopback_http`, http on this machine's loopback.
-
-    Raises:
-        InvalidArgument: anything else, a user name or fragment in it, or characters that RFC 3986 doesn't have.
-    """
-    found = _URL.fullmatch(url) if isinstance(url, str) and len(url) <= MAX_URL else None
-    if found is None:
-        raise InvalidArgument(argument, "must be an absolute https URL without a user name and a fragment")
-    if found["scheme"] == "http" and not (loopback_http and _is_loopback(found["host"])):
-        raise InvalidArgument(
-            argument, "must be https: plain http is for tests on the loopback interface, with `loopback_http=True`"
-        )
-    return found.string
-
-
 def check_transport(argument: str, transport: object, *, awaited: bool) -> None:
     """Check that something can be asked to send a request.
 
@@ -106,13 +84,6 @@ def no_answer(of: str, cause: Exception) -> ExchangeProtocolError:
     if isinstance(cause, TransportError):
         return ExchangeProtocolError(cause.reason, cause.message)
     return ExchangeProtocolError("unreachable", f"{of} can't be reached: {type(cause).__name__}")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 @final

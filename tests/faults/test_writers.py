@@ -279,3 +279,29 @@ def test_many_callers_share_a_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert syncs == 2
     sink.close()
     assert sorted(logs.ids(tmp_path)) == [f"{number:02}" for number in range(33)]
+
+
+def test_14_a_child_that_lives_on_does_not_hold_its_parent_s_stream(tmp_path: Path) -> None:
+    """When a writer is killed its stream can be ended, though a child that it had forked is alive."""
+    code = """
+        import os, signal, sys, time
+        from agentauthz.records import FileSink
+        sink = FileSink(sys.argv[1])
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(1); os.close(2)  # whoever reads this program's output doesn't wait for the child
+            os.write(writing, b"x")
+            time.sleep(20)
+            os._exit(0)
+        os.read(reading, 1)
+        print(child, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    child = int(run(code, tmp_path, check=False).stdout)
+    try:
+        FileSink(tmp_path).close()
+    finally:
+        os.kill(child, signal.SIGKILL)
+    recovered = [each for each in logs.records(tmp_path) if getattr(each, "type", "") == "stream.recovered"]
+    assert len(recovered) == 1

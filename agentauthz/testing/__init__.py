@@ -15,6 +15,8 @@ from agentauthz.policy.policyset import PolicySet
 from agentauthz.principals import Principal
 from agentauthz.records import MemorySink, Sink
 from agentauthz.session import Session
+from agentauthz.testing.sinks import SinkReport as SinkReport
+from agentauthz.testing.sinks import check_sink as check_sink
 
 USER = Principal.user("test-user")
 AGENT = Principal.agent("test-agent")

@@ -1,31 +1,19 @@
-"""Define where records go: the `Sink` protocol, a list in memory, and the standard library's logging."""
+"""Keep records in this process: in a list, or in the standard library's logging."""
 
 from __future__ import annotations
 
 import logging
 import threading
 from collections import deque
-from typing import Final, Protocol, final
+from typing import Final, final
 
 from agentauthz.decision import Decision, Outcome
 from agentauthz.errors import InvalidArgument, SinkError
 from agentauthz.records.events import ALARMS, EffectRecord, EventRecord, PolicyRecord
 from agentauthz.records.record import DecisionRecord, Record
+from agentauthz.records.sinks.sink import Guarantee
 
 LOGGER: Final = "agentauthz.decisions"
-
-
-class Sink(Protocol):
-    """Keep records. A sink may also say `blocking = True`: then async callers append in a thread.
-
-    Appending may happen from several threads at once. A sink must not call the authorizer that it serves.
-    """
-
-    def append(self, line: bytes, record: Record) -> None:
-        """Keep the record, whose bytes are `line`, before returning; raise whatever says that it isn't kept."""
-
-    def close(self) -> None:
-        """Let go of what the sink holds; doing it again does nothing."""
 
 
 @final
@@ -37,6 +25,8 @@ class MemorySink:
     """
 
     __slots__ = ("_closed", "_lock", "_records")
+
+    guarantees: Final = Guarantee("best_effort", ordered=True)
 
     def __init__(self, limit: int | None = None) -> None:
         if limit is not None and (type(limit) is not int or limit < 1):
@@ -92,6 +82,8 @@ class LoggingSink:
     """
 
     __slots__ = ("_logger",)
+
+    guarantees: Final = Guarantee("best_effort", ordered=True)
 
     def __init__(self, logger: logging.Logger | None = None) -> None:
         self._logger = logging.getLogger(LOGGER) if logger is None else logger

@@ -1,0 +1,398 @@
+"""Send lines in batches from one thread of this process: a bounded queue, back-off, and loss that is counted.
+
+Each process has a queue, a thread and a connection of its own: the child of a fork begins with none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import os
+import random
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import Final, Literal, Protocol, TypeAlias, final
+
+from attrs import frozen
+
+from agentauthz.canonical import class_name
+from agentauthz.errors import InvalidArgument, SinkError
+from agentauthz.records.events import EventRecord
+from agentauthz.records.ids import RecordIds
+from agentauthz.records.sinks.row import row_of
+
+Delivery: TypeAlias = Literal["acknowledged", "queued", "lossy"]
+DELIVERIES: Final[tuple[Delivery, ...]] = ("acknowledged", "queued", "lossy")
+
+ROOM: Final = 16 * 1024 * 1024  # bytes of lines that may wait
+
+_FIRST_PAUSE: Final = 0.1  # seconds before the second retry; the first comes at once
+_LONGEST_PAUSE: Final = 30.0
+
+
+class Rejected(Exception):
+    """Say that the other side will never take what was sent, so that sending it again is of no use."""
+
+
+class Wire(Protocol):
+    """Be one connection, used by one thread."""
+
+    def send(self, lines: Sequence[bytes]) -> None:
+        """Return once the other side keeps the lines; raise `Rejected` where it never will, else anything."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
+@final
+@frozen
+class Limits:
+    """Bound a queue: `room` bytes of lines that may wait, `batch` lines at once, `timeout` seconds for one append.
+
+    `linger` is how many seconds a line may wait for others.
+
+    Raises:
+        InvalidArgument: no positive number, or a delivery that isn't one.
+    """
+
+    delivery: Delivery
+    timeout: float
+    room: int
+    batch: int
+    linger: float = 0.0
+
+    def __attrs_post_init__(self) -> None:
+        if self.delivery not in DELIVERIES:
+            raise InvalidArgument("delivery", 'must be "acknowledged", "queued" or "lossy"')
+        for name in ("timeout", "room", "batch"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise InvalidArgument(name, "must be a positive number")
+        if not 0 <= self.linger < float("inf"):
+            raise InvalidArgument("linger", "must be a number of seconds")
+
+
+@final
+class _Entry:
+    """Be one line on its way; `error` says that it will never arrive, `report` that it tells of others that didn't.
+
+    Who appended a `withdrawn` one was told that it isn't kept; it may be under way.
+    """
+
+    __slots__ = ("done", "error", "line", "precious", "report", "withdrawn")
+
+    def __init__(self, line: bytes, precious: bool, report: bool = False) -> None:
+        self.line = line
+        self.precious = precious
+        self.report = report
+        self.done = False
+        self.withdrawn = False
+        self.error: Exception | None = None
+
+
+@final
+class _Gap:
+    """Count lines that were given up since the other side was last told."""
+
+    __slots__ = ("count", "first", "last")
+
+    def __init__(self, line: bytes) -> None:
+        self.count = 0
+        self.first = self.last = line
+
+    def about(self) -> dict[str, object]:
+        """Return what the record of a gap says."""
+        first, last = row_of(self.first), row_of(self.last)
+        told: dict[str, object] = {"count": self.count, "reason": "lost_on_the_way"}
+        if first.stream == last.stream:
+            told |= {"stream": first.stream, "first_seq": first.seq, "last_seq": last.seq}
+        return told
+
+
+@final
+class _Queue:
+    """Hold what one process has yet to send. `flying` lines at its head are being sent, `taken` is its size in bytes.
+
+    `failure` is why the last attempt failed; `ends` when attempts end, which is known once it is closed.
+    """
+
+    __slots__ = ("changed", "ends", "entries", "failure", "flying", "gap", "lost", "process", "taken", "thread")
+
+    def __init__(self) -> None:
+        self.process = os.getpid()
+        self.changed = threading.Condition(threading.RLock())  # a generator collected in here may end with a record
+        self.entries: deque[_Entry] = deque()
+        self.taken = 0
+        self.flying = 0
+        self.lost = 0
+        self.gap: _Gap | None = None
+        self.failure: BaseException | None = None
+        self.ends: float | None = None
+        self.thread: threading.Thread | None = None
+
+    def settle(self, count: int, error: Exception | None, *, told: bool) -> None:
+        """End the first entries: they have arrived, or never will, which their callers are `told` or not."""
+        with self.changed:
+            for _ in range(count):
+                entry = self.entries.popleft()
+                self.taken -= len(entry.line)
+                self.flying -= 1
+                entry.done, entry.error = True, error
+                if error is not None and not told and not entry.report:
+                    self.skip(entry.line)
+            self.changed.notify_all()
+
+    def take_back(self) -> None:
+        """Remove what was withdrawn, unless it is being sent."""
+        for index in range(len(self.entries) - 1, self.flying - 1, -1):
+            if self.entries[index].withdrawn:
+                self._remove(index)
+
+    def give_up(self, needed: int, room: int) -> None:
+        """Drop the oldest lines that may be lost, until so many bytes find room, or there are none of them."""
+        index = self.flying
+        while self.taken + needed > room and index < len(self.entries):
+            if self.entries[index].precious:
+                index += 1
+            else:
+                self.skip(self._remove(index))
+
+    def skip(self, line: bytes) -> None:
+        """Count a line that nobody gets."""
+        self.lost += 1
+        self.gap = self.gap or _Gap(line)
+        self.gap.count += 1
+        self.gap.last = line
+
+    def _remove(self, index: int) -> bytes:
+        entry = self.entries[index]
+        del self.entries[index]
+        self.taken -= len(entry.line)
+        entry.done = True
+        return entry.line
+
+
+@final
+class Background:
+    """Send what `append` is given over what `open_wire` returns; `name` is how messages call the sink.
+
+    With "acknowledged" an append returns once the other side has the line; with "queued" once it is in the queue, and
+    where that is full it waits. With "lossy" a full queue gives up the oldest allows and effects, counts them, and
+    tells the other side in a record of the type `stream.gap`; denials are kept, or the append raises.
+    """
+
+    def __init__(self, name: str, open_wire: Callable[[], Wire], limits: Limits) -> None:
+        self._name: Final = name
+        self._open_wire: Final = open_wire
+        self._limits: Final = limits
+        self._ids: Final = RecordIds()
+        self._closed = False
+        self._queue = _Queue()
+
+    def close_with(self, sink: object) -> None:
+        """See to it that what waits is sent when the interpreter ends, or when nobody has the sink any more."""
+        weakref.finalize(sink, self._close_quietly)
+
+    @property
+    def lost(self) -> int:
+        """Return how many lines this process has lost: given up, rejected, or left over at the end."""
+        return self._own().lost
+
+    @property
+    def waiting(self) -> int:
+        """Return how many lines wait."""
+        return len(self._own().entries)
+
+    def put(self, lines: Sequence[bytes], precious: bool) -> None:
+        """Take lines, all or none.
+
+        Raises:
+            SinkError: they didn't arrive, or find room, in time; or the sink is closed.
+        """
+        queue, limits = self._own(), self._limits
+        entries = [_Entry(line, precious) for line in lines]
+        ends = time.monotonic() + limits.timeout
+        with queue.changed:
+            self._require_open()
+            if not self._find_room(queue, entries, ends):
+                return
+            self._start(queue)
+            queue.changed.notify_all()
+            if limits.delivery == "acknowledged" and not self._arrived(queue, entries, ends):
+                for entry in entries:
+                    entry.withdrawn = True
+                queue.take_back()
+                raise self._late(queue) from queue.failure
+        self._check(entries)
+
+    def flush(self, timeout: float) -> None:
+        """Return once all that waits now has arrived.
+
+        Raises:
+            SinkError: it hasn't within `timeout` seconds, or was rejected.
+        """
+        queue = self._own()
+        with queue.changed:
+            entries = list(queue.entries)
+            queue.changed.notify_all()
+            if not self._arrived(queue, entries, time.monotonic() + timeout):
+                raise self._late(queue) from queue.failure
+        self._check(entries)
+
+    def close(self) -> None:
+        """Send what waits, and end; doing it again does nothing.
+
+        Raises:
+            SinkError: lines were left over after the time-out; they count as lost.
+        """
+        queue = self._own()
+        with queue.changed:
+            if self._closed:
+                return
+            self._closed = True
+            queue.ends = time.monotonic() + self._limits.timeout
+            queue.changed.notify_all()
+        if queue.thread is not None and queue.thread is not threading.current_thread():
+            queue.thread.join(self._limits.timeout)
+        with queue.changed:
+            left = len(queue.entries)
+            queue.lost += left
+        if left:
+            raise SinkError(f"`{self._name}` was closed before {left} records had arrived{_why(queue.failure)}")
+
+    # ---- on the caller's side
+
+    def _own(self) -> _Queue:
+        if self._queue.process != os.getpid():
+            self._queue = _Queue()  # a fork: the thread isn't here, and its lock may be held for ever
+        return self._queue
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise SinkError(f"`{self._name}` takes no more records: it is closed")
+
+    def _find_room(self, queue: _Queue, entries: Sequence[_Entry], ends: float) -> bool:
+        """Put the entries into the queue; False: they were given up, as they may be."""
+        needed, room = sum(len(entry.line) for entry in entries), self._limits.room
+
+        def fits() -> bool:
+            return not queue.entries or queue.taken + needed <= room  # whatever its size, one append can go
+
+        if self._limits.delivery == "lossy":
+            queue.give_up(needed, room)
+        else:
+            queue.changed.wait_for(lambda: self._closed or fits(), max(0.0, ends - time.monotonic()))
+            self._require_open()
+        if not fits():
+            if self._limits.delivery != "lossy" or any(entry.precious for entry in entries):
+                raise SinkError(f"`{self._name}` has no room for a record{_why(queue.failure)}") from queue.failure
+            for entry in entries:
+                queue.skip(entry.line)
+            return False
+        queue.entries.extend(entries)
+        queue.taken += needed
+        return True
+
+    def _arrived(self, queue: _Queue, entries: Sequence[_Entry], ends: float) -> bool:
+        return queue.changed.wait_for(lambda: all(entry.done for entry in entries), max(0.0, ends - time.monotonic()))
+
+    def _check(self, entries: Sequence[_Entry]) -> None:
+        for entry in entries:
+            if entry.error is not None:
+                raise SinkError(f"`{self._name}` can't keep a record{_why(entry.error)}") from entry.error
+
+    def _late(self, queue: _Queue) -> SinkError:
+        return SinkError(f"`{self._name}` didn't keep a record in time{_why(queue.failure)}")
+
+    def _close_quietly(self) -> None:
+        with contextlib.suppress(SinkError):  # nobody is there to be told
+            self.close()
+
+    # ---- in the thread
+
+    def _start(self, queue: _Queue) -> None:
+        if queue.thread is None:
+            queue.thread = threading.Thread(
+                target=self._run, args=(queue,), name=f"agentauthz-{self._name}", daemon=True
+            )
+            queue.thread.start()
+
+    def _run(self, queue: _Queue) -> None:
+        wire: Wire | None = None
+        failures = 0
+        while batch := self._next(queue):
+            try:
+                wire = wire or self._open_wire()
+                self._send(wire, queue, batch)
+                failures, queue.failure = 0, None
+            except BaseException as failure:  # whatever it was, the lines are still to be sent
+                _closed(wire)
+                wire = None
+                failures += 1
+                self._pause(queue, failures, failure)
+        _closed(wire)
+
+    def _next(self, queue: _Queue) -> list[bytes]:
+        """Wait for lines, and return those to send now; none: the end has come."""
+        batch = self._limits.batch
+        with queue.changed:
+            queue.changed.wait_for(lambda: queue.entries or queue.ends is not None)
+            if self._limits.linger:
+                queue.changed.wait_for(
+                    lambda: len(queue.entries) >= batch or queue.ends is not None, self._limits.linger
+                )
+            if queue.ends is not None and time.monotonic() >= queue.ends:
+                return []
+            if queue.gap is not None and queue.entries:
+                self._report(queue, queue.gap)
+            lines = [entry.line for entry in islice(queue.entries, batch)]
+            queue.flying = len(lines)
+            return lines
+
+    def _report(self, queue: _Queue, gap: _Gap) -> None:
+        """Put a record before the next lines that tells what was given up."""
+        now = dt.datetime.now(dt.UTC)
+        line = EventRecord(id=self._ids.next(now), ts=now, type="stream.gap", about=gap.about()).line()
+        queue.gap = None
+        queue.entries.appendleft(_Entry(line, precious=True, report=True))
+        queue.taken += len(line)
+
+    def _send(self, wire: Wire, queue: _Queue, batch: Sequence[bytes]) -> None:
+        """Send lines; where the other side rejects some of them, find out which: the others must arrive."""
+        try:
+            wire.send(batch)
+        except Rejected as rejected:
+            if len(batch) == 1:
+                queue.settle(1, rejected, told=self._limits.delivery == "acknowledged")
+                return
+            half = len(batch) // 2
+            self._send(wire, queue, batch[:half])
+            self._send(wire, queue, batch[half:])
+        else:
+            queue.settle(len(batch), None, told=True)
+
+    def _pause(self, queue: _Queue, failures: int, failure: BaseException) -> None:
+        """Wait before the next attempt: not at all, then ever longer, with some chance in it."""
+        longest = self._limits.timeout / 4 if self._limits.delivery == "acknowledged" else _LONGEST_PAUSE
+        pause = 0.0 if failures == 1 else min(longest, _FIRST_PAUSE * 2.0 ** min(failures - 2, 20))
+        pause *= 0.5 + random.random() / 2  # noqa: S311  (no secret)
+        with queue.changed:
+            queue.failure, queue.flying = failure, 0
+            queue.take_back()
+            if queue.ends is None:
+                queue.changed.wait_for(lambda: queue.ends is not None, pause)
+                return
+        time.sleep(min(pause, _FIRST_PAUSE))  # it is closed: the attempts that are left come quickly
+
+
+def _closed(wire: Wire | None) -> None:
+    if wire is not None:
+        with contextlib.suppress(Exception):  # it is given up, whatever it says
+            wire.close()
+
+
+def _why(cause: BaseException | None) -> str:
+    return "" if cause is None else f": {class_name(cause)}"  # SECURITY: a foreign error's text may hold the record

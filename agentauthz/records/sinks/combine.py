@@ -1,0 +1,320 @@
+"""Make one sink of several, or of a part of what another gets."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final, final
+
+from agentauthz.canonical import class_name
+from agentauthz.errors import InvalidArgument, SinkError
+from agentauthz.records.record import Record
+from agentauthz.records.sinks.sink import LEVELS, Guarantee, Sink, guarantee_of, precious
+from agentauthz.records.writing import carried
+
+Failures = list[tuple[Sink, BaseException]]
+
+_ROOM: Final = 1000  # records that may wait for one sink of `at_least`
+
+
+def tee(*sinks: Sink) -> Tee:
+    """Return a sink that gives each record to all of `sinks`, also where one fails; it fails if any of them does.
+
+    Raises:
+        InvalidArgument: no sink, or something that can't append.
+    """
+    return Tee(_checked(sinks))
+
+
+def at_least(n: int, *sinks: Sink, timeout: float = 1.0) -> AtLeast:
+    """Return a sink that keeps a record once `n` of `sinks` have, each asked in a thread of its own.
+
+    One that hangs counts as failed for every record that it hasn't kept within `timeout` seconds, and holds up no
+    other; what it still gets comes in order. `lost` counts what single sinks didn't keep, or not in time.
+
+    Raises:
+        InvalidArgument: fewer than `n` sinks, `n` below 1, something that can't append, or no positive time-out.
+    """
+    given = _checked(sinks)
+    if type(n) is not int or not 1 <= n <= len(given):
+        raise InvalidArgument("n", f"must be a number of sinks, 1 to {len(given)}")
+    if not 0 < timeout < float("inf"):
+        raise InvalidArgument("timeout", "must be a positive number of seconds")
+    return AtLeast(n, given, timeout)
+
+
+def only(when: Callable[[Record], bool], sink: Sink) -> Only:
+    """Return a sink that passes those records to `sink` for which `when` says True.
+
+    Denials, reviews and what tells of a loss are always passed, and so is a record for which `when` fails.
+
+    Raises:
+        InvalidArgument: `when` can't be called, or `sink` can't append.
+    """
+    if not callable(when):
+        raise InvalidArgument("when", "must be a function of a record")
+    return Only(when, _checked((sink,))[0])
+
+
+def append_all(sinks: Sequence[Sink], records: Sequence[Record]) -> Failures:
+    """Append to every sink, and return which failed with what at first; also what isn't an Exception is caught."""
+    failures: Failures = []
+    for sink in sinks:
+        problem: BaseException | None = None
+        for record in records:
+            try:
+                sink.append(record.line(), record)
+            except BaseException as cause:
+                problem = problem or cause
+        if problem is not None:
+            failures.append((sink, problem))
+    return failures
+
+
+def raise_failures(failures: Failures, asked: int) -> None:
+    """Raise what `failures` of so many sinks amount to; without one, do nothing.
+
+    Raises:
+        SinkError: a sink failed; it is chained to the first cause. What isn't an Exception is raised as it is.
+    """
+    for _, cause in failures:
+        if not isinstance(cause, Exception):
+            raise cause
+    if failures:
+        # SECURITY: only the sinks' names; a foreign error's text may hold the record
+        names = ", ".join(f"`{class_name(sink)}`" for sink, _ in failures)
+        raise SinkError(f"{len(failures)} of {asked} sinks failed: {names}") from failures[0][1]
+
+
+def close_all(sinks: Sequence[Sink]) -> None:
+    """Close every sink, also after one that fails to.
+
+    Raises:
+        SinkError: as `raise_failures`.
+    """
+    failures: Failures = []
+    for sink in sinks:
+        try:
+            sink.close()
+        except BaseException as cause:
+            failures.append((sink, cause))
+    raise_failures(failures, len(sinks))
+
+
+def _checked(sinks: Sequence[Sink]) -> tuple[Sink, ...]:
+    if not sinks:
+        raise InvalidArgument("sinks", "must hold at least one sink")
+    for sink in sinks:
+        require_append(sink)
+    return tuple(sinks)
+
+
+def require_append(sink: object) -> None:
+    """Refuse what is no sink.
+
+    Raises:
+        InvalidArgument: it can't append.
+    """
+    if not callable(getattr(sink, "append", None)):
+        raise InvalidArgument("sinks", f"must hold sinks, and a `{class_name(sink)}` has no `append`")
+
+
+def _joint(n: int, sinks: Sequence[Sink]) -> Guarantee:
+    """Return what holds once any `n` of `sinks` have kept a record: the best of the weakest `n`."""
+    each = [guarantee_of(sink) for sink in sinks]
+    levels = sorted(LEVELS.index(one.survives) for one in each)
+    return Guarantee(LEVELS[levels[n - 1]], all(one.ordered for one in each), all(one.deduplicates for one in each))
+
+
+@final
+class Tee:
+    """Be what `tee` returns."""
+
+    def __init__(self, sinks: tuple[Sink, ...]) -> None:
+        self._sinks: Final = sinks
+        self.blocking: Final = any(getattr(sink, "blocking", False) is True for sink in sinks)
+        self.guarantees: Final = _joint(len(sinks), sinks)
+
+    def append(self, line: bytes, record: Record) -> None:
+        """Give the record to each sink.
+
+        Raises:
+            SinkError: one of them failed. What isn't an Exception is raised as it is.
+        """
+        raise_failures(append_all(self._sinks, (record,)), len(self._sinks))
+
+    def close(self) -> None:
+        """Close each sink.
+
+        Raises:
+            SinkError: one of them failed to.
+        """
+        close_all(self._sinks)
+
+
+@final
+class Only:
+    """Be what `only` returns."""
+
+    def __init__(self, when: Callable[[Record], bool], sink: Sink) -> None:
+        self._when: Final = when
+        self._sink: Final = sink
+        self.blocking: Final = getattr(sink, "blocking", False) is True
+        passed = guarantee_of(sink)
+        self.guarantees: Final = Guarantee("best_effort", passed.ordered, passed.deduplicates)  # not all is kept
+
+    def append(self, line: bytes, record: Record) -> None:
+        """Pass the record, if it is wanted or may not be left out; raise what the sink raises."""
+        if precious(record) or self._wanted(record):
+            self._sink.append(line, record)
+
+    def _wanted(self, record: Record) -> bool:
+        try:
+            return bool(self._when(record))
+        except Exception:  # a filter with a fault must lose nothing
+            return True
+
+    def close(self) -> None:
+        """Close the sink."""
+        self._sink.close()
+
+
+@final
+class _Ballot:
+    """Count who has done one thing, and who has failed to."""
+
+    def __init__(self, sinks: int) -> None:
+        self._sinks = sinks
+        self._changed = threading.Condition(threading.RLock())
+        self._open = True
+        self.done = 0
+        self.failures: Failures = []
+
+    def done_by(self, sink: Sink, cause: BaseException | None) -> bool:
+        """Count one sink; False: it failed, or nobody waits any more."""
+        with self._changed:
+            if cause is None:
+                self.done += 1
+            else:
+                self.failures.append((sink, cause))
+            self._changed.notify_all()
+            return cause is None and self._open
+
+    def reaches(self, needed: int, timeout: float) -> bool:
+        """Wait until so many have done it, can't any more, or the time is over."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.done >= needed or self._sinks - len(self.failures) < needed, timeout)
+            self._open = self.done >= needed  # who comes later isn't lost where enough have kept it
+            return self._open
+
+
+@final
+class _Lane:
+    """Give one sink its work in order, from a thread that may hang with it."""
+
+    def __init__(self, sink: Sink) -> None:
+        self.sink: Final = sink
+        self.lost = 0
+        self._changed = threading.Condition(threading.RLock())
+        self._work: deque[tuple[Callable[[], object], _Ballot, bool]] = deque()
+        self._thread: threading.Thread | None = None
+
+    def put(self, work: Callable[[], object], ballot: _Ballot, *, last: bool = False) -> None:
+        """Have it do something, after all before; `last`: to close, for which there is always room."""
+        with self._changed:
+            if last or len(self._work) < _ROOM:
+                self._work.append((work, ballot, last))
+                self._changed.notify()
+                if self._thread is None:
+                    name = f"agentauthz-{class_name(self.sink)}"
+                    self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+                    self._thread.start()
+                return
+            self.lost += 1
+        ballot.done_by(self.sink, SinkError("too many records wait for it"))
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._work)
+                work, ballot, last = self._work.popleft()
+            cause = _failure(work)
+            if not ballot.done_by(self.sink, cause):
+                self.lost += 1
+            if last:
+                return
+
+
+def _failure(work: Callable[[], object]) -> BaseException | None:
+    try:
+        work()
+    except BaseException as cause:
+        return cause
+    return None
+
+
+@final
+class AtLeast:
+    """Be what `at_least` returns."""
+
+    blocking: Final = True
+
+    def __init__(self, n: int, sinks: tuple[Sink, ...], timeout: float) -> None:
+        self._n: Final = n
+        self._sinks: Final = sinks
+        self._timeout: Final = timeout
+        self._closed = False
+        self._lanes = (os.getpid(), tuple(map(_Lane, sinks)))
+        self.guarantees: Final = _joint(n, sinks)
+
+    @property
+    def lost(self) -> int:
+        """Return how many times this process's single sinks didn't keep a record, or not in time."""
+        return sum(lane.lost for lane in self._own())
+
+    def append(self, line: bytes, record: Record) -> None:
+        """Return once enough sinks have the record.
+
+        Raises:
+            SinkError: too few have it in time; it is chained to the first failure.
+        """
+        if self._closed:
+            raise SinkError("the sinks are closed")
+        ballot = self._asked(lambda sink: carried(lambda: sink.append(line, record)))
+        if not ballot.reaches(self._n, self._timeout):
+            self._raise(ballot, self._n)
+
+    def close(self) -> None:
+        """Close each sink after what it still has to keep; doing it again does nothing.
+
+        Raises:
+            SinkError: one of them failed to, or not in time.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        ballot = self._asked(lambda sink: sink.close, last=True)
+        if not ballot.reaches(len(self._sinks), self._timeout):
+            self._raise(ballot, len(self._sinks))
+
+    def _asked(self, work: Callable[[Sink], Callable[[], object]], *, last: bool = False) -> _Ballot:
+        ballot = _Ballot(len(self._sinks))
+        for lane in self._own():
+            lane.put(work(lane.sink), ballot, last=last)
+        return ballot
+
+    def _raise(self, ballot: _Ballot, needed: int) -> None:
+        causes = [cause for _, cause in ballot.failures]
+        late = len(self._sinks) - ballot.done - len(causes)
+        raise SinkError(
+            f"{ballot.done} of {len(self._sinks)} sinks did it, not {needed}: {len(causes)} failed, {late} were late"
+        ) from (causes[0] if causes else None)
+
+    def _own(self) -> tuple[_Lane, ...]:
+        process, lanes = self._lanes
+        if process != os.getpid():  # a fork: the threads aren't here
+            lanes = tuple(map(_Lane, self._sinks))
+            self._lanes = (os.getpid(), lanes)
+        return lanes

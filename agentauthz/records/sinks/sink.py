@@ -1,0 +1,62 @@
+"""Define what a sink is, and what it may promise."""
+
+from __future__ import annotations
+
+from typing import Final, Literal, Protocol, TypeAlias, final
+
+from attrs import frozen
+
+from agentauthz.records.events import ALARMS, EventRecord
+from agentauthz.records.record import DecisionRecord, Record
+
+Survives: TypeAlias = Literal["best_effort", "process_crash", "power_loss"]
+LEVELS: Final[tuple[Survives, ...]] = ("best_effort", "process_crash", "power_loss")  # from the least to the most
+
+
+@final
+@frozen
+class Guarantee:
+    """Say what holds for a record once `append` has returned.
+
+    `survives` is the worst that it outlives. `ordered`: what one thread appended stays in that order. `deduplicates`: a
+    record that comes twice, with the same stream and number, is kept once.
+    """
+
+    survives: Survives = "best_effort"
+    ordered: bool = False
+    deduplicates: bool = False
+
+
+BEST_EFFORT: Final = Guarantee()
+
+
+class Sink(Protocol):
+    """Keep records. Appending may happen from several threads at once; a sink must not call its authorizer.
+
+    A sink may also have
+
+    - `blocking = True`: async callers then append in a thread;
+    - `guarantees: Guarantee`: what it promises; without it, nothing;
+    - `append_many(lines: Sequence[bytes]) -> None`: keep some lines, all of them or raise;
+    - `flush(durable: bool, timeout: float) -> None`: return once what was appended before is kept, if `durable`
+      also from a loss of power, or raise after so many seconds.
+    """
+
+    def append(self, line: bytes, record: Record) -> None:
+        """Keep the record, whose bytes are `line`, before returning; raise whatever says that it isn't kept."""
+
+    def close(self) -> None:
+        """Let go of what the sink holds; doing it again does nothing."""
+
+
+def guarantee_of(sink: Sink) -> Guarantee:
+    """Return what a sink promises; one that says nothing promises nothing."""
+    told = getattr(sink, "guarantees", None)
+    return told if isinstance(told, Guarantee) else BEST_EFFORT
+
+
+def precious(record: Record) -> bool:
+    """Say whether a record may never be given up for others: a denial, a review, or what tells of a loss."""
+    if isinstance(record, DecisionRecord):
+        return record.outcome != "allow"
+    return isinstance(record, EventRecord) and record.type in ALARMS
