@@ -593,7 +593,7 @@ def test_a_generator_that_is_collected_while_a_record_is_written_stops_nothing(t
                 finally:
                     gc.enable()
                     gc.collect(0)
-            assert len({record.id for record in (*memory.decisions, *memory.effects)}) == 3
+            assert len({one.id for one in memory.decisions} | {one.id for one in memory.effects}) == 3
             assert [effect.status for effect in memory.effects] == ["stopped"]
             done.append(line)
 

@@ -115,11 +115,9 @@ def test_a_tree_goes_on_from_its_peaks(data: list[bytes], cut: int) -> None:
     """What a sealed segment keeps of the tree is enough to go on with it."""
     leaves = [leaf_hash(leaf) for leaf in data]
     first = Tree()
-    for leaf in leaves[:cut]:
-        first.add(leaf)
+    first.extend(leaves[:cut])
     again = Tree(first.size, first.peaks)
-    for leaf in leaves[cut:]:
-        again.add(leaf)
+    again.extend(leaves[cut:])
     assert again.root() == root_of(leaves)
 
 

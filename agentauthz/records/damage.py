@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Literal, TypeAlias, final
 
 from attrs import define, field, frozen
@@ -57,7 +57,7 @@ class Found:
     damages: list[Damage] = field(factory=list)
 
 
-def lines_of(files: Sequence[tuple[str, bytes]]) -> Iterator[Line]:
+def lines_of(files: Iterable[tuple[str, bytes]]) -> Iterator[Line]:
     """Yield the lines of a stream's files, in order."""
     for name, data in files:
         at = 0
@@ -91,7 +91,7 @@ class _Diagnosis:
         self._at = {id(line): i for i, line in enumerate(lines)}
         self._own: dict[int, list[Line]] = {}
         for line in lines:
-            if line.place is not None and line.place.stream == stream.encode():
+            if line.whole and line.place is not None and line.place.stream == stream.encode():
                 self._own.setdefault(line.place.seq, []).append(line)
         self._declared: dict[int, bytes] = {}
         self._good = self._vouched()
@@ -201,7 +201,7 @@ class _Diagnosis:
         """Say whether a last line without its end was cut off, rather than edited or added."""
         if self._end is None:
             return True
-        return bool(slots) and last.leaf.hex() != self._end[1]
+        return bool(slots) and leaf_hash(last.text[:-1]).hex() != self._end[1]  # its line feed was edited
 
     def _named(self, run: list[Line], slots: list[int], copies: set[bytes]) -> list[int]:
         """Name what stands where nothing good does; return the numbers that nothing stands for."""

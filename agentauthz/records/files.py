@@ -6,7 +6,7 @@ import atexit
 import contextlib
 import datetime as dt
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, final
 
@@ -19,6 +19,7 @@ from agentauthz.records.record import Record
 from agentauthz.records.recovery import recover
 from agentauthz.records.segment import failed
 from agentauthz.records.stream import Stream
+from agentauthz.values import utc
 
 if TYPE_CHECKING:
     from agentauthz.keys.signing import Signer
@@ -124,6 +125,45 @@ class FileSink:
         """
         self.stream.take(record, others=False).confirm()
 
+    def prune(
+        self,
+        before: dt.datetime,
+        *,
+        checkpoint: str | os.PathLike[str] | None = None,
+        keys: Iterable[str] = (),
+    ) -> int:
+        """Let go of whole segments that ended before a moment, and return how many; it is recorded which.
+
+        The hashes of their records stay, so that what is left can still be proven. Streams that other processes write,
+        and those that are damaged, stay as they are. With `checkpoint` and `keys` (as for `verify`) only segments go
+        that a witness has seen. It reads the whole log, so call it rarely.
+
+        Raises:
+            InvalidArgument: a moment without a time zone, or as for `verify`.
+            SinkError: the disk refuses.
+        """
+        if utc(before) is None:
+            raise InvalidArgument("before", "must be a datetime with a time zone")
+        from agentauthz.records.retention import drop, prunable  # only who prunes loads what verifies
+        from agentauthz.records.verify import verified
+
+        report, leaves = verified(self.folder, checkpoint, keys)
+        damaged = {damage.stream for damage in report.damages}
+        mine, dropped = self.stream, 0
+        try:
+            for each in report.streams:
+                if each.id in damaged or (each.live and each.id != mine.id):
+                    continue
+                size = each.size if checkpoint is None else each.witnessed
+                if may := prunable(self.folder / each.id, before, size, each.live):
+                    numbers = [first for first, _, _ in may]
+                    mine.tell("log.pruned", {"stream": each.id, "from_seq": may[-1][1], "segments": numbers[-1_000:]})
+                    drop(leaves[each.id], may)
+                    dropped += len(may)
+        except OSError as cause:
+            raise failed(self.folder, "couldn't be pruned", cause) from cause
+        return dropped
+
     def close(self) -> None:
         """Seal the stream; doing it again does nothing.
 
@@ -132,16 +172,17 @@ class FileSink:
         """
         if self._closed:
             return
-        self._closed = True
-        atexit.unregister(self._at_exit)
         mark, stream = self._mine
-        if mark is Process.mark:
-            try:
+        try:
+            if mark is Process.mark:
                 stream.close()
-            except OSError as cause:
-                raise failed(self.folder, "couldn't be sealed", cause) from cause
-            finally:
-                if stream.keeper is not None:
+        except OSError as cause:
+            raise failed(self.folder, "couldn't be sealed", cause) from cause
+        finally:
+            self._closed = stream.closed or mark is not Process.mark
+            if self._closed:
+                atexit.unregister(self._at_exit)
+                if mark is Process.mark and stream.keeper is not None:
                     stream.keeper.stop()
 
     def _begun(self) -> Stream:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, final
 
 from agentauthz.canonical import class_name
+from agentauthz.errors import SinkError
 from agentauthz.records.catalog import CHECKPOINTS
 from agentauthz.records.checkpoints import signed_note
 
@@ -70,17 +71,15 @@ class Keeper:
     def sign(self) -> None:
         """Sign the state of the stream and hand it to the witness, if there is anything new."""
         with self._lock:
-            with self._stream.lock:
-                told = self._stream.state()
-            size = int(str(told["size"]))
-            if size > self._signed and self._tried("checkpoint", lambda: self._make(size, str(told["root"]))):
+            size, root = self._stream.standing()
+            if size > self._signed and self._tried("checkpoint", lambda: self._make(size, root)):
                 self._signed = size
             if self._witness is not None and self._witnessed < self._signed:
                 if self._tried("witness", self._hand_over):
                     self._witnessed = self._signed
 
-    def _make(self, size: int, root: str) -> None:
-        note = signed_note(self._key, self._org, self._stream.id, size, bytes.fromhex(root))
+    def _make(self, size: int, root: bytes) -> None:
+        note = signed_note(self._key, self._org, self._stream.id, size, root)
         handle = os.open(self._path, _FLAGS, 0o600)
         try:
             os.write(handle, f"{note}\n".encode())
@@ -101,9 +100,8 @@ class Keeper:
                 self._failing.add(what)
                 error = class_name(cause)  # SECURITY: the text may hold what the key's service was asked
                 logging.getLogger("agentauthz.records").error("the %s of a log failed: %s", what, error)
-                with self._stream.lock, contextlib.suppress(OSError):
-                    if not self._stream.closed:
-                        self._stream.event("sink.failed", {"sink": what, "error": error})
+                with contextlib.suppress(OSError, SinkError):
+                    self._stream.tell("sink.failed", {"sink": what, "error": error})
             return False
         self._failing.discard(what)
         return True

@@ -212,7 +212,10 @@ class Log:
             fresh.close()
             os.unlink(fresh.path)
             raise
+        if full.broken is not None:
+            self._tales.append(self._told_of(full))
         self._turn(writer, fresh)
+        self._tell_tales(writer)
 
     def _seal(self, writer: Writer, segment: Segment, why: str) -> None:
         told = writer.state()
@@ -254,12 +257,15 @@ class Log:
                 self._segment = self._fresh(writer.seq)
                 segment.close()
             self._head(writer, None)
-        while self._tales:
-            writer.event(*self._tales[0])
-            del self._tales[0]
+        self._tell_tales(writer)
         if (refused := self._refused) is not None:
             self._tell(writer, refused)
             self._refused = None
+
+    def _tell_tales(self, writer: Writer) -> None:
+        while self._tales:
+            writer.event(*self._tales[0])
+            del self._tales[0]
 
     def _fresh(self, first: int) -> Segment:
         """Begin a file; one whose first record found no room goes."""
@@ -296,12 +302,14 @@ class Log:
         return self.folder / "reserve"
 
     def _keep_back(self) -> None:
-        """Keep some room back; where there is none, nothing else is begun either."""
+        """Keep some room back; where there isn't twice as much, nothing else is begun either."""
         try:
             handle = os.open(self._reserve, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             try:
-                if os.write(handle, bytes(RESERVE)) != RESERVE:
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                left = 2 * RESERVE
+                while left:
+                    left -= os.write(handle, bytes(left))
+                os.ftruncate(handle, RESERVE)
             finally:
                 os.close(handle)
         except OSError as cause:

@@ -38,14 +38,17 @@ class Tree:
         if size < 0 or len(self.peaks) != size.bit_count() or any(len(peak) != 32 for peak in self.peaks):
             raise InvalidArgument("peaks", "must be one hash of 32 bytes for each bit of the size")
 
-    def add(self, leaf: bytes) -> None:
-        """Add the hash of a leaf."""
-        size, peaks = self.size, self.peaks
-        while size & 1:
-            leaf = hashlib.sha256(b"\1" + peaks.pop() + leaf).digest()
-            size >>= 1
-        peaks.append(leaf)
-        self.size += 1
+    def extend(self, leaves: Iterable[bytes]) -> None:
+        """Add the hashes of leaves."""
+        size, peaks, sha256 = self.size, self.peaks, hashlib.sha256
+        for leaf in leaves:
+            below = size
+            while below & 1:
+                leaf = sha256(b"\1" + peaks.pop() + leaf).digest()
+                below >>= 1
+            peaks.append(leaf)
+            size += 1
+        self.size = size
 
     def root(self) -> bytes:
         """Return the root of all leaves so far."""
@@ -60,8 +63,7 @@ class Tree:
 def root_of(leaves: Sequence[bytes]) -> bytes:
     """Return the root over hashes of leaves."""
     tree = Tree()
-    for leaf in leaves:
-        tree.add(leaf)
+    tree.extend(leaves)
     return tree.root()
 
 

@@ -38,37 +38,49 @@ def recover(folder: Path) -> Iterator[Mapping[str, object]]:
 
 
 def _mended(folder: Path, stream: Path) -> dict[str, object]:
-    found = segments(stream)
-    if not found:
-        return {"size": 0, "last": NO_HASH, "bytes": 0}
-    first, path = found[-1]
+    told: dict[str, object] = {"bytes": 0}
+    for first, path in reversed(segments(stream)):
+        last, torn = _cut(path)
+        if torn:
+            whole = path.stat().st_size
+            _keep(folder / QUARANTINE, f"{stream.name}-{first}-{whole}", torn)
+            told = {"segment": first, "bytes": len(torn), "digest": "sha256:" + hashlib.sha256(torn).hexdigest()}
+        if last is not None:  # else it was just begun
+            place = head(last)
+            return {**told, "size": first if place is None else place.seq + 1, "last": leaf_hash(last).hex()}
+    return {**told, "size": 0, "last": NO_HASH}
+
+
+def _cut(path: Path) -> tuple[bytes | None, bytes]:
+    """Cut a file to its whole lines; return the last of them, and what was cut off."""
     with path.open("r+b") as file:
         size = file.seek(0, os.SEEK_END)
-        tail, whole = _last_lines(file.fileno(), size)
-        told: dict[str, object] = {"segment": first, "bytes": size - whole}
-        if size > whole:
-            torn = os.pread(file.fileno(), size - whole, whole)
-            _keep(folder / QUARANTINE, f"{stream.name}-{first}-{whole}", torn)
-            told["digest"] = "sha256:" + hashlib.sha256(torn).hexdigest()
-            file.truncate(whole)
-            os.fsync(file.fileno())
-    last = tail.rpartition(b"\n")[2]
-    place = head(last)
-    return {**told, "size": first if place is None else place.seq + 1, "last": leaf_hash(last).hex()}
+        last, whole = _last_line(file.fileno(), size)
+        if size == whole:
+            return last, b""
+        torn = os.pread(file.fileno(), size - whole, whole)
+        file.truncate(whole)
+        os.fsync(file.fileno())
+        return last, torn
 
 
-def _last_lines(handle: int, size: int) -> tuple[bytes, int]:
-    """Return the end of a file up to its last line feed, without it, and how many bytes are before its end."""
-    at = size
-    tail = b""
+def last_line(path: Path) -> bytes | None:
+    """Return the last whole line of a file, without its line feed; None: it has none."""
+    with path.open("rb") as file:
+        return _last_line(file.fileno(), file.seek(0, os.SEEK_END))[0]
+
+
+def _last_line(handle: int, size: int) -> tuple[bytes | None, int]:
+    """Return the last whole line, without its line feed, and how many bytes end with it."""
+    at, tail = size, b""
     while at:
         step = min(at, _TAIL)
         at -= step
         tail = os.pread(handle, step, at) + tail
         cut = tail.rfind(b"\n")
         if cut >= 0 and (at == 0 or b"\n" in tail[:cut]):
-            return tail[:cut], at + cut + 1
-    return b"", 0
+            return tail[:cut].rpartition(b"\n")[2], at + cut + 1
+    return None, 0
 
 
 def _keep(quarantine: Path, name: str, torn: bytes) -> None:

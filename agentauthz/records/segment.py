@@ -51,15 +51,23 @@ class Segment:
         """Add a line, all of it or nothing.
 
         Raises:
-            OSError: the operating system refused it, or took only a part, which was taken back.
+            OSError: the operating system refused it; a part that it took was taken back.
         """
         if self.broken is not None:
             raise OSError(errno.EIO, self.broken)
         written = os.write(self.handle, line)
         if written != len(line):
+            self._write_rest(line[written:])
+        self.size += len(line)
+
+    def _write_rest(self, rest: bytes) -> None:
+        """Write what found no room at first; a full disk takes a part, and says why only to the next attempt."""
+        try:
+            while rest:
+                rest = rest[os.write(self.handle, rest) :]
+        except OSError:
             self.take_back()
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        self.size += written
+            raise
 
     def take_back(self) -> None:
         """Cut the file to its whole lines; never leave a fragment before a record."""
@@ -89,7 +97,7 @@ class Segment:
     def rescue(self, other: Path) -> Path | None:
         """Copy what was written to where the file was, or to `other` if something else is there now.
 
-        Return where it is; None: nothing is left of it.
+        Return where it is; None: not all of it is left.
         """
         for path in (self.path, other) if self.size else ():
             try:
@@ -101,7 +109,7 @@ class Segment:
                 while chunk := os.pread(self.handle, 1 << 20, at):
                     os.write(copy, chunk)
                     at += len(chunk)
-                return path
+                return path if at >= self.size else None
             except OSError:
                 return None
             finally:
@@ -124,26 +132,22 @@ class Segment:
                 self._wait.wait()
             else:
                 return
-        reached, problem = self.size, None
+        reached = self.size
+        broken: str | None = "a sync was interrupted"
         try:
             _sync(self.handle)
+            broken = None
         except OSError as cause:
-            problem = failed(self.path, "couldn't be synced", cause)
+            broken = "a sync failed"
+            raise failed(self.path, "couldn't be synced", cause) from cause
         finally:
             with self._wait:
                 self._syncing = False
-                if problem is None:
+                self.broken = self.broken or broken
+                if broken is None:
                     self._confirmed = max(self._confirmed, reached)
-                else:
-                    self.broken = "a sync failed"
                 self._wait.notify_all()
-        if problem is not None:
-            raise problem
         self.confirm(size)
-
-    def confirmed(self) -> int:
-        """Return how many bytes are known to be on the device."""
-        return self._confirmed
 
     def close(self) -> None:
         """Let go of the file; doing it again does nothing."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Final, Protocol, final
 
 from attrs import frozen
@@ -46,6 +47,10 @@ class Policies(Protocol):
         """Return the files."""
 
 
+_CLOSED: Final = "the log takes no more records: it is closed"
+_BUSY: Final = "the log can't be used from within a write to it"
+
+
 @final
 @frozen
 class Taken:
@@ -79,8 +84,8 @@ class Stream:
     sinks are to have it; then the number stands, and the log says which hash is missing.
     """
 
-    __slots__ = ("_at", "_clock", "_events", "_ids", "_known", "_log", "_pending", "_started", "_sum", "closed", "id",
-                 "keeper", "lock")  # fmt: skip
+    __slots__ = ("_at", "_clock", "_events", "_ids", "_inside", "_known", "_log", "_pending", "_started", "_sum",
+                 "closed", "id", "keeper", "lock")  # fmt: skip
 
     def __init__(self, clock: Callable[[], dt.datetime] = _system_time) -> None:
         self._clock = clock
@@ -95,6 +100,7 @@ class Stream:
         self._sum: tuple[Tree, list[bytes]] = (Tree(), [])
         self._at = (0, NO_HASH)
         self._pending: tuple[bytes, bytes, int, int] | None = None
+        self._inside = False  # this thread is at work: a signal's handler or the collector may come back here
         self._events: list[Record] = []  # that other sinks haven't had yet
         self._known: set[str] = set()  # digests whose text is in this segment
 
@@ -127,13 +133,16 @@ class Stream:
         The text of `policies` goes before it, where the stream hasn't told it yet.
         """
         with self.lock:
-            if self.closed:
-                return Taken((), SinkError("the log takes no more records: it is closed"))
+            if self.closed or self._inside:
+                return Taken((), SinkError(_BUSY if self._inside else _CLOSED))
+            self._inside = True
             try:
                 return self._take(record, policies, others)
             except BaseException:  # a signal's handler: what is on the disk must be what is counted
                 self._settle()
                 raise
+            finally:
+                self._inside = False
 
     def _take(self, record: Record, policies: Policies | None, others: bool) -> Taken:
         log, line = self._log, record.line()
@@ -172,6 +181,28 @@ class Stream:
         if kind == "stream.open":
             self._known.clear()  # so that each segment explains itself
 
+    def tell(self, kind: str, about: Mapping[str, object]) -> None:
+        """Write a record of the log itself.
+
+        Raises:
+            OSError: the disk refuses.
+            SinkError: the log is closed.
+        """
+        with self._alone():
+            if self._log is not None:
+                self._log.ready(self)
+            self.event(kind, about)
+
+    def standing(self) -> tuple[int, bytes]:
+        """Return how many records there are, and the root over them.
+
+        Raises:
+            SinkError: this thread is in the middle of a record.
+        """
+        with self._alone(closed=True):
+            self._fold()
+            return self._sum[0].size, self._sum[0].root()
+
     def state(self) -> Mapping[str, object]:
         """Return size, root and last hash, and the roots of the tree's perfect parts as `tree`; the lock is held."""
         self._fold()
@@ -184,12 +215,27 @@ class Stream:
 
         Raises:
             OSError: the disk refuses the last records.
+            SinkError: this thread is in the middle of a record.
         """
-        with self.lock:
+        with self._alone(closed=True):
             if not self.closed:
                 self.closed = True
                 if self._log is not None:
                     self._log.close(self)
+
+    @contextmanager
+    def _alone(self, closed: bool = False) -> Iterator[None]:
+        with self.lock:
+            if self._inside or (self.closed and not closed):
+                raise SinkError(_BUSY if self._inside else _CLOSED)
+            self._inside = True
+            try:
+                yield
+            except BaseException:
+                self._settle()
+                raise
+            finally:
+                self._inside = False
 
     # ---- one line
 
@@ -219,8 +265,7 @@ class Stream:
     def _fold(self) -> None:
         old, waiting = self._sum
         tree = Tree(old.size, old.peaks)
-        for leaf in waiting:
-            tree.add(leaf)
+        tree.extend(waiting)
         self._sum = (tree, [])
 
     def _settle(self) -> None:

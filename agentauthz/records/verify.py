@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import enum
+import json
 import os
-from collections.abc import Iterable, Sequence
+from binascii import hexlify
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Final, final
+from typing import Any, Final, TypeAlias, cast, final
 
 from attrs import evolve, frozen
 
@@ -15,7 +17,7 @@ from agentauthz.errors import InvalidArgument
 from agentauthz.records.catalog import CHECKPOINTS, Claim, entries, leaves, read_catalog, segments, streams
 from agentauthz.records.checkpoints import Checkpoint, Vkey, read_checkpoints, verified_by
 from agentauthz.records.damage import Damage, Found, Kind, Line, diagnose, lines_of
-from agentauthz.records.lines import NO_HASH, VERSION
+from agentauthz.records.lines import MAX_LINE, NO_HASH, VERSION
 from agentauthz.records.merkle import Tree, leaf_hash
 from agentauthz.records.scan import head
 
@@ -40,6 +42,9 @@ class Verdict(enum.Enum):
 
     def __bool__(self) -> bool:
         raise InvalidArgument("verdict", "has no truth value: compare it with `Verdict.OK`")
+
+
+Leaves: TypeAlias = list[bytes | None]  # the hash of each record of a stream; None: it isn't known
 
 
 @final
@@ -96,12 +101,23 @@ def verify(
     Raises:
         InvalidArgument: the folder isn't there, a key isn't one, or a checkpoint is signed by none of the keys.
     """
+    return verified(folder, checkpoint, keys)[0]
+
+
+def verified(
+    folder: str | os.PathLike[str], checkpoint: str | os.PathLike[str] | None, keys: Iterable[str]
+) -> tuple[Report, dict[str, Leaves]]:
+    """Do as `verify`, and return the hashes of each stream's records too.
+
+    Raises:
+        InvalidArgument: as `verify`.
+    """
     base = Path(folder)
     if not base.is_dir():
         raise InvalidArgument("folder", f"must be a folder of records, and `{base}` isn't there")
     trusted = [Vkey.of(key) for key in keys]
-    witnessed = _witnessed(checkpoint, trusted)
-    return _Verification(base, trusted, witnessed).report()
+    work = _Verification(base, trusted, _witnessed(checkpoint, trusted))
+    return work.report(), work.leaves
 
 
 def _witnessed(given: str | os.PathLike[str] | None, trusted: Sequence[Vkey]) -> list[Checkpoint]:
@@ -129,6 +145,7 @@ class _Verification:
         self._damages: list[Damage] = []
         self._ends: dict[str, tuple[int, str]] = {}
         self._listed: set[str] = set()
+        self.leaves: dict[str, Leaves] = {}
 
     def report(self) -> Report:
         self._read_catalog()
@@ -182,17 +199,33 @@ class _Verification:
     def _stream(self, path: Path) -> StreamReport:
         stream = path.name
         live = self._is_live(path)
-        pruned = b"".join(file.read_bytes() for _, file in leaves(path))
-        kept = [pruned[i : i + 32] for i in range(0, len(pruned), 32)]
+        files = [file for _, file in segments(path)]
+        kept = self._pruned(path, files)
         before = kept[-1].hex() if kept else NO_HASH
-        files = [(file.name, file.read_bytes()) for _, file in segments(path)]
-        if live and files:
-            name, data = files[-1]
-            files[-1] = (name, data[: data.rfind(b"\n") + 1])  # a line that is being written
-        found = self._scan(stream, files, len(kept), before, self._ends.get(stream))
+        found = self._scan(stream, _Files(files, live), len(kept), before, self._ends.get(stream))
         known: list[bytes | None] = [*kept, *found.leaves]
+        self.leaves[stream] = known
         report = StreamReport(stream, len(known), len(kept), None, 0, 0, found.lost, live)
         return self._held(report, known, found)
+
+    def _pruned(self, path: Path, files: Sequence[Path]) -> list[bytes]:
+        """Return the hashes that are left of pruned segments, if they are those that the next segment goes on from."""
+        there = {file.stem for file in files}
+        kept: list[bytes] = []
+        for first, file in leaves(path):
+            if file.stem in there:  # the segment itself hasn't gone yet
+                continue
+            if first != len(kept):
+                self._add("deleted", path.name, "the hashes of a pruned segment are missing", len(kept))
+            data = file.read_bytes()
+            kept += [data[i : i + 32] for i in range(0, len(data) - 31, 32)]
+        if kept and files:
+            told = _about(files[0]).get("tree")
+            tree = Tree()
+            tree.extend(kept)
+            if told != [peak.hex() for peak in tree.peaks]:
+                self._add("edited", path.name, "the hashes of pruned segments aren't what was written", 0)
+        return kept
 
     def _is_live(self, path: Path) -> bool:
         if path.name in self._ends or not (path / "lock").exists():
@@ -203,33 +236,28 @@ class _Verification:
             return True
         return False
 
-    def _scan(
-        self, stream: str, files: Sequence[tuple[str, bytes]], start: int, before: str, end: tuple[int, str] | None
-    ) -> Found:
+    def _scan(self, stream: str, files: _Files, start: int, before: str, end: tuple[int, str] | None) -> Found:
         """Return what holds in the files; where every line follows the one before, that is quickly seen."""
         found = Found(start)
         hashes: list[bytes | None] = found.leaves
-        seq, prev = start, before
+        seq, prev = start, before.encode()
         beginning = f'{{"v":"{VERSION}","stream":"{stream}","seq":'.encode()
         for _, data in files:
             *lines, rest = data.split(b"\n")
             for line in lines:
-                if not line.startswith(b'%b%d,"prev":"%b",' % (beginning, seq, prev.encode())):
-                    place = head(line)
-                    if place is None or place != (stream.encode(), seq, prev.encode()):
+                if not line.startswith(b'%b%d,"prev":"%b",' % (beginning, seq, prev)):
+                    if head(line) != (stream.encode(), seq, prev):
                         return self._diagnosed(stream, files, start, before, end)
                 leaf = sha256(b"\0" + line).digest()
                 hashes.append(leaf)
-                seq, prev = seq + 1, leaf.hex()
+                seq, prev = seq + 1, hexlify(leaf)
             if rest:
                 return self._diagnosed(stream, files, start, before, end)
-        if end is not None and (seq, prev) != end:
+        if end is not None and (seq, prev.decode()) != end:
             return self._diagnosed(stream, files, start, before, end)
         return found
 
-    def _diagnosed(
-        self, stream: str, files: Sequence[tuple[str, bytes]], start: int, before: str, end: tuple[int, str] | None
-    ) -> Found:
+    def _diagnosed(self, stream: str, files: _Files, start: int, before: str, end: tuple[int, str] | None) -> Found:
         lines: list[Line] = list(lines_of(files))
         found = diagnose(stream, lines, start, before, end)
         self._damages += found.damages
@@ -274,14 +302,38 @@ class _Verification:
         return covered
 
 
+@final
+@frozen
+class _Files:
+    """Be the segments of a stream, read one at a time; while somebody writes, up to the last whole line."""
+
+    paths: Sequence[Path]
+    live: bool
+
+    def __iter__(self) -> Iterator[tuple[str, bytes]]:
+        for path in self.paths:
+            data = path.read_bytes()
+            if self.live and path is self.paths[-1]:
+                data = data[: data.rfind(b"\n") + 1]
+            yield path.name, data
+
+
+def _about(path: Path) -> dict[str, Any]:
+    """Return what the first record of a segment tells; nothing, where it is damaged."""
+    try:
+        with path.open("rb") as file:
+            about = json.loads(file.readline(MAX_LINE)).get("about", {})
+    except (ValueError, AttributeError, RecursionError):
+        return {}
+    return about if isinstance(about, dict) else {}
+
+
 def _roots(known: Sequence[bytes | None], sizes: set[int]) -> dict[int, bytes]:
     """Return the roots of the tree at those sizes, and at its full size; none behind a hash that isn't known."""
     tree, roots = Tree(), dict[int, bytes]()
-    wanted = {*sizes, len(known)}
-    for leaf in known:
-        if leaf is None:
-            return roots
-        tree.add(leaf)
-        if tree.size in wanted:
-            roots[tree.size] = tree.root()
+    sound = next((i for i, leaf in enumerate(known) if leaf is None), len(known))
+    for size in sorted({*sizes, len(known)}):
+        if size <= sound:
+            tree.extend(cast("Sequence[bytes]", known[tree.size : size]))
+            roots[size] = tree.root()
     return roots

@@ -60,8 +60,9 @@ def run(code: str, *args: object, check: bool = True, **options: object) -> subp
     """Run Python code as another program would."""
     program = [sys.executable, "-c", textwrap.dedent(code), *map(str, args)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    options = {"timeout": 60, **options}
     done = subprocess.run(  # type: ignore[call-overload]
-        program, capture_output=True, text=True, env=environment, timeout=60, check=False, **options
+        program, capture_output=True, text=True, env=environment, check=False, **options
     )
     assert not check or done.returncode == 0, done.stderr
     return done  # type: ignore[no-any-return]
