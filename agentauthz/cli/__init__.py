@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from agentauthz.cli.command import USAGE, Command, Parser
+from agentauthz.cli.export import export
+from agentauthz.cli.prove import prove
 from agentauthz.cli.query import query
 from agentauthz.cli.replaying import explain, replay
 from agentauthz.cli.report import report
@@ -25,6 +27,8 @@ GROUPS: Final[Mapping[str, tuple[str, Mapping[str, Command]]]] = {
             "show": show,
             "query": query,
             "report": report,
+            "export": export,
+            "prove": prove,
             "explain": explain,
             "replay": replay,
         },

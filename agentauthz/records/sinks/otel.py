@@ -68,7 +68,7 @@ class OtelSink:
                 severity_number=SeverityNumber.WARN if warns else SeverityNumber.INFO,
                 severity_text="WARN" if warns else "INFO",
                 event_name=f"agentauthz.{tree['type']}",
-                attributes=_attributes(tree),
+                attributes=attributes(tree),
             )
         )
 
@@ -77,7 +77,7 @@ class OtelSink:
         self._closed = True
 
 
-def _attributes(tree: Mapping[str, Any]) -> dict[str, Any]:
+def attributes(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Return a record's names and codes: what it decided about whom, not what it saw."""
     own = tree.get("effect") or tree
     action, call, actors = own.get("action"), tree.get("ctx", {}).get("call_id"), tree.get("actors", [])

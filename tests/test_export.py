@@ -1,0 +1,112 @@
+"""Exports: records as OCSF, CloudEvents and OTLP, and the command that prints them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentauthz.errors import InvalidArgument
+from agentauthz.records import EffectRecord
+from agentauthz.records.export import FORMS, export
+from agentauthz.records.merkle import leaf_hash
+from tests import logs
+from tests.commands import decisions, ran, written
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the log of two sessions."""
+    folder = tmp_path_factory.mktemp("log") / "records"
+    written(folder)
+    return folder
+
+
+def _made(log: Path, form: str) -> list[dict[str, Any]]:
+    return [json.loads(text) for text in export(logs.lines(log), form)]
+
+
+def test_ocsf_is_api_activity(log: Path) -> None:
+    """Each decision and effect is API Activity with what the class and its profiles require."""
+    events = _made(log, "ocsf")
+    assert len(events) == len(logs.told(log))
+    for event in events:
+        assert (event["class_uid"], event["type_uid"], event["category_uid"]) == (6003, 600399, 6)
+        assert {"actor", "api", "src_endpoint", "metadata", "time", "severity_id", "activity_id"} <= event.keys()
+        assert event["metadata"]["version"] == "1.9.0"
+        assert ("security_control" in event["metadata"]["profiles"]) == ("action_id" in event)
+        assert event["actor"]
+    allowed, denied = events[0], next(event for event in events if event.get("status_code") == "forbidden")
+    assert (allowed["action_id"], allowed["disposition_id"], allowed["status_id"]) == (1, 1, 1)
+    assert (denied["action_id"], denied["disposition_id"], denied["status_id"]) == (2, 2, 2)
+    assert denied["status_detail"] == "Not to strangers"
+    assert denied["actor"]["user"] == {"uid": "maria", "type_id": 1, "type": "User"}
+    assert denied["ai_agent"] == {"uid": "bot", "instance_uid": "conversation-7"}
+    assert denied["api"]["operation"] == "shop.refund"
+
+
+def test_ocsf_carries_the_line_and_its_leaf(log: Path) -> None:
+    """The record's exact line is there, with its hash in the log's tree; an effect points at its decision."""
+    lines, records = logs.lines(log), {record.id: record for record in logs.told(log)}
+    for event in _made(log, "ocsf"):
+        raw = event["raw_data"].encode()
+        assert raw + b"\n" in lines
+        assert event["attestation"]["fingerprint"]["value"] == leaf_hash(raw).hex()
+        record = records[event["metadata"]["uid"]]
+        of = record.of if isinstance(record, EffectRecord) else record.id
+        assert event["metadata"]["correlation_uid"] == of
+
+
+def test_cloudevents_hold_every_record(log: Path) -> None:
+    """Every record is one event; source and sequence are what receivers drop copies by."""
+    events = _made(log, "cloudevents")
+    assert [event["data"] for event in events] == [json.loads(line) for line in logs.lines(log)]
+    for event in events:
+        assert {"specversion", "id", "source", "type"} <= event.keys()
+        assert all(name.isalnum() and name.islower() for name in event)  # names that every transport takes
+    assert len({(event["source"], event["sequence"]) for event in events}) == len(events)
+    assert [event["sequence"] for event in events] == sorted(event["sequence"] for event in events)
+
+
+def test_otlp_has_the_names_of_generative_ai(log: Path) -> None:
+    """A decision is one log record `agentauthz.decision`, with the attributes of a tool's execution and no value."""
+    found = [each["resourceLogs"][0]["scopeLogs"][0]["logRecords"][0] for each in _made(log, "otel")]
+    assert len(found) == len(logs.lines(log))
+    one = next(each for each in found if each["eventName"] == "agentauthz.decision")
+    told = {each["key"]: each["value"] for each in one["attributes"]}
+    assert told["gen_ai.operation.name"] == {"stringValue": "execute_tool"}
+    assert told["gen_ai.tool.name"] == {"stringValue": "shop.refund"}
+    assert told["gen_ai.agent.id"] == {"stringValue": "bot"}
+    assert told["gen_ai.conversation.id"] == {"stringValue": "conversation-7"}
+    assert one["timeUnixNano"] == str(int(decisions(log)[0].ts.timestamp() * 1_000_000) * 1000)
+    assert "mallory" not in json.dumps(found)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_lines_of_any_shape_stop_nothing(form: str) -> None:
+    """Damaged records are left out, and what comes out is ASCII."""
+    shapes = [
+        b"",
+        b"[]",
+        b"\xff\n",
+        b'{"v":"1.0"}',
+        b'{"v":"1.0","type":"decision"}',
+        b'{"v":"1.0","type":"effect","effect":1}',
+    ]
+    shapes.append(b'{"v":"1.0","type":"x","id":"i","ts":"2026-11-23T09:00:00Z","stream":"\\ud800","seq":1,"f":NaN}')
+    shapes.append(b'{"v":"1.0","type":"effect","id":"i","ts":"2026-11-23T09:00:00Z","stream":"","seq":"a","effect":{}}')
+    for text in export(shapes, form):
+        assert text.isascii()
+    with pytest.raises(InvalidArgument):
+        list(export([], "xml"))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_command_prints_one_line_each(form: str, log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`records export` prints what `export` returns."""
+    found = ran(capsys, "export", log, "--format", form)
+    assert found.code == 0
+    assert found.out.splitlines() == list(export(logs.lines(log), form))
+    assert ran(capsys, "export", log).code == 4
