@@ -10,10 +10,13 @@ from typing import Final
 from agentauthz.cli.command import USAGE, Command, Parser
 from agentauthz.cli.export import export
 from agentauthz.cli.prove import prove
+from agentauthz.cli.prune import prune
 from agentauthz.cli.query import query
+from agentauthz.cli.repair import repair
 from agentauthz.cli.replaying import explain, replay
 from agentauthz.cli.report import report
 from agentauthz.cli.show import show
+from agentauthz.cli.tail import tail
 from agentauthz.cli.verify import verify
 from agentauthz.errors import AgentAuthzError
 from agentauthz.records.words import printable
@@ -27,8 +30,11 @@ GROUPS: Final[Mapping[str, tuple[str, Mapping[str, Command]]]] = {
             "show": show,
             "query": query,
             "report": report,
+            "tail": tail,
             "export": export,
             "prove": prove,
+            "prune": prune,
+            "repair": repair,
             "explain": explain,
             "replay": replay,
         },

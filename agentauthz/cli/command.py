@@ -7,8 +7,10 @@ import contextlib
 import datetime as dt
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Final, NoReturn, TypeAlias, final
 
+from agentauthz.errors import InvalidArgument
 from agentauthz.records.words import one_line
 
 USAGE: Final = 4  # the exit code of a wrong call; argparse's own, 2, means something else to these commands
@@ -30,6 +32,17 @@ class Parser(argparse.ArgumentParser):
 def write(*lines: str) -> None:
     """Print lines. What stands in one, stays in one: a name can't begin another line."""
     sys.stdout.write("".join(f"{one_line(line)}\n" for line in lines))
+
+
+def existing(folder: Path) -> Path:
+    """Return a folder that is there: a command must not make one by a mistyped name.
+
+    Raises:
+        InvalidArgument: it isn't.
+    """
+    if not folder.is_dir():
+        raise InvalidArgument("DIR", f"must be a log's folder, and `{folder}` isn't there")
+    return folder
 
 
 def moment(text: str) -> dt.datetime:

@@ -146,22 +146,18 @@ class FileSink:
         """
         if utc(before) is None:
             raise InvalidArgument("before", "must be a datetime with a time zone")
-        from agentauthz.records.retention import drop, prunable  # only who prunes loads what verifies
+        from agentauthz.records.retention import candidates, drop  # only who prunes loads what verifies
         from agentauthz.records.verify import verified
 
         report, leaves = verified(self.folder, checkpoint, keys)
-        damaged = {damage.stream for damage in report.damages}
         mine, dropped = self.stream, 0
+        found = candidates(self.folder, report, before, witnessed=checkpoint is not None, own=mine.id)
         try:
-            for each in report.streams:
-                if each.id in damaged or (each.live and each.id != mine.id):
-                    continue
-                size = each.size if checkpoint is None else each.witnessed
-                if may := prunable(self.folder / each.id, before, size, each.live):
-                    numbers = [first for first, _, _ in may]
-                    mine.tell("log.pruned", {"stream": each.id, "from_seq": may[-1][1], "segments": numbers[-1_000:]})
-                    drop(leaves[each.id], may)
-                    dropped += len(may)
+            for stream, may in found:
+                numbers = [first for first, _, _ in may]
+                mine.tell("log.pruned", {"stream": stream, "from_seq": may[-1][1], "segments": numbers[-1_000:]})
+                drop(leaves[stream], may)
+                dropped += len(may)
         except OSError as cause:
             raise failed(self.folder, "couldn't be pruned", cause) from cause
         return dropped

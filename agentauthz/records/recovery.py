@@ -37,6 +37,36 @@ def recover(folder: Path) -> Iterator[Mapping[str, object]]:
         yield {"reason": "the writer died", "stream": path.name, **about}
 
 
+def pending(folder: Path) -> Iterator[tuple[str, int]]:
+    """Return what `recover` would do, without doing it: the streams that it would end, and how many bytes it'd cut."""
+    done = ended(folder)
+    for path in streams(folder):
+        if path.name not in done and _abandoned(path):
+            yield path.name, _torn(path)
+
+
+def _abandoned(stream: Path) -> bool:
+    try:
+        Claim.probe(stream)
+    except FileNotFoundError:  # it never came to have a lock
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _torn(stream: Path) -> int:
+    torn = 0
+    for _, path in reversed(segments(stream)):
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            last, whole = _last_line(file.fileno(), size)
+        torn += size - whole
+        if last is not None:
+            break
+    return torn
+
+
 def _mended(folder: Path, stream: Path) -> dict[str, object]:
     told: dict[str, object] = {"bytes": 0}
     for first, path in reversed(segments(stream)):

@@ -5,15 +5,31 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, cast
 
 from agentauthz.records.catalog import segments
 from agentauthz.records.recovery import last_line
-from agentauthz.records.verify import Leaves
+from agentauthz.records.verify import Leaves, Report
 
 _OPEN: Final = 1 << 63  # the end of a segment that none follows
+
+
+def candidates(
+    folder: Path, report: Report, before: dt.datetime, *, witnessed: bool, own: str | None = None
+) -> Iterator[tuple[str, list[tuple[int, int, Path]]]]:
+    """Return the streams that segments may go of, each with those, as `prunable` tells.
+
+    Those that are damaged stay, and those that somebody other than `own` writes. `witnessed`: only what a witness has
+    seen may go.
+    """
+    damaged = {damage.stream for damage in report.damages}
+    for each in report.streams:
+        if each.id in damaged or (each.live and each.id != own):
+            continue
+        if may := prunable(folder / each.id, before, each.witnessed if witnessed else each.size, each.live):
+            yield each.id, may
 
 
 def prunable(stream: Path, before: dt.datetime, size: int, live: bool) -> list[tuple[int, int, Path]]:
