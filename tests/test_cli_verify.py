@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,7 @@ import pytest
 from tests import logs
 from tests.commands import ran, written
 from tests.faults.logged import VKEY, run, sealed
+from tests.golden import ROOT
 
 
 def _kept(folder: Path, notes: list[str]) -> Path:
@@ -97,3 +102,22 @@ def test_names_in_a_log_are_never_obeyed(tmp_path: Path, capsys: pytest.CaptureF
     assert found.code == 1
     assert "\\u001b[2J\\u000aok: all is well\\u202e" in found.out
     shutil.rmtree(tmp_path / "log")
+
+
+@pytest.mark.parametrize("rich", [True, False])
+def test_long_work_shows_itself_in_a_terminal_only(rich: bool, tmp_path: Path) -> None:
+    """A terminal sees that work goes on, where rich is installed; what is printed is the same with and without."""
+    sealed(tmp_path / "log", 1)
+    ours, theirs = pty.openpty()
+    hidden = "" if rich else "sys.modules['rich.console'] = None; "
+    code = f"import sys; {hidden}from agentauthz.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "records", "verify", str(tmp_path / "log")]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "80"}
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=theirs, env=environment, check=False, text=True)
+    os.write(theirs, b".")  # so that there is something to read
+    shown = os.read(ours, 65_536)
+    os.close(ours)
+    os.close(theirs)
+    assert (b"verifying" in shown) == rich
+    assert done.stdout.startswith("unwitnessed: ")
+    assert done.returncode == 2

@@ -13,6 +13,8 @@ from attrs import fields
 
 import agentauthz
 from agentauthz import errors, records, sts, tokens
+from agentauthz.cli import GROUPS
+from agentauthz.cli.command import Parser
 from agentauthz.decision import Basis
 from agentauthz.sts.answers import DESCRIPTIONS
 from agentauthz.tokens.checks import REQUIRED
@@ -284,3 +286,15 @@ class Refusals:
 
 def _is_passed_on(reason: ast.expr) -> bool:
     return isinstance(reason, ast.Attribute) and ast.unparse(reason) == "refusal.reason"
+
+
+@pytest.mark.parametrize("name", [*GROUPS["records"][1]])
+def test_every_command_and_option_is_told(name: str) -> None:
+    """The page of the command line names each command, and each option that its help has."""
+    code = _code(REFERENCE / "cli.md")
+    parser = Parser()
+    GROUPS["records"][1][name](parser)
+    options = [
+        option for action in parser._actions for option in action.option_strings if option not in ("-h", "--help")
+    ]
+    assert [word for word in (name, *options) if not any(word in span for span in code)] == []
