@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from agentauthz.cli.command import Run
+from agentauthz.cli.command import Run, write
 from agentauthz.errors import InvalidArgument, NotReplayable
 from agentauthz.policy.policyset import PolicySet
 from agentauthz.records import DecisionRecord, PolicyRecord, Record, read_record
 from agentauthz.records.reading import log_lines
-from agentauthz.records.words import printable
 from agentauthz.replay import Comparison, Replayed, recorded_policies
 from agentauthz.replay import explain as explained
 from agentauthz.replay import replay as replayed
@@ -44,7 +42,7 @@ def explain(parser: argparse.ArgumentParser) -> Run:
 
 def _replay(arguments: argparse.Namespace) -> int:
     found = replayed(log_lines(arguments.path), PolicySet.load(arguments.policy))
-    _write(*_compared(found, max(0, arguments.show)))
+    write(*_compared(found, max(0, arguments.show)))
     if found.changed:
         return CHANGED
     return NOT_REPLAYABLE if found.not_replayable else SAME
@@ -94,9 +92,9 @@ def _explain(arguments: argparse.Namespace) -> int:
     record, policies = _found(arguments.path, arguments.id)
     try:
         by = PolicySet.load(arguments.policy) if arguments.policy else recorded_policies(policies, record.policy.digest)
-        _write(*_head(record), explained(record, by).render())
+        write(*_head(record), *explained(record, by).render().split("\n"))
     except NotReplayable as cause:
-        _write(*_head(record), f"not replayable: {cause}", *(f"  it said: {reason.text}" for reason in record.reasons))
+        write(*_head(record), f"not replayable: {cause}", *(f"  it said: {reason.text}" for reason in record.reasons))
         return NOT_REPLAYABLE
     return SAME
 
@@ -134,7 +132,3 @@ def _head(record: DecisionRecord) -> Iterator[str]:
     parties = " -> ".join(f'{actor.kind}("{actor.sub}")' for actor in record.actors)
     yield f"{record.id} at {record.ts.isoformat()}: {parties}"
     yield f"recorded: {record.outcome} ({record.basis}) under {record.policy.digest}"
-
-
-def _write(*lines: str) -> None:
-    sys.stdout.write("".join(f"{printable(line)}\n" for line in lines))

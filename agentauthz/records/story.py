@@ -77,7 +77,7 @@ def story(lines: Iterable[bytes], session: str) -> Story:
     """
     decisions: dict[tuple[str, bytes], DecisionRecord] = {}  # a line that was delivered twice is told once
     effects: list[EffectRecord] = []
-    policies: list[PolicyRecord] = []
+    policies: dict[tuple[str, int], PolicyRecord] = {}  # each segment has them again
     unreadable = 0
     for line in lines:
         tree = tree_of(line)
@@ -85,19 +85,19 @@ def story(lines: Iterable[bytes], session: str) -> Story:
             unreadable += 1
             continue
         kind = tree.get("type")
-        if kind not in _NEEDED or (kind == "decision" and tree.get("session") != session):
+        if kind not in _NEEDED or (kind != "policy" and tree.get("session") not in (session, None)):
             continue
         try:
             record = read_record(line)
         except InvalidArgument:
             unreadable += 1
             continue
-        if isinstance(record, DecisionRecord):
+        if isinstance(record, DecisionRecord) and record.session == session:
             decisions[record.id, line] = record
         elif isinstance(record, EffectRecord):
             effects.append(record)
         elif isinstance(record, PolicyRecord):
-            policies.append(record)
+            policies.setdefault((record.digest, record.part), record)
     ids = {record.id for record in decisions.values()}
     effects = list({effect.line(): effect for effect in effects}.values())
     own = [effect for effect in effects if effect.of in ids]
@@ -105,7 +105,7 @@ def story(lines: Iterable[bytes], session: str) -> Story:
     if not ids and not strays:
         raise InvalidArgument("session", f"is in no record: `{session}`")
     steps = tuple(_steps(list(decisions.values()), own))
-    return Story(session, steps, strays, tuple(policies), unreadable)
+    return Story(session, steps, strays, tuple(policies.values()), unreadable)
 
 
 def _steps(decisions: Sequence[DecisionRecord], effects: Iterable[EffectRecord]) -> Iterator[Step]:
