@@ -141,6 +141,16 @@ class SinkError(AgentAuthzError):
     code = "sink"
 
 
+class NotReplayable(AgentAuthzError):
+    """Say that a record doesn't hold all that its decision rested on, and why: asking again would be a guess."""
+
+    code = "not_replayable"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 class TokenError(AgentAuthzError):
     """Say that a token, a proof or the key for it can't be relied on; nothing of it is in the text.
 

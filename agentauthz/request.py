@@ -11,18 +11,11 @@ from attrs import define, field, frozen
 
 from agentauthz.errors import InvalidArgument
 from agentauthz.principals import Chain, Delegation, Principal, patterns
-from agentauthz.values import UNKNOWN, Record, Sentinel, Value, field_reader, no_field, utc
+from agentauthz.values import UNKNOWN, Entity, Sentinel, Value, field_reader, no_field, utc
 
 Unknown: TypeAlias = Literal[Sentinel.UNKNOWN]
 _NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
 _NO_TIMES: Final[Mapping[str, dt.datetime]] = MappingProxyType({})
-
-
-@final
-class Entity(Record):
-    """Hold a resource as policies see it: a record that `==` compares by type and id."""
-
-    __slots__ = ()
 
 
 @final

@@ -87,6 +87,13 @@ class Record(dict[str, Value]):
 
 
 @final
+class Entity(Record):
+    """Hold a resource as policies see it: a record that `==` compares by type and id."""
+
+    __slots__ = ()
+
+
+@final
 class _Budget:
     """Count the elements that one input may still have."""
 

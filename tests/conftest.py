@@ -15,6 +15,7 @@ from tests.nats_server import nats_server as nats_server
 from tests.postgres import postgres as postgres
 from tests.postgres import postgres_server as postgres_server
 from tests.record_schema import checked_lines
+from tests.replaying import replayed_records
 
 # Hypothesis has a profile of its own for CI, whose examples are always the same: ours search everywhere
 _PARENT = settings.get_profile("default")
@@ -43,6 +44,6 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 @pytest.fixture(autouse=True)
 def _valid_records() -> Iterator[None]:
-    """Hold every record that a test writes to the schema that is shipped."""
-    with checked_lines():
+    """Hold every record that a test writes to the schema that is shipped, and replay it under its own policies."""
+    with checked_lines(), replayed_records():
         yield

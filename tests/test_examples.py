@@ -21,12 +21,18 @@ def _expected(script: Path) -> Path:
 
 @pytest.mark.parametrize("script", RUNS, ids=lambda script: str(script.relative_to(EXAMPLES)))
 def test_example_prints_what_was_reviewed(script: Path, tmp_path: Path) -> None:
-    """The example exits with 0, warns of nothing, and its output equals the file beside it."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUTF8": "1", "PYTHONWARNINGS": "error", "NO_COLOR": "1"}
+    """The example exits with 0, warns of nothing, its output equals the file beside it, and its records replay."""
+    told = tmp_path.parent / f"{tmp_path.name}-replayed"  # the example's own folder must stay empty
+    told.mkdir()
+    environment = os.environ | {"PYTHONUTF8": "1", "PYTHONWARNINGS": "error", "NO_COLOR": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT / "tests/hooks"), str(ROOT)])
+    environment["AGENTAUTHZ_REPLAYED"] = str(told)
     done = subprocess.run(
         [sys.executable, str(script)], capture_output=True, cwd=tmp_path, env=environment, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr.decode()
+    assert (wrong := [file.read_text() for file in told.iterdir()])
+    assert "".join(wrong) == ""
     check_golden(_expected(script), done.stdout.decode("utf-8").replace("\r\n", "\n"))
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from agentauthz import UNKNOWN, Chain, Delegation, InvalidArgument, PolicySet
-from agentauthz.policy.explain import Explanation, paths_read
+from agentauthz.policy.explain import Explanation
+from agentauthz.policy.reads import Reads
 from tests.deciding import Form, account, requested
 from tests.support import BOT, HELPER, MARIA
 
@@ -111,5 +112,5 @@ def test_paths_read_are_those_of_all_clauses() -> None:
 limit l on t.do when exists args.b and chain.depth > 1 to sum(args.a) <= context.most per subject, args.b every 1d
 review r on t.do when any x in args.items: x.n == 1 by approver != subject and "lead" in approver.roles
 """
-    read = paths_read(PolicySet.parse(text).rules)
-    assert [str(path) for path in read] == ["args.a", "args.b", "args.items", "context.most", "subject"]
+    read = Reads.of(PolicySet.parse(text).rules).paths
+    assert [name for name, _ in read] == ["args.a", "args.b", "args.items", "context.most", "subject"]

@@ -81,7 +81,7 @@ def test_a_whole_record() -> None:
         "basis": "rule", "mode": "enforce", "enforced": True, "policy": {"digest": "sha256:00"},
         "action": {
             "name": "payments.refund", "args_digest": KEY.digest("args", canonical(args)),
-            "args": {"amount": {"$d": "12.5"}},
+            "given": ["amount", "order_id"], "args": {"amount": {"$d": "12.5"}},
         },
         "resource": {"type": "Order", "id": "o-17", "attributes": {"sensitivity": "low"}},
         "actors": [{"sub": "maria", "kind": "user", "iss": "https://id.example"}, {"sub": "bot", "kind": "agent"}],

@@ -23,13 +23,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentauthz import InvalidArgument, Principal, Resource
-from agentauthz.request import Entity
 from agentauthz.values import (
     ABSENT,
     INVALID,
     MAX_ELEMENTS,
     MAX_NESTING,
     UNKNOWN,
+    Entity,
     Record,
     Sentinel,
     Unordered,

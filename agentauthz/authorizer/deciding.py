@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Final, TypeAlias, final
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, final
 
 from attrs import define, evolve
 
@@ -32,7 +32,8 @@ class Case:
     `told` gives the session's facts (None: they stay as they are); `problem` and `cause` say that a look-up failed,
     `stopped` what stops the call before any policy is asked, and `observing` whether a lacking permit, budget or
     approval does. `carries_out` says whether who asks will see to an obligation; None: to none. `objects` is asked
-    when all else allows the call, and returns what stops it still.
+    when all else allows the call, and returns what stops it still. `left` are the ids of
+    the obligations that nothing could carry out.
     """
 
     policies: PolicySet
@@ -49,6 +50,7 @@ class Case:
     cause: BaseException | None = None
     carries_out: Callable[[Obligation], bool] | None = None
     objects: Callable[[], Stop | None] | None = None
+    left: frozenset[str] = frozenset()
 
     def ask_of(self, state: State) -> None:
         """Ask about the same call, with what the session remembers in `state`."""
@@ -63,7 +65,7 @@ def judged(case: Case) -> Verdict:
         return Verdict(stopped, case.request, None, case.cause)
     try:
         for _ in range(MAX_ATTEMPTS):
-            decision, inputs = _asked(case)
+            decision, inputs = asked(case, case.policies.judge)
             if not decision.allowed:
                 return Verdict(decision, case.request, inputs)
             if _committed(case, decision):
@@ -72,7 +74,7 @@ def judged(case: Case) -> Verdict:
     except Exception as error:  # a fault of the library's or the host's own: never an allow
         denial = failed(case, "evaluation_failed", "the policies couldn't be evaluated")
         return Verdict(denial, case.request, None, error)
-    return Verdict(failed(case, "changed_meanwhile", "what the decision read kept changing"), case.request, inputs)
+    return Verdict(failed(case, "changed_meanwhile", "what the decision read kept changing"), case.request)
 
 
 def previewed(case: Case, state: State | None) -> Decision:
@@ -81,7 +83,7 @@ def previewed(case: Case, state: State | None) -> Decision:
         return stopped
     if state is not None:
         case.ask_of(state)
-    return _asked(case)[0]
+    return asked(case, case.policies.judge)[0]
 
 
 def refused(case: Case) -> Decision | None:
@@ -95,16 +97,23 @@ def refused(case: Case) -> Decision | None:
     return None
 
 
-def _asked(case: Case) -> tuple[Decision, Inputs]:
-    """Return the decision of the policies as it is enforced, and what they saw."""
+class Judge(Protocol):
+    """Be what asks policies; see `PolicySet.judge`."""
+
+    def __call__(self, request: Request, *, undeclared: bool = False) -> tuple[Decision, Inputs]:
+        """Return the decision and the inputs that it saw."""
+
+
+def asked(case: Case, judge: Judge) -> tuple[Decision, Inputs]:
+    """Return the decision of the policies, whom `judge` asks, as it is enforced, and what they saw."""
     if (problem := case.problem) is None:
-        decision, inputs = case.policies.judge(case.request)
+        decision, inputs = judge(case.request)
         if not case.observing or decision.basis is not Basis.ERROR:
             return enforced(case, decision), inputs
     else:
         decision = _denied(case, Basis.ERROR, problem)
     # SECURITY: what observe mode lets run in spite of an error must still pass authority and every forbid
-    ruled, inputs = case.policies.judge(case.request, undeclared=True)
+    ruled, inputs = judge(case.request, undeclared=True)
     if ruled.outcome is Outcome.DENY and ruled.basis not in _OBSERVED:
         return ruled, inputs
     return evolve(decision, marks=ruled.marks, enforced=False), inputs
@@ -121,6 +130,7 @@ def enforced(case: Case, decision: Decision) -> Decision:
         if not decision.obligations:
             return decision
         left = [one for one in decision.obligations if case.carries_out is None or case.carries_out(one) is not True]
+        case.left = frozenset(one.id for one in left)
         if not left:
             return decision
         names = ", ".join(sorted({f"`{obligation.type}`" for obligation in left}))

@@ -18,6 +18,7 @@ from agentauthz.errors import InvalidArgument
 from agentauthz.keys import InstanceKey
 from agentauthz.records import DecisionRecord, EffectRecord, Recorder, RecordIds, decision_record
 from agentauthz.records.events import effect_line
+from agentauthz.records.record import Cause
 from agentauthz.values import UNKNOWN
 
 OnFailure: TypeAlias = Literal["deny", "allow_and_alarm"] | Collection[str]
@@ -113,6 +114,8 @@ class Recording:
             sensitive=case.sensitive,
             key=self._key,
             mode="observe" if case.observing else "enforce",
+            cause=_cause(case, verdict),
+            left=case.left,
             call_id=None,
             parent=None,
         )
@@ -146,6 +149,15 @@ def regardless(on_failure: OnFailure) -> Callable[[str], bool]:
     if not isinstance(on_failure, Collection) or not all(isinstance(action, str) for action in on_failure):
         raise InvalidArgument("on_failure", 'must be "deny", "allow_and_alarm" or a list of actions')
     return frozenset(on_failure).__contains__
+
+
+def _cause(case: Case, verdict: Verdict) -> Cause | None:
+    """Return what decided apart from the policies."""
+    if verdict.inputs is not None:
+        return None if case.problem is None else "problem"
+    if case.closed or case.stopped is not None:
+        return "stopped"
+    return "problem" if case.problem is not None and not case.observing else "failed"
 
 
 def _unrecorded(verdict: Verdict, error: Exception) -> Verdict:

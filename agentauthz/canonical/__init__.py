@@ -9,6 +9,7 @@ What JSON can't hold becomes an object with a single key, a tag:
 ``$t``     a moment, in UTC with microseconds; ``$local`` one without a zone, ``$date``, ``$clock``
 ``$dur``   a duration in seconds
 ``$p``     a principal: kind, id, and the issuer if it has one
+``$e``     a resource among the inputs of a decision: its type, id, and the attributes that rules read
 ``$b``     bytes, in base 64
 ``$w``     text with lone surrogates, backslashes doubled and surrogates as ``\\udXXX``
 ``$m``     a mapping whose names are not all plain text: pairs, sorted

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias, cast, final
 
 from agentauthz.canonical.text import Json, encode
 from agentauthz.principals import Principal
-from agentauthz.values import ABSENT, INVALID, MAX_NESTING, MAX_TOTAL, Sentinel, Unordered, freeze
+from agentauthz.values import ABSENT, INVALID, MAX_NESTING, MAX_TOTAL, Entity, Sentinel, Unordered, freeze
 
 MAX_TEXT: Final = 32 * 1024 * 1024  # characters and bytes of one value, nested ones included
 
@@ -78,7 +78,8 @@ def _tree(value: object, walk: _Walk, depth: int) -> Json:
         if (writer := _SCALARS.get(base)) is not None:
             return writer(value, walk)
         if base in _COLLECTIONS:
-            return _collection(value, base, walk, depth)
+            tree = _collection(value, base, walk, depth)
+            return {"$e": tree} if kind is Entity else tree
         if base is enum.Enum and depth < MAX_NESTING:  # its value, from where it is stored: a property may lie
             return _tree(_enum_fields(value)["_value_"], walk, depth + 1)
     except Exception:  # the stack's end, a time zone that raises

@@ -21,8 +21,7 @@ from attrs import frozen
 from agentauthz.errors import InvalidArgument
 from agentauthz.policy.types import ANYTHING, BOOL, DURATION, INT, PRINCIPAL, STRING, TIME, Type, conforms
 from agentauthz.principals import Principal, PrincipalKind
-from agentauthz.request import Entity
-from agentauthz.values import INVALID, UNKNOWN, Sentinel, Unordered, Value, number
+from agentauthz.values import INVALID, UNKNOWN, Entity, Sentinel, Unordered, Value, number
 
 Answer: TypeAlias = bool | None  # None: undetermined
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import final
 
 from attrs import frozen
@@ -12,7 +12,7 @@ from agentauthz.policy.builtins import Answer
 from agentauthz.policy.evaluate import STATES, Clause, Undetermined, answer, matching
 from agentauthz.policy.format import format_expr, format_value
 from agentauthz.policy.inputs import Inputs
-from agentauthz.policy.syntax import ROOTS, And, CheckedRule, Expr, Not, Or, Path, children
+from agentauthz.policy.syntax import And, CheckedRule, Not, Or, Path
 from agentauthz.principals import Principal
 from agentauthz.values import Sentinel, Value
 
@@ -79,28 +79,6 @@ def explain(rules: Sequence[CheckedRule], decision: Decision, calls: Sequence[In
 def _explained(rules: Sequence[CheckedRule], seen: Inputs) -> ExplainedCall:
     explained = tuple(ExplainedRule(rule, answer(rule, seen)) for rule in matching(rules, seen.name))
     return ExplainedCall(seen.actor, seen.delegations.depth, explained)
-
-
-def paths_read(rules: Iterable[CheckedRule]) -> tuple[Path, ...]:
-    """Return the paths below a root that the rules mention, each once, in the order of their text."""
-    found: dict[str, Path] = {}
-    for rule in rules:
-        for expr in _expressions(rule):
-            for path in _paths(expr):
-                if path.root in ROOTS and path.root not in ("approver", "chain"):
-                    found.setdefault(str(path), path)
-    return tuple(found[text] for text in sorted(found))
-
-
-def _expressions(rule: CheckedRule) -> Iterator[Expr]:
-    yield from (expr for expr in (rule.condition, rule.by, rule.amount, rule.bound, *rule.per) if expr is not None)
-
-
-def _paths(expr: Expr) -> Iterator[Path]:
-    if isinstance(expr, Path):
-        yield expr
-    for child in children(expr):
-        yield from _paths(child)
 
 
 def _hops(depth: int) -> str:

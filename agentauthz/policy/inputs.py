@@ -10,11 +10,12 @@ from agentauthz.policy.builtins import Answer
 from agentauthz.policy.syntax import Path
 from agentauthz.policy.types import conforms
 from agentauthz.principals import Chain, Delegation, Principal
-from agentauthz.request import Entity, Request, Resource, SessionFacts
+from agentauthz.request import Request, Resource, SessionFacts
 from agentauthz.values import (
     ABSENT,
     INVALID,
     UNKNOWN,
+    Entity,
     Record,
     Sentinel,
     Unordered,

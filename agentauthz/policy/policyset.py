@@ -20,15 +20,16 @@ from agentauthz.policy import decide as deciding
 from agentauthz.policy.check import Checked, ToolSignature, check, check_tools
 from agentauthz.policy.compile import Compiled
 from agentauthz.policy.evaluate import Verdict, answer, matching, verdict
-from agentauthz.policy.explain import Explanation, explain, paths_read
+from agentauthz.policy.explain import Explanation, explain
 from agentauthz.policy.files import read_files
 from agentauthz.policy.format import Written
 from agentauthz.policy.inputs import Inputs
 from agentauthz.policy.parse import decode, parse
+from agentauthz.policy.reads import Reads, asks_for_handoff, unknown_roots
 from agentauthz.policy.source import Diagnostic, Source
-from agentauthz.policy.syntax import CheckedRule, Path, Statement
+from agentauthz.policy.syntax import CheckedRule, Statement
 from agentauthz.request import Request
-from agentauthz.values import Value
+from agentauthz.values import UNKNOWN, Value
 
 LANGUAGE: Final = "agentauthz.policy/1"
 
@@ -75,7 +76,7 @@ class PolicySet:
     _checked: Checked
     _decider: deciding.Rules
     _by_name: Mapping[str, CheckedRule]
-    _paths: Callable[[str], tuple[tuple[str, Path], ...]]
+    _reads: Callable[[str], Reads]
 
     @classmethod
     def parse(cls, text: str, name: str = "<policy>") -> PolicySet:
@@ -90,6 +91,15 @@ class PolicySet:
             if not isinstance(value, str):
                 raise InvalidArgument(argument, f"must be a string, not {type(value).__name__}")
         return cls._from_sources([Source(name, str.__str__(text))])
+
+    @classmethod
+    def of_texts(cls, texts: Iterable[tuple[str, str]]) -> PolicySet:
+        """Return the policy set of several texts, each behind its file's name.
+
+        Raises:
+            PolicySyntaxError, PolicyCheckError: as `parse` does.
+        """
+        return cls._from_sources([Source(name, text) for name, text in texts])
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, cache: str | os.PathLike[str] | None = None) -> PolicySet:
@@ -156,9 +166,7 @@ class PolicySet:
             checked.rules, digest, warnings, sources, checked.tracked, checked,
             Compiled(checked.rules, checked.arguments, digest) if rules is None else rules,
             {rule.name: rule for rule in checked.rules},
-            functools.lru_cache(maxsize=4096)(
-                lambda action: tuple((str(path), path) for path in paths_read(matching(checked.rules, action)))
-            ),
+            functools.lru_cache(maxsize=4096)(lambda action: Reads.of(matching(checked.rules, action))),
         )  # fmt: skip
         return made
 
@@ -184,10 +192,22 @@ class PolicySet:
         Raises:
             InvalidArgument: `request` is no Request, or an argument's name no string.
         """
+        inputs = self.asked(request)
+        return deciding.decide(self._decider, request, inputs, undeclared=undeclared), inputs
+
+    def asked(self, request: Request) -> Inputs:
+        """Return what the rules see of a request.
+
+        Raises:
+            InvalidArgument: `request` is no Request, or an argument's name no string.
+        """
         if type(request) is not Request:
             raise InvalidArgument("request", f"must be a Request, not {type(request).__name__}")
-        inputs = deciding.inputs_of(self._decider, request)
-        return deciding.decide(self._decider, request, inputs, undeclared=undeclared), inputs
+        return deciding.inputs_of(self._decider, request)
+
+    def judge_inputs(self, inputs: Inputs, *, undeclared: bool = False) -> Decision:
+        """Return the decision on what `asked` returned."""
+        return deciding.decide(self._decider, inputs.request, inputs, undeclared=undeclared)
 
     def explain(self, request: Request) -> Explanation:
         """Return the decision with every clause of every rule that matches, and what each of them saw.
@@ -196,6 +216,10 @@ class PolicySet:
             InvalidArgument: `request` is no Request, or an argument's name no string.
         """
         decision, inputs = self.judge(request)
+        return self.explanation(decision, inputs)
+
+    def explanation(self, decision: Decision, inputs: Inputs) -> Explanation:
+        """Return the explanation of a decision that was made on `inputs`."""
         return explain(self.rules, decision, deciding.judged(self._decider, inputs))
 
     def clauses(self, decision: Decision, inputs: Inputs) -> list[dict[str, object]]:
@@ -205,8 +229,22 @@ class PolicySet:
         return explain(rules, decision, deciding.judged(self._decider, inputs)).clauses()
 
     def seen(self, inputs: Inputs) -> list[tuple[str, Value]]:
-        """Return the values at the paths that the rules for this action mention, each with its path's text."""
-        return [(text, inputs.read(path, {})) for text, path in self._paths(inputs.name)]
+        """Return what the rules for this action read, each with the name of its place: all that a replay needs."""
+        found: dict[str, Value] = {}
+        for reads in self.reads(inputs.name, handing=asks_for_handoff(inputs.delegations)):
+            found.update(reads.seen(inputs))
+        for root in unknown_roots(inputs.request):
+            found[root] = UNKNOWN
+        return list(found.items())
+
+    def reads(self, action: str, *, handing: bool) -> tuple[Reads, ...]:
+        """Return what the rules for an action read, and, where a chain makes them asked too, those on a hand-off."""
+        own = self._reads(action)
+        return (own, self._reads(deciding.HANDOFF).for_handoff()) if handing else (own,)
+
+    def arguments(self, action: str) -> frozenset[str] | None:
+        """Return the arguments that an action is declared with; None: it isn't."""
+        return self._decider.arguments.get(action)
 
     def check(self, tools: Iterable[object]) -> tuple[Diagnostic, ...]:
         """Check the rules against the signatures of decorated functions, which close the set of actions.

@@ -10,8 +10,7 @@ from typing import Final, TypeAlias, final
 from attrs import frozen
 
 from agentauthz.principals import Principal
-from agentauthz.request import Entity
-from agentauthz.values import UNKNOWN, Record, Unordered, Value
+from agentauthz.values import UNKNOWN, Entity, Record, Unordered, Value
 
 
 @final

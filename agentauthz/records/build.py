@@ -16,7 +16,7 @@ from agentauthz.decision import Decision, Obligation, Reason
 from agentauthz.keys import InstanceKey
 from agentauthz.principals import Chain, Delegation, Principal
 from agentauthz.records.lines import ALONE, MAX_BODY, MAX_NAME, compact, finished, opening
-from agentauthz.records.record import DecisionRecord
+from agentauthz.records.record import Cause, DecisionRecord
 from agentauthz.records.secrets import Secrets, escaped, member
 from agentauthz.request import Request, Resource, SessionFacts
 from agentauthz.values import UNKNOWN, Sentinel, Value
@@ -33,8 +33,8 @@ _NO_SECRETS: Final = Secrets(frozenset(), {})
 
 # What gives way first where a line would be too long; the identities go last
 _DROPPED: Final = (
-    "explain", "action/args", "resource/attributes", "inputs", "missing", "undetermined", "obligations", "marks",
-    "reasons", "rules", "chain", "actors",
+    "explain", "action/args", "resource/attributes", "inputs", "action/given", "missing", "undetermined",
+    "obligations", "marks", "reasons", "rules", "chain", "actors",
 )  # fmt: skip
 
 
@@ -50,6 +50,8 @@ def decision_record(
     sensitive: frozenset[str] = frozenset(),
     key: InstanceKey,
     mode: str = "enforce",
+    cause: Cause | None = None,
+    left: frozenset[str] = frozenset(),
     call_id: str | None = None,
     parent: str | None = None,
     policy_set: str | None = None,
@@ -59,7 +61,8 @@ def decision_record(
 
     `args` are the bound arguments; a keyed digest binds them all, and only those at the paths in `seen` are
     shown. The arguments named in `sensitive` are never shown: not as inputs, not in `explain`, nor where a
-    text repeats them. `ts` has a time zone.
+    text repeats them. `ts` has a time zone. `cause` says that it weren't the policies alone that decided, and
+    `left` has the ids of the obligations that nothing could carry out.
     """
     draft = _Draft(key, Secrets(sensitive, args) if sensitive else _NO_SECRETS)
     inputs, listed, named = draft.inputs(seen), draft.listed, draft.named
@@ -68,6 +71,7 @@ def decision_record(
         opening("decision", id, ts),
         f',"outcome":"{decision.outcome.value}","basis":"{decision.basis.value}","mode":{quote(mode)}',
         ',"enforced":true' if decision.enforced else ',"enforced":false',
+        "" if cause is None else f',"cause":"{cause}"',
         f',"policy":{{"digest":{quote(decision.policy_digest)}',
         "" if policy_set is None else f',"set":{quote(policy_set)}',
         "}" if policy_version is None else f',"version":{quote(policy_version)}}}',
@@ -75,6 +79,7 @@ def decision_record(
         draft.resource(request.resource),
         request.chain._written or draft.chain(request.chain),
         named("session", facts.id if type(facts) is SessionFacts else None),
+        draft.bounds(facts) if type(facts) is SessionFacts else "",
         named("purpose", purpose if isinstance(purpose, str) else None),
         named("route", route if isinstance(route, str) else None),
         listed("rules", decision.rules),
@@ -82,7 +87,7 @@ def decision_record(
         listed("missing", decision.missing),
         listed("marks", decision.marks),
         draft.reasons(decision.reasons),
-        draft.duties(decision.obligations) if decision.obligations else "",
+        draft.duties(decision.obligations, left) if decision.obligations else "",
         inputs,
         "" if explain is None else draft.explanation(explain),
         "" if call_id is None and parent is None else draft.ctx(call_id, parent),
@@ -137,11 +142,11 @@ class _Draft:
     def listed(self, field: str, names: Sequence[str]) -> str:
         return f',"{field}":{self.names(names, "/" + field)}' if names else ""
 
-    def names(self, names: Sequence[str], pointer: str) -> str:
+    def names(self, names: Sequence[str], pointer: str, limit: int = MAX_LISTED) -> str:
         every = "".join(names)
         if len(every) <= MAX_NAME and every.isascii() and len(names) <= MAX_LISTED:
             return f"[{','.join(map(quote, names))}]"
-        return f"[{','.join([self.name(text, pointer, i) for i, text in self.first(names, pointer)])}]"
+        return f"[{','.join([self.name(text, pointer, i) for i, text in self.first(names, pointer, limit)])}]"
 
     def prose(self, text: str, pointer: str) -> str:
         if self.secrets is not _NO_SECRETS and self.secrets.within(text):
@@ -198,7 +203,16 @@ class _Draft:
         digest = self.key.digest("args", canonical(dict(args)))
         shown = self.members["args"]
         end = f',"args":{_object(shown)}}}' if shown else "}"
-        return f',"action":{{"name":{self.name(name, "/action/name")},"args_digest":"{digest}"{end}'
+        names = f',"given":{self.names(list(args), "/action/given", MAX_INPUTS)}' if args else ""
+        return f',"action":{{"name":{self.name(name, "/action/name")},"args_digest":"{digest}"{names}{end}'
+
+    def bounds(self, facts: SessionFacts) -> str:
+        if facts.expires is None and facts.ceiling is None:
+            return ""
+        texts = [] if facts.expires is None else [f'"expires":"{stamp(facts.expires)}"']
+        if facts.ceiling is not None:
+            texts.append(f'"ceiling":{self.names(facts.ceiling, "/bounds/ceiling", MAX_INPUTS)}')
+        return f',"bounds":{{{",".join(texts)}}}'
 
     def resource(self, resource: object) -> str:
         if type(resource) is not Resource:
@@ -231,7 +245,7 @@ class _Draft:
 
     def _hop(self, hop: Delegation, pointer: str) -> str:
         texts = [f'{{"to":{self.name(str(hop.to), pointer, "to")}']
-        texts.append(f'"actions":{self.names(hop.actions, pointer + "/actions")}')
+        texts.append(f'"actions":{self.names(hop.actions, pointer + "/actions", MAX_INPUTS)}')
         if hop.purpose is not None:
             texts.append(f'"purpose":{self.name(hop.purpose, pointer, "purpose")}')
         if hop.expires is not None:
@@ -262,14 +276,16 @@ class _Draft:
         text += "}"
         return reason._keep(text) if len(self.oversized) + len(self.redacted) == before else text
 
-    def duties(self, duties: Sequence[Obligation]) -> str:
-        texts = [self._duty(duty, f"/obligations/{i}") for i, duty in self.first(duties, "/obligations")]
+    def duties(self, duties: Sequence[Obligation], left: frozenset[str]) -> str:
+        shown = self.first(duties, "/obligations")
+        texts = [self._duty(duty, f"/obligations/{i}", duty.id in left) for i, duty in shown]
         return f',"obligations":[{",".join(texts)}]'
 
-    def _duty(self, duty: Obligation, pointer: str) -> str:
+    def _duty(self, duty: Obligation, pointer: str, left: bool) -> str:
         properties = self.value(dict(duty.properties), f"{pointer}/properties")
         shown = f',"properties":{compact(properties)}' if properties else ""
-        return f'{{"id":{self.name(duty.id, pointer, "id")},"type":{self.name(duty.type, pointer, "type")}{shown}}}'
+        end = ',"left":true}' if left else "}"
+        return f'{{"id":{self.name(duty.id, pointer, "id")},"type":{self.name(duty.type, pointer, "type")}{shown}{end}'
 
     def explanation(self, part: object) -> str:
         tree = self.explain(part)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cattrs import Converter
 
 State: TypeAlias = Literal["value", "absent", "unknown", "invalid"]
+Cause: TypeAlias = Literal["stopped", "failed", "problem"]
 
 
 @final
@@ -59,10 +60,13 @@ class Hop:
 @final
 @frozen
 class Action:
-    """Be what was asked: `args_digest` is keyed and binds every argument, `args` has those that rules read."""
+    """Be what was asked: `args_digest` is keyed and binds every argument, `args` has those that rules read, and
+    `given` the names of all.
+    """
 
     name: str
     args_digest: str
+    given: tuple[str, ...] = ()
     args: Mapping[str, object] = field(default=NOTHING, converter=still_mapping)
 
 
@@ -90,11 +94,21 @@ class Input:
 @final
 @frozen
 class Obliged:
-    """Be one obligation (AuthZEN Obligations profile's shape)."""
+    """Be one obligation (AuthZEN Obligations profile's shape); `left`: nothing could carry it out."""
 
     id: str
     type: str
     properties: Mapping[str, object] = field(default=NOTHING, converter=still_mapping)
+    left: bool = False
+
+
+@final
+@frozen
+class Bounds:
+    """Be what the whole session may not exceed: when it ends, and the actions that its token covers."""
+
+    expires: str | None = None
+    ceiling: tuple[str, ...] | None = None
 
 
 @final
@@ -115,7 +129,8 @@ class DecisionRecord:
     """Be the account of one decision, with everything that it rested on. Values are tagged JSON, and immutable.
 
     `actors` goes from the subject to the actor; `chain` has the delegations between them. `missing` holds
-    for a default deny.
+    for a default deny. `cause` says that it weren't the policies alone that decided: what `stopped` the call before
+    they were asked, a `problem` with a look-up, or that asking them `failed`.
     """
 
     id: str
@@ -126,6 +141,7 @@ class DecisionRecord:
     policy: PolicyRef
     mode: str = "enforce"
     enforced: bool = True
+    cause: Cause | None = None
     reasons: tuple[Reason, ...] = ()
     rules: tuple[str, ...] = ()
     undetermined: tuple[str, ...] = ()
@@ -136,6 +152,7 @@ class DecisionRecord:
     chain: tuple[Hop, ...] = ()
     resource: ResourceRef | None = None
     session: str | None = None
+    bounds: Bounds | None = None
     purpose: str | None = None
     route: str | None = None
     inputs: tuple[Input, ...] = ()
@@ -184,12 +201,14 @@ def _decision(tree: dict[str, Any], line: bytes) -> DecisionRecord:
     meta = tree.get("meta", {})
     hops = (Hop(**{**hop, "actions": tuple(hop.get("actions", ()))}) for hop in tree.get("chain", ()))
     names: dict[str, Any] = {name: tuple(tree.get(name, ())) for name in ("rules", "undetermined", "missing", "marks")}
-    same = ("outcome", "basis", "mode", "enforced", "depth", "session", "purpose", "route", "explain")
+    bounds, ceiling = tree.get("bounds"), tree.get("bounds", {}).get("ceiling")
+    same = ("outcome", "basis", "mode", "enforced", "cause", "depth", "session", "purpose", "route", "explain")
     return DecisionRecord(
         **names,
         **{name: tree[name] for name in same if name in tree},
         **where(tree),
-        action=Action(**tree["action"]),
+        action=Action(**{**tree["action"], "given": tuple(tree["action"].get("given", ()))}),
+        bounds=None if bounds is None else Bounds(bounds.get("expires"), None if ceiling is None else tuple(ceiling)),
         policy=PolicyRef(**tree["policy"]),
         reasons=several("reasons", Reason),
         actors=several("actors", Actor),

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final, final
 
 from agentauthz.canonical import Json, bounded, encode, utf8
-from agentauthz.values import Value
+from agentauthz.values import UNKNOWN, Value
 
 _SHORTEST: Final = 4  # characters: a shorter secret would be found in any text, so it must be the whole of it
 _ROOTS: Final = re.compile(r"(?:subject|args|actor|chain|action|resource|route|purpose|session|context|now)(?:[.\[]|$)")
@@ -70,7 +70,7 @@ class Secrets:
     def visible(self, seen: Iterable[tuple[str, Value]]) -> list[tuple[str, Value]]:
         """Return what was seen at other paths."""
         if not self._paths:
-            return [(path, value) for path, value in seen if path != "args"]
+            return [(path, value) for path, value in seen if path != "args" or value is UNKNOWN]
         return [(path, value) for path, value in seen if not self.hides(path)]
 
     def within(self, tree: Json) -> bool:

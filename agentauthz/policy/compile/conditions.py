@@ -31,8 +31,7 @@ from agentauthz.policy.syntax import (
     Quantifier,
 )
 from agentauthz.principals import Principal
-from agentauthz.request import Entity
-from agentauthz.values import ABSENT, INVALID, UNKNOWN
+from agentauthz.values import ABSENT, INVALID, UNKNOWN, Entity
 
 
 class Mode(enum.Enum):

@@ -18,8 +18,7 @@ from agentauthz.policy.inputs import declared_value
 from agentauthz.policy.syntax import Expr, Path, children
 from agentauthz.policy.types import CLASSES, STRING, Anything, Declared, Enumeration, Lacking, Scalar, Sequence, Type
 from agentauthz.principals import KINDS
-from agentauthz.request import Entity
-from agentauthz.values import INVALID, Record, Sentinel, Value
+from agentauthz.values import INVALID, Entity, Record, Sentinel, Value
 
 PRINCIPAL_ROOTS: Final = frozenset({"subject", "actor"})
 _RECORD_ROOTS: Final = frozenset({"args", "context", "action", "chain"})  # they are records whatever the request holds

@@ -11,8 +11,7 @@ from agentauthz.policy.builtins import COMPARISONS, Answer, Function, like
 from agentauthz.policy.evaluate import too_long, too_many
 from agentauthz.policy.types import Type, conforms
 from agentauthz.principals import Principal
-from agentauthz.request import Entity
-from agentauthz.values import INVALID, UNKNOWN, Record, Sentinel, Unordered, Value
+from agentauthz.values import INVALID, UNKNOWN, Entity, Record, Sentinel, Unordered, Value
 
 LISTS: Final = frozenset({tuple, Unordered})
 NUMBERS: Final = frozenset({int, Decimal})

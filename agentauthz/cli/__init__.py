@@ -1,0 +1,49 @@
+"""Offer the library on the command line: `agentauthz GROUP COMMAND …`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from agentauthz.cli.command import USAGE, Command, Parser, printable
+from agentauthz.cli.query import query
+from agentauthz.cli.replaying import explain, replay
+from agentauthz.cli.show import show
+from agentauthz.cli.verify import verify
+from agentauthz.errors import AgentAuthzError
+
+# a command is one function: it tells the parser its arguments, and returns what carries it out
+GROUPS: Final[Mapping[str, tuple[str, Mapping[str, Command]]]] = {
+    "records": (
+        "Verify, read, compare and explain decision records.",
+        {"verify": verify, "show": show, "query": query, "explain": explain, "replay": replay},
+    ),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command, and return its exit code; 4 is a wrong call, for every command."""
+    parser = Parser(
+        prog="agentauthz", description="Decide, at the point of action, whether an AI agent's call may happen."
+    )
+    groups = parser.add_subparsers(metavar="GROUP", required=True)
+    for name, (about, commands) in GROUPS.items():
+        group = groups.add_parser(name, help=about, description=about)
+        members = group.add_subparsers(metavar="COMMAND", required=True)
+        for called, command in commands.items():
+            told = (command.__doc__ or "").strip().partition("\n")[0]
+            own = members.add_parser(called, help=told, description=told)
+            own.set_defaults(run=command(own))
+    arguments = parser.parse_args(argv)
+    try:
+        code: int = arguments.run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the lines has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (AgentAuthzError, OSError) as error:
+        sys.stderr.write(f"agentauthz: {printable(str(error))}\n")
+        return USAGE
+    return code

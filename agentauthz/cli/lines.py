@@ -1,0 +1,55 @@
+"""Say in one line what a record tells."""
+
+from __future__ import annotations
+
+from agentauthz.records import DecisionRecord, EffectRecord, PolicyRecord, Record
+from agentauthz.records.record import Actor
+
+
+def record_line(record: Record) -> str:
+    """Return what a record of any type tells."""
+    if isinstance(record, DecisionRecord):
+        return decision_line(record)
+    if isinstance(record, EffectRecord):
+        return f"{when(record)}  {'effect':<6}  {record.action or ''} of {record.of}: {effect_words(record)}"
+    if isinstance(record, PolicyRecord):
+        return f"{when(record)}  {'policy':<6}  {record.name}, part {record.part} of {record.parts} of {record.digest}"
+    told = ", ".join(f"{name}: {value}" for name, value in record.about.items() if isinstance(value, str | int))
+    return f"{when(record)}  {record.type}  {told}"
+
+
+def decision_line(record: DecisionRecord) -> str:
+    """Return what a decision tells: when, what came out, of what, by whom, and why."""
+    who = " -> ".join(map(party, record.actors)) or "nobody"
+    observed = "" if record.enforced else " (observed, so it ran)"
+    resource = record.resource
+    on = "" if resource is None or resource.id is None else f" on {resource.type}:{resource.id}"
+    return (
+        f"{when(record)}  {record.outcome:<6}  {record.action.name}{on} by {who}: {why(record)}{observed}  {record.id}"
+    )
+
+
+def when(record: Record) -> str:
+    """Return the moment of a record, to the millisecond."""
+    return record.ts.isoformat(sep=" ", timespec="milliseconds").replace("+00:00", "Z")
+
+
+def party(actor: Actor) -> str:
+    """Return a party as a policy names it."""
+    issuer = "" if actor.iss is None else f" of {actor.iss}"
+    return f"{actor.kind}({actor.sub}){issuer}"
+
+
+def why(record: DecisionRecord) -> str:
+    """Return the rules of an allow, else the first reason."""
+    if record.outcome == "allow" or not record.reasons:
+        return ", ".join(record.rules) or record.basis
+    more = f" (and {len(record.reasons) - 1} more)" if len(record.reasons) > 1 else ""
+    return f"{record.basis}: {record.reasons[0].text}{more}"
+
+
+def effect_words(record: EffectRecord) -> str:
+    """Return what came of a call."""
+    error = "" if record.error_type is None else f" with {record.error_type}"
+    took = "" if record.dur_us is None else f" in {record.dur_us / 1000:.1f} ms"
+    return f"{record.status}{error}{took}"

@@ -1,0 +1,139 @@
+"""Hold the commands that ask policies about records again: `records replay` and `records explain`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from agentauthz.cli.command import Run, printable
+from agentauthz.errors import InvalidArgument, NotReplayable
+from agentauthz.policy.policyset import PolicySet
+from agentauthz.records import DecisionRecord, PolicyRecord, Record, read_record
+from agentauthz.records.reading import log_lines
+from agentauthz.replay import Comparison, Replayed, recorded_policies
+from agentauthz.replay import explain as explained
+from agentauthz.replay import replay as replayed
+from agentauthz.replay.answer import Answer
+from agentauthz.replay.compare import KINDS
+
+SAME, CHANGED, NOT_REPLAYABLE = 0, 1, 2
+_SHOWN: Final = 5  # records that are listed under one rule or reason
+
+
+def replay(parser: argparse.ArgumentParser) -> Run:
+    """Compare recorded decisions with what other policies would have decided."""
+    parser.epilog = "exits with 0: all the same; 1: some change; 2: none changes, some can't be replayed; 4: usage"
+    parser.add_argument("path", metavar="PATH", type=Path, help="a log's folder, or a file of lines")
+    parser.add_argument("--policy", metavar="NEW", required=True, help="a policy file or folder")
+    parser.add_argument("--show", metavar="N", type=int, default=_SHOWN, help="records to list under each rule")
+    return _replay
+
+
+def explain(parser: argparse.ArgumentParser) -> Run:
+    """Tell why one decision came out as it did, clause by clause."""
+    parser.epilog = "exits with 0: explained; 2: the record or the log doesn't hold what is needed; 4: usage"
+    parser.add_argument("id", metavar="ID", help="the decision record's id")
+    parser.add_argument("path", metavar="PATH", type=Path, help="a log's folder, or a file of lines")
+    parser.add_argument("--policy", metavar="POLICY", help="explain it by these policies, not by the recorded text")
+    return _explain
+
+
+def _replay(arguments: argparse.Namespace) -> int:
+    found = replayed(log_lines(arguments.path), PolicySet.load(arguments.policy))
+    _write(*_compared(found, max(0, arguments.show)))
+    if found.changed:
+        return CHANGED
+    return NOT_REPLAYABLE if found.not_replayable else SAME
+
+
+def _compared(found: Comparison, shown: int) -> Iterator[str]:
+    missing = sum(map(len, found.not_replayable.values()))
+    yield f"{_count(found.total, 'decision')} under {found.digest}"
+    apart = f", {found.unasked} of them not the policies' to decide" if found.unasked else ""
+    yield f"  the same: {found.same}{apart}"
+    for kind in KINDS:
+        changed = sum(one.kind == kind for one in found.changed)
+        if changed:
+            yield f"  {kind}: {changed}"
+        for rule, ones in found.by_rule(kind).items():
+            yield f"    {rule}: {len(ones)}"
+            yield from _first([f"      {_changed(one)}" for one in ones], shown)
+    if missing:
+        yield f"  not replayable: {missing}"
+        for reason, missed in found.not_replayable.items():
+            yield f"    {reason}: {len(missed)}"
+            yield from _first([f"      {own or '(no id)'}" for own in missed], shown)
+
+
+def _first(lines: list[str], shown: int) -> Iterator[str]:
+    yield from lines[:shown]
+    if shown and len(lines) > shown:
+        yield f"      … and {len(lines) - shown} more"
+
+
+def _changed(one: Replayed) -> str:
+    assert one.before is not None
+    assert one.after is not None
+    return f"{one.id}  {one.action}: {_answer(one.before)} -> {_answer(one.after)}"
+
+
+def _answer(answer: Answer) -> str:
+    rules = f" by {', '.join(answer.rules)}" if answer.rules else ""
+    return f"{answer.outcome} ({answer.basis}{rules})"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    record, policies = _found(arguments.path, arguments.id)
+    try:
+        by = PolicySet.load(arguments.policy) if arguments.policy else recorded_policies(policies, record.policy.digest)
+        _write(*_head(record), explained(record, by).render())
+    except NotReplayable as cause:
+        _write(*_head(record), f"not replayable: {cause}", *(f"  it said: {reason.text}" for reason in record.reasons))
+        return NOT_REPLAYABLE
+    return SAME
+
+
+def _found(path: Path, id: str) -> tuple[DecisionRecord, list[PolicyRecord]]:
+    """Return the decision of that id, and the texts of policies that the log holds.
+
+    Raises:
+        InvalidArgument: there is no such decision.
+    """
+    wanted: DecisionRecord | None = None
+    policies: list[PolicyRecord] = []
+    for record in _records(path, id):
+        if isinstance(record, PolicyRecord):
+            policies.append(record)
+        elif isinstance(record, DecisionRecord) and record.id == id:
+            wanted = record
+    if wanted is None:
+        raise InvalidArgument("ID", f"is of no decision in `{path}`: {id}")
+    return wanted, policies
+
+
+def _records(path: Path, id: str) -> Iterator[Record]:
+    """Return the records that may be wanted; reading all of them would take a hundred times as long."""
+    own = id.encode()
+    for line in log_lines(path):
+        if own in line or b'"type":"policy"' in line:
+            try:
+                yield read_record(line)
+            except InvalidArgument:  # `verify` is what tells of damage
+                continue
+
+
+def _head(record: DecisionRecord) -> Iterator[str]:
+    parties = " -> ".join(f'{actor.kind}("{actor.sub}")' for actor in record.actors)
+    yield f"{record.id} at {record.ts.isoformat()}: {parties}"
+    yield f"recorded: {record.outcome} ({record.basis}) under {record.policy.digest}"
+
+
+def _write(*lines: str) -> None:
+    sys.stdout.write("".join(f"{printable(line)}\n" for line in lines))

@@ -1,0 +1,138 @@
+"""Ask policies what a record says that they were asked, and once only where the question is the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, final
+
+from attrs import frozen
+
+from agentauthz.authorizer.deciding import Case, asked
+from agentauthz.decision import Decision, Obligation, Reason
+from agentauthz.errors import NotReplayable
+from agentauthz.policy.inputs import Inputs
+from agentauthz.policy.policyset import PolicySet
+from agentauthz.records.build import MAX_LISTED
+from agentauthz.records.lines import name
+from agentauthz.replay.decoding import Gaps
+from agentauthz.replay.question import Question, Tree, question, why
+from agentauthz.replay.same import Sameness
+from agentauthz.request import Request
+from agentauthz.state.memory import NO_MEMORY
+
+MAX_KNOWN: Final = 100_000  # answers that are kept, before all are forgotten
+
+_PROBLEM: Final = Reason("problem", "a look-up failed")
+
+
+@final
+@frozen
+class Answer:
+    """Be how a decision came out, as far as a record tells it: `more` counts the rules that it doesn't name."""
+
+    outcome: str
+    basis: str
+    rules: tuple[str, ...] = ()
+    more: int = 0
+
+    @classmethod
+    def recorded(cls, tree: Tree) -> Answer:
+        """Return how a record says that its decision came out.
+
+        Raises:
+            NotReplayable: the record is damaged.
+        """
+        try:
+            more = tree.get("meta", {}).get("more", {}).get("/rules", 0)
+            return cls(tree["outcome"], tree["basis"], tuple(tree.get("rules", ())), more)
+        except (LookupError, TypeError, AttributeError) as cause:
+            raise NotReplayable(f"the record is damaged ({type(cause).__name__})") from None
+
+    @classmethod
+    def of(cls, decision: Decision) -> Answer:
+        """Return how a decision came out, with its rules named as a record would."""
+        return cls(decision.outcome.value, decision.basis.value, *told(decision.rules))
+
+
+def told(names: Sequence[str]) -> tuple[tuple[str, ...], int]:
+    """Return what a record tells of a list of names: the first, and how many more there are."""
+    return tuple(map(name, names[:MAX_LISTED])), max(0, len(names) - MAX_LISTED)
+
+
+def of_policies(tree: Tree) -> bool:
+    """Say whether a recorded outcome is the policies': else it is the same whatever they say."""
+    cause = tree.get("cause")
+    return cause is None or (cause == "problem" and tree.get("mode") == "observe")
+
+
+def decide(asking: Question, tree: Tree, policies: PolicySet) -> Decision:
+    """Return the decision of `policies` on what a record says that was asked, as it would have been enforced.
+
+    It can't be relied on where the question's gaps aren't empty afterwards.
+
+    Raises:
+        NotReplayable: the policies can't be evaluated.
+    """
+    request = asking.inputs.request
+    case = Case(
+        policies, {}, NO_MEMORY, None, NO_MEMORY.read(), request, tree.get("mode") == "observe",
+        problem=_PROBLEM if tree.get("cause") == "problem" else None, carries_out=_carrier(tree, asking.gaps),
+    )  # fmt: skip
+
+    def judge(request: Request, *, undeclared: bool = False) -> tuple[Decision, Inputs]:
+        assert request is asking.inputs.request
+        return policies.judge_inputs(asking.inputs, undeclared=undeclared), asking.inputs
+
+    try:
+        return asked(case, judge)[0]
+    except Exception as cause:  # as where a call is decided: never an answer
+        raise NotReplayable(f"the policies couldn't be evaluated ({type(cause).__name__})") from cause
+
+
+def _carrier(tree: Tree, gaps: Gaps) -> Callable[[Obligation], bool]:
+    """Return what says whether an obligation can be carried out: as it was then, and unknown for another type."""
+    left = {one["type"]: one.get("left", False) for one in tree.get("obligations", ())}
+    by_id = {(one["id"], one["type"]): one.get("left", False) for one in tree.get("obligations", ())}
+
+    def carries_out(duty: Obligation) -> bool:
+        found = by_id.get((name(duty.id), name(duty.type)), left.get(name(duty.type)))
+        if found is None:
+            gaps.add(f"whether `{duty.type}` can be carried out")
+        return found is False
+
+    return carries_out
+
+
+@final
+class Asker:
+    """Ask a policy set about records; equal questions are asked once. `asked` counts the questions."""
+
+    def __init__(self, policies: PolicySet) -> None:
+        self.policies: Final = policies
+        self.asked = 0
+        self._sameness: Final = Sameness(policies)
+        self._known: Final[dict[bytes, Answer | str]] = {}
+
+    def answer(self, tree: Tree) -> Answer:
+        """Return how the decision of a record comes out under the policies.
+
+        Raises:
+            NotReplayable: the record doesn't hold all that they read.
+        """
+        key = self._sameness.key(tree)
+        found = self._known.get(key)
+        if found is None:
+            found = self._ask(tree)
+            if len(self._known) >= MAX_KNOWN:
+                self._known.clear()
+            self._known[key] = found
+        if isinstance(found, str):
+            raise NotReplayable(why(found, tree))
+        return found
+
+    def _ask(self, tree: Tree) -> Answer | str:
+        """Return the answer, or the first place that the record doesn't hold."""
+        self.asked += 1
+        asking = question(tree, self.policies)
+        found = Answer.of(decide(asking, tree, self.policies))
+        return min(asking.gaps.found) if asking.gaps.found else found

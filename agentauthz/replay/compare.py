@@ -1,0 +1,170 @@
+"""Compare what was decided with what other policies would have decided, and explain single records."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final, Literal, TypeAlias, final
+
+from attrs import define, field, frozen
+
+from agentauthz.errors import InvalidArgument, NotReplayable
+from agentauthz.policy.explain import Explanation
+from agentauthz.policy.policyset import PolicySet
+from agentauthz.records import DecisionRecord, Record
+from agentauthz.replay.answer import Answer, Asker, decide, of_policies
+from agentauthz.replay.question import Tree, question, why
+
+Kind: TypeAlias = Literal["newly allowed", "newly denied", "other"]
+KINDS: Final[tuple[Kind, ...]] = ("newly allowed", "newly denied", "other")
+State: TypeAlias = Literal["same", "unasked", "changed", "not replayable"]
+NO_RULE: Final = "(no rule)"
+
+
+@final
+@frozen
+class Replayed:
+    """Be what came of one record: its answer then and now, or why there is none now."""
+
+    id: str
+    ts: str
+    action: str
+    state: State
+    before: Answer | None
+    after: Answer | None = None
+    why: str | None = None
+
+    @property
+    def kind(self) -> Kind:
+        """Return how a changed decision changed; a review is neither an allow nor a denial."""
+        assert self.before is not None
+        assert self.after is not None
+        before, after = self.before.outcome, self.after.outcome
+        if before != after and after == "allow":
+            return "newly allowed"
+        return "newly denied" if before != after and after == "deny" else "other"
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """Return the rules that make the difference: those that decide now, else those that decided then."""
+        now = () if self.after is None else self.after.rules
+        return now or (() if self.before is None else self.before.rules) or (NO_RULE,)
+
+
+@final
+@define
+class Comparison:
+    """Be what came of a replay: how many decisions stay the same, which change, which can't be replayed and why.
+
+    `unasked` of the same weren't the policies' to decide (a closed session, a failed look-up): they come out so under
+    any. `changed` has those newly allowed first, then those newly denied. `questions` were asked in all.
+    """
+
+    digest: str
+    same: int = 0
+    unasked: int = 0
+    changed: list[Replayed] = field(factory=list)
+    not_replayable: dict[str, list[str]] = field(factory=dict)  # reasons, with the ids of their records
+    questions: int = 0
+
+    @property
+    def total(self) -> int:
+        """Return the number of decisions that were looked at."""
+        return self.same + len(self.changed) + sum(map(len, self.not_replayable.values()))
+
+    def by_rule(self, kind: Kind) -> dict[str, list[Replayed]]:
+        """Return the changes of one kind by the rules that make the difference, those with most changes first."""
+        found: dict[str, list[Replayed]] = {}
+        for change in self.changed:
+            if change.kind == kind:
+                for rule in change.rules:
+                    found.setdefault(rule, []).append(change)
+        return dict(sorted(found.items(), key=lambda item: (-len(item[1]), item[0])))
+
+    def add(self, one: Replayed) -> None:
+        """Count one record."""
+        if one.state == "not replayable":
+            self.not_replayable.setdefault(one.why or "", []).append(one.id)
+        elif one.state == "changed":
+            self.changed.append(one)
+        else:
+            self.same += 1
+            self.unasked += one.state == "unasked"
+
+    def settle(self, questions: int) -> Comparison:
+        """Put the changes in their order, when all records are counted."""
+        self.changed.sort(key=lambda change: KINDS.index(change.kind))
+        self.questions = questions
+        return self
+
+
+def replay(records: Iterable[Record | bytes], policies: PolicySet) -> Comparison:
+    """Return how the decisions among `records` (or lines of a log) would come out under `policies`.
+
+    Raises:
+        InvalidArgument: `policies` is no PolicySet.
+    """
+    if type(policies) is not PolicySet:
+        raise InvalidArgument("policies", f"must be a PolicySet, not {type(policies).__name__}")
+    asker, found = Asker(policies), Comparison(policies.digest)
+    for one in replayed((each if isinstance(each, bytes) else each.line() for each in records), asker):
+        found.add(one)
+    return found.settle(asker.asked)
+
+
+def replayed(lines: Iterable[bytes], asker: Asker) -> Iterator[Replayed]:
+    """Return what came of each decision among the lines of a log, in their order."""
+    for line in lines:
+        try:
+            tree = json.loads(line)
+        except (ValueError, RecursionError):
+            yield Replayed("", "", "", "not replayable", None, why="the line is no record")
+            continue
+        if not isinstance(tree, dict) or not str(tree.get("v")).startswith("1."):
+            yield Replayed("", "", "", "not replayable", None, why="the line is no record")
+        elif tree.get("type") == "decision":
+            yield _replayed(tree, asker)
+
+
+def _replayed(tree: Tree, asker: Asker) -> Replayed:
+    """Return what comes of one decision."""
+    named = (str(tree.get("id")), str(tree.get("ts")), _action(tree))
+    before = None
+    try:
+        before = Answer.recorded(tree)
+        if not of_policies(tree):
+            return Replayed(*named, "unasked", before, before)
+        after = asker.answer(tree)
+    except NotReplayable as cause:
+        return Replayed(*named, "not replayable", before, why=cause.reason)
+    return Replayed(*named, "same" if after == before else "changed", before, after)
+
+
+def _action(tree: Tree) -> str:
+    action: Any = tree.get("action")
+    return str(action.get("name")) if isinstance(action, Mapping) else ""
+
+
+def explain(record: DecisionRecord, policies: PolicySet) -> Explanation:
+    """Return why `policies` decide as they do on what a record says that was asked, clause by clause.
+
+    With the policies of the record's own digest, that is why it came out as it did.
+
+    Raises:
+        NotReplayable: the record doesn't hold all that the policies read, or no policy was asked.
+        InvalidArgument: `record` is no decision's, or `policies` no PolicySet.
+    """
+    if type(record) is not DecisionRecord:
+        raise InvalidArgument("record", f"must be a DecisionRecord, not {type(record).__name__}")
+    if type(policies) is not PolicySet:
+        raise InvalidArgument("policies", f"must be a PolicySet, not {type(policies).__name__}")
+    tree = record.as_dict()
+    if not of_policies(tree):
+        reasons = "; ".join(reason.text for reason in record.reasons)
+        raise NotReplayable(f"it wasn't the policies that decided: {reasons}")
+    asking = question(tree, policies)
+    decision = decide(asking, tree, policies)
+    explanation = policies.explanation(decision, asking.inputs)
+    if asking.gaps.found:
+        raise NotReplayable(why(min(asking.gaps.found), tree))
+    return explanation
