@@ -155,10 +155,10 @@ class _Draft:
         return quote(text if len(text) <= MAX_PROSE and text.isascii() else self._clipped(text, MAX_PROSE, pointer))
 
     def _clipped(self, text: str, limit: int, pointer: str) -> str:
-        if len(text) <= limit:
-            return utf8(text)
-        self.oversized[pointer] = self.key.digest("value", canonical(text))
-        return utf8(text[:limit])
+        written = utf8(text[:limit])
+        if written != text:  # too long, or UTF-8 has no such text
+            self.oversized[pointer] = self.key.digest("value", canonical(text))
+        return written
 
     def value(self, value: object, pointer: str) -> Json:
         """Write a value, or commit to it where it is too big or repeats a secret."""

@@ -8,7 +8,7 @@ from typing import Final, final
 from attrs import frozen
 
 from agentauthz.authorizer.deciding import Case, asked
-from agentauthz.decision import Decision, Obligation, Reason
+from agentauthz.decision import Basis, Decision, Obligation, Reason
 from agentauthz.errors import NotReplayable
 from agentauthz.policy.inputs import Inputs
 from agentauthz.policy.policyset import PolicySet
@@ -22,6 +22,7 @@ from agentauthz.state.memory import NO_MEMORY
 
 MAX_KNOWN: Final = 100_000  # answers that are kept, before all are forgotten
 
+_BEFORE_RULES: Final = frozenset({Basis.REVOKED, Basis.AUTHORITY})
 _PROBLEM: Final = Reason("problem", "a look-up failed")
 
 
@@ -68,7 +69,7 @@ def of_policies(tree: Tree) -> bool:
 def decide(asking: Question, tree: Tree, policies: PolicySet) -> Decision:
     """Return the decision of `policies` on what a record says that was asked, as it would have been enforced.
 
-    It can't be relied on where the question's gaps aren't empty afterwards.
+    It can't be relied on where the question's gaps aren't empty afterwards: a rule reads what the record doesn't hold.
 
     Raises:
         NotReplayable: the policies can't be evaluated.
@@ -84,7 +85,11 @@ def decide(asking: Question, tree: Tree, policies: PolicySet) -> Decision:
         return policies.judge_inputs(asking.inputs, undeclared=undeclared), asking.inputs
 
     try:
-        return asked(case, judge)[0]
+        decision = asked(case, judge)[0]
+        if decision.basis not in _BEFORE_RULES:
+            # all that rules read, whether or not an answer hung on it: else it would depend on the evaluator
+            policies.seen(asking.inputs)
+        return decision
     except Exception as cause:  # as where a call is decided: never an answer
         raise NotReplayable(f"the policies couldn't be evaluated ({type(cause).__name__})") from cause
 

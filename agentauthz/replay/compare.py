@@ -57,7 +57,7 @@ class Comparison:
     """Be what came of a replay: how many decisions stay the same, which change, which can't be replayed and why.
 
     `unasked` of the same weren't the policies' to decide (a closed session, a failed look-up): they come out so under
-    any. `changed` has those newly allowed first, then those newly denied. `questions` were asked in all.
+    any. `changed` has those newly allowed first, then those newly denied.
     """
 
     digest: str
@@ -65,7 +65,6 @@ class Comparison:
     unasked: int = 0
     changed: list[Replayed] = field(factory=list)
     not_replayable: dict[str, list[str]] = field(factory=dict)  # reasons, with the ids of their records
-    questions: int = 0
 
     @property
     def total(self) -> int:
@@ -91,10 +90,9 @@ class Comparison:
             self.same += 1
             self.unasked += one.state == "unasked"
 
-    def settle(self, questions: int) -> Comparison:
+    def settle(self) -> Comparison:
         """Put the changes in their order, when all records are counted."""
         self.changed.sort(key=lambda change: KINDS.index(change.kind))
-        self.questions = questions
         return self
 
 
@@ -109,7 +107,7 @@ def replay(records: Iterable[Record | bytes], policies: PolicySet) -> Comparison
     asker, found = Asker(policies), Comparison(policies.digest)
     for one in replayed((each if isinstance(each, bytes) else each.line() for each in records), asker):
         found.add(one)
-    return found.settle(asker.asked)
+    return found.settle()
 
 
 def replayed(lines: Iterable[bytes], asker: Asker) -> Iterator[Replayed]:

@@ -56,9 +56,9 @@ class Times(Mapping[str, dt.datetime]):
         return self._known[cast(str, action)] is not None
 
     def __getitem__(self, action: str) -> dt.datetime:
-        found = self._known[action]
-        assert found is not None
-        return found
+        if action not in self:
+            raise KeyError(action)
+        return cast(dt.datetime, self._known[action])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._known)

@@ -1,21 +1,50 @@
-"""The law of replay: a record holds all that its decision rested on."""
+"""The laws of replay: a record holds all that its decision rested on, and other policies are never guessed about."""
 
 from __future__ import annotations
 
+import json
+
+from hypothesis import strategies as st
+
 from agentauthz.authorizer import Authorizer
+from agentauthz.errors import NotReplayable
+from agentauthz.policy.policyset import PolicySet
 from agentauthz.records import MemorySink
+from agentauthz.replay.answer import Answer, Asker
+from agentauthz.replay.question import Tree
 from tests.laws.counting import TALLY, law
 from tests.replaying import disagreement
 from tests.strategies.cases import Case, cases
+from tests.strategies.plans import Plan
 
 
 @law(cases(requests=8), pairs=100_000, quick=300, each=8)
 def test_a_record_replays_under_its_own_policies(shard: int, case: Case) -> None:
     """What is read back from a record's line and asked again gives the same outcome, basis and lists of rules."""
-    sink = MemorySink()
-    authorizer = Authorizer(case.made, sinks=[sink])
     for plan in case.plans:
-        TALLY.pair(authorizer.decide_verified(plan.request()))
+        line = json.dumps(recorded(case.made, plan)).encode()
         TALLY.applied()
-    for record in sink.decisions:
-        assert disagreement(record.line(), case.made) is None, record.line()
+        assert disagreement(line, case.made) is None, line
+
+
+@law(st.tuples(cases(requests=8, compiled=True), cases(requests=1, compiled=True)), pairs=100_000, quick=300, each=8)
+def test_what_replays_under_other_policies_is_what_they_decide(shard: int, two: tuple[Case, Case]) -> None:
+    """Records of one policy set, replayed under another, come out as that one decides the calls, or not at all."""
+    case, other = two
+    asker = Asker(other.made)
+    for plan in case.plans:
+        then, now = recorded(case.made, plan), recorded(other.made, plan)
+        try:
+            answer = asker.answer(then)
+        except NotReplayable:
+            continue
+        TALLY.applied()
+        assert answer == Answer.recorded(now)
+
+
+def recorded(policies: PolicySet, plan: Plan) -> Tree:
+    """Return the record of one decision, in a session that remembers nothing else."""
+    sink = MemorySink()
+    TALLY.pair(Authorizer(policies, sinks=[sink]).decide_verified(plan.request()))
+    tree: Tree = json.loads(sink.decisions[0].line())
+    return tree

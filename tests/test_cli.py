@@ -1,0 +1,128 @@
+"""Test the command line: what it prints, and the exit codes that scripts rely on."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agentauthz import Authorizer, PolicySet, Principal
+from agentauthz.cli import GROUPS, main
+from agentauthz.records import FileSink
+from tests.support import BOT, MARIA, Recorded
+
+POLICY = 'permit small on pay.refund when args.amount <= 100 because "Up to 100"\n'
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """Return the folder of a log with three decisions."""
+    folder = tmp_path / "log"
+    authorizer = Authorizer(PolicySet.parse(POLICY), sinks=[FileSink(folder)])
+    for amount in (10, 99, 150):
+        authorizer.session(MARIA, BOT).decide("pay.refund", args={"amount": amount, "to": "\x1b[31m"})
+    authorizer.close()
+    return folder
+
+
+def run(*arguments: object) -> int:
+    """Return the exit code of a command."""
+    try:
+        return main([str(one) for one in arguments])
+    except SystemExit as left:
+        return int(left.code or 0)
+
+
+def policy(folder: Path, text: str) -> Path:
+    """Return the path of a policy file."""
+    path = folder / "new.authz"
+    path.write_text(text)
+    return path
+
+
+def ids(log: Path) -> list[str]:
+    """Return the ids of the decisions, in order."""
+    lines = [json.loads(line) for file in sorted(log.glob("*/*.ndjson")) for line in file.read_bytes().splitlines()]
+    return [tree["id"] for tree in lines if tree["type"] == "decision"]
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "told"),
+    [
+        (POLICY, 0, "the same: 3"),
+        (POLICY.replace("100", "200"), 1, "newly allowed: 1"),
+        ("forbid f on pay.refund\n" + POLICY, 1, "newly denied: 2"),
+        ("permit p on pay.refund when context.x", 2, "`context.x` isn't in the record: 3"),
+    ],
+)
+def test_replay_exits_by_what_it_found(
+    log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, code: int, told: str
+) -> None:
+    """0: all the same; 1: some change; 2: none does, but some can't be replayed."""
+    assert run("records", "replay", "--policy", policy(tmp_path, text), log) == code
+    assert told in capsys.readouterr().out
+
+
+def test_explain_uses_the_recorded_text(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The clauses come from the policy text in the log, where the sink wrote it; `--policy` gives another one."""
+    assert run("records", "explain", ids(log)[2], log) == 0
+    shown = capsys.readouterr().out
+    assert "false: args.amount <= 100   [args.amount = 150]" in shown
+    assert 'user("maria") -> agent("bot")' in shown
+
+
+def test_explain_says_what_it_lacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without the policy's text, only what the record says is told, with exit code 2; another text may be given."""
+    kept = Recorded(POLICY)
+    kept.session(actor=Principal.agent("b\x1b[31m")).decide("pay.refund", args={"amount": 500})
+    (tmp_path / "some.jsonl").write_bytes(kept.decisions[0].line())
+    assert run("records", "explain", kept.decisions[0].id, tmp_path) == 2
+    shown = capsys.readouterr().out
+    assert "isn't among the records" in shown
+    assert "\x1b" not in shown
+    path = policy(tmp_path, POLICY)
+    assert run("records", "explain", kept.decisions[0].id, tmp_path / "some.jsonl", "--policy", path) == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["records"],
+        ["records", "replay", "PATH"],
+        ["records", "replay", "--policy", "nowhere.authz", "PATH"],
+        ["records", "replay", "--policy", "NEW", "EMPTY"],
+        ["records", "replay", "--policy", "NEW", "nowhere"],
+        ["records", "explain", "no-such-id", "PATH"],
+    ],
+)
+def test_a_wrong_call_exits_with_4(
+    log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    """A missing argument, path, policy or record: one line on stderr, nothing on stdout but usage."""
+    (tmp_path / "empty").mkdir()
+    places = {"PATH": log, "NEW": policy(tmp_path, POLICY), "EMPTY": tmp_path / "empty"}
+    assert run(*(places.get(one, one) for one in arguments)) == 4
+    assert capsys.readouterr().err.startswith("agentauthz")
+
+
+def test_a_line_that_is_still_being_written_is_none(
+    log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A reader that comes while a writer appends sees whole lines only."""
+    [file] = log.glob("*/*.ndjson")
+    with file.open("ab") as lines:
+        lines.write(b'{"v":"1.0","str')
+    assert run("records", "replay", "--policy", policy(tmp_path, POLICY), log) == 0
+
+
+def test_the_module_runs() -> None:
+    """`python -m agentauthz` is the same command, and each command has a line of help."""
+    done = subprocess.run([sys.executable, "-m", "agentauthz", "records", "-h"], capture_output=True, check=True)
+    for _, commands in GROUPS.values():
+        for name, command in commands.items():
+            assert command.__doc__
+            assert name in done.stdout.decode()
