@@ -298,7 +298,8 @@ def _with_facts(call: Call, found: Mapping[str, object]) -> Call:
             "args", f"gives `{clash[0]}`, which is an argument already: what runs must be what is decided"
         )
     facts = {**own, **cast(Mapping[str, object], copy_plain(dict(cast(Mapping[str, object], args))))}
-    return evolve(call, resource=found.get("resource"), args=facts, context=cast(Mapping[str, object], context))
+    # read here, where what raises denies the call
+    return evolve(call, resource=found.get("resource"), args=facts, context=dict(cast(Mapping[str, object], context)))
 
 
 # ---- the four kinds of function
