@@ -28,6 +28,9 @@ class Rules(Protocol):
     def verdict(self, inputs: Inputs) -> Verdict:
         """Return the rules that match and are true or undetermined."""
 
+    def matching(self, action: str) -> Iterable[CheckedRule]:
+        """Return the rules that have a pattern for the action, in the order of their names."""
+
     def undetermined_permits(self, inputs: Inputs) -> Sequence[CheckedRule]:
         """Return the first 16 permits, by name, that match and are undetermined."""
 
