@@ -96,8 +96,9 @@ class Principal:
     def __attrs_post_init__(self) -> None:
         if {type(self.kind), type(self.id), type(self.issuer)} - _EXACT:
             self._take_exact_texts()
-        if type(self.kind) is not str or self.kind not in KINDS:
-            raise InvalidArgument("kind", f"must be one of user, agent, service, not {self.kind!r}")
+        kind: object = self.kind  # what it says of itself isn't all that a caller may give
+        if type(kind) is not str or kind not in KINDS:
+            raise InvalidArgument("kind", f"must be one of user, agent, service, not {kind!r}")
         _require_text("id", self.id)
         if self.issuer is not None:
             _require_text("issuer", self.issuer)
@@ -186,7 +187,8 @@ class Delegation:
             if (expires := utc(self.expires)) is None:
                 raise InvalidArgument("expires", "must be a datetime with a time zone")
             object.__setattr__(self, "expires", expires)
-        if type(self.via) is not str or self.via not in ("host", "session", "token"):
+        via: object = self.via
+        if type(via) is not str or via not in ("host", "session", "token"):
             raise InvalidArgument("via", "must be host, session or token")
 
     @property

@@ -385,7 +385,9 @@ def test_a_look_up_that_fails_denies_and_is_recorded(lookup: Callable[..., Any])
 def test_facts_that_can_not_be_read_deny_and_are_recorded(name: str) -> None:
     """A look-up may give a mapping whose own code raises only when it is read."""
 
-    @authorize("t.pay", **{name: lambda amount: Unreadable()})
+    lookup: dict[str, Any] = {name: lambda amount: Unreadable()}
+
+    @authorize("t.pay", **lookup)
     def tool(amount: int) -> None:
         raise AssertionError("ran")
 
