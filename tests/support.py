@@ -54,6 +54,9 @@ class Recorded:
 class Unreadable(Mapping[str, object]):
     """Be a mapping that has a name, and raises when its value is read."""
 
+    def __repr__(self) -> str:
+        return "Unreadable()"  # an address would give a test another name in each process
+
     def __iter__(self) -> Iterator[str]:
         return iter(["name"])
 
