@@ -265,7 +265,7 @@ class OtherText(str):
         return 7
 
 
-def test_a_further_argument_can_not_stand_in_for_a_parameter() -> None:
+def test_a_further_argument_that_denies_its_name_does_not_hide_a_parameter() -> None:
     """A name that is a text, and denies that it is this one, would be decided in the parameter's place."""
     paid: list[int] = []
 
