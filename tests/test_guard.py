@@ -255,6 +255,31 @@ class LyingText(str):
         return hash("anna")
 
 
+class OtherText(str):
+    """Be equal to no text, its own included."""
+
+    def __eq__(self, other: object) -> bool:
+        return False
+
+    def __hash__(self) -> int:
+        return 7
+
+
+def test_a_further_argument_that_denies_its_name_does_not_hide_a_parameter() -> None:
+    """A name that is a text, and denies that it is this one, would be decided in the parameter's place."""
+    paid: list[int] = []
+
+    @authorize("t.pay")
+    def pay(amount: int, **more: Any) -> None:
+        paid.append(amount)
+
+    with Recorded(SMALL).session():
+        for more in ({OtherText("amount"): 1}, {OtherText("note"): 1, OtherText("note"): 2}):
+            with pytest.raises(Denied, match="failed"):
+                pay(1000 if "amount" in map(str.__str__, more) else 1, **more)
+    assert not paid
+
+
 class LyingNumber(int):
     def __le__(self, other: object) -> bool:
         return True
