@@ -153,17 +153,24 @@ def inline(action: str, args: Mapping[str, object] | Unknown, resource: object, 
     if not isinstance(action, str) or not action:
         raise InvalidArgument("action", "must be a string that is not empty")
     if args is not UNKNOWN and args is not NOTHING:
-        args = _names("args", args)
+        args = own_names("args", args)
     if context is not NOTHING:
-        context = _names("context", context)
+        context = own_names("context", context)
     return Call(str.__str__(action), args, resource, context)
 
 
-def _names(name: str, mapping: object) -> Mapping[str, object]:
-    """Return an own copy of a mapping of names: what is decided is what is recorded, whoever changes it meanwhile."""
+def own_names(name: str, mapping: object) -> Mapping[str, object]:
+    """Return an own copy of a mapping of names: what is decided is what is recorded, whoever changes it meanwhile.
+
+    Raises:
+        InvalidArgument: it is no mapping of names, or can't be read; `name` is what it was given as.
+    """
     if type(mapping) is not dict and not isinstance(mapping, Mapping):
         raise InvalidArgument(name, "must be a mapping of names to values")
-    own = dict(mapping)
+    try:
+        own = dict(mapping)
+    except Exception as error:
+        raise InvalidArgument(name, "can't be read: its own code raised") from error
     deep = False
     for key, value in own.items():
         if not isinstance(key, str):

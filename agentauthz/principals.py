@@ -94,15 +94,16 @@ class Principal:
     facts: Record = field(init=False)  # what a policy sees; the built-in names win over attributes
 
     def __attrs_post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise InvalidArgument("kind", f"must be one of user, agent, service, not {self.kind!r}")
+        if {type(self.kind), type(self.id), type(self.issuer)} - _EXACT:
+            self._take_exact_texts()
+        kind: object = self.kind  # what it says of itself isn't all that a caller may give
+        if type(kind) is not str or kind not in KINDS:
+            raise InvalidArgument("kind", f"must be one of user, agent, service, not {kind!r}")
         _require_text("id", self.id)
         if self.issuer is not None:
             _require_text("issuer", self.issuer)
         if type(self.attributes) is not dict and not isinstance(self.attributes, Mapping):
             raise InvalidArgument("attributes", "must be a mapping of names to values")
-        if {type(self.kind), type(self.id), type(self.issuer)} - _EXACT:
-            self._take_exact_texts()
         object.__setattr__(self, "identity", _identity(self))
         facts = _facts(self)
         object.__setattr__(self, "facts", facts)
@@ -113,7 +114,7 @@ class Principal:
     def _take_exact_texts(self) -> None:
         """Make the names exact strings: a subclass that overrides comparison must not decide who this is."""
         for name in _NAMED:
-            if (text := getattr(self, name)) is not None:
+            if isinstance(text := getattr(self, name), str):
                 object.__setattr__(self, name, str.__str__(text))
 
     @classmethod
@@ -186,7 +187,8 @@ class Delegation:
             if (expires := utc(self.expires)) is None:
                 raise InvalidArgument("expires", "must be a datetime with a time zone")
             object.__setattr__(self, "expires", expires)
-        if self.via not in ("host", "session", "token"):
+        via: object = self.via
+        if type(via) is not str or via not in ("host", "session", "token"):
             raise InvalidArgument("via", "must be host, session or token")
 
     @property

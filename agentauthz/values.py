@@ -129,7 +129,7 @@ def record_of(mapping: Mapping[str, object]) -> Record:
     """Return `mapping`, all of it frozen now, as a record.
 
     Raises:
-        InvalidArgument: a name that is no string.
+        InvalidArgument: a name that is no string, or comes twice.
     """
     record = Record(mapping)  # copied first: `freeze` may run code that changes the mapping
     for name, value in record.items():
@@ -147,7 +147,10 @@ def _exactly_named(values: Record) -> Record:
     for name, value in values.items():
         if not isinstance(name, str):
             raise InvalidArgument("args", "must have names that are strings")
-        if (exact := str.__str__(name))[:1] != "_":
+        exact = str.__str__(name)
+        if exact in record:  # a subclass that denies to be the text that it is
+            raise InvalidArgument("args", f"must have each name once, and `{exact}` comes twice")
+        if exact[:1] != "_":
             record[exact] = freeze(value)
     return record
 

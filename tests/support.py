@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from agentauthz import Authorizer, PolicySet, Principal
@@ -48,3 +49,19 @@ class Recorded:
     @property
     def effects(self) -> list[EffectRecord]:
         return list(self.sink.effects)
+
+
+class Unreadable(Mapping[str, object]):
+    """Be a mapping that has a name, and raises when its value is read."""
+
+    def __repr__(self) -> str:
+        return "Unreadable()"  # an address would give a test another name in each process
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(["name"])
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, name: str) -> object:
+        raise RuntimeError("can't be read")

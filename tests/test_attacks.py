@@ -711,6 +711,25 @@ async def test_a_coroutine_does_not_begin_after_its_session_was_closed() -> None
     assert not ran
 
 
+async def test_a_coroutine_that_a_plain_function_returned_does_not_begin_after_its_session_has_expired() -> None:
+    """It was decided when it was called, and may be awaited at any time after that."""
+    ran: list[str] = []
+
+    @authorize("t.pay")
+    @outer
+    async def pay() -> None:
+        ran.append("paid")
+
+    kept = Recorded()
+    with kept.session(expires="1m"):
+        running = pay()
+        kept.clock.forward(minutes=1)
+        with pytest.raises(Stopped, match="expired"):
+            await running
+    assert not ran
+    assert [effect.status for effect in kept.effects] == ["stopped"]
+
+
 def test_no_repr_shows_what_was_looked_up() -> None:
     """What a tool may print for debugging holds neither the resource's fields nor the host's attributes."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import sys
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -20,7 +22,7 @@ from agentauthz import (
     Resource,
     SessionFacts,
 )
-from agentauthz.policy.decide import MAX_NAMED
+from agentauthz.policy.decide import MAX_NAMED, decide
 from tests.deciding import Form, decided, requested
 from tests.support import BOT, HELPER, MARIA, NOON
 
@@ -321,3 +323,34 @@ def test_a_rule_for_several_actions_allows_each_under_its_own_name(form: Form) -
     policies = form(PolicySet.parse("permit p on t.* when true"))
     names = ["t.a", "t.b", "t.b", "t.a", "t.a"]
     assert [decided(policies, requested(name)).action for name in names] == names
+
+
+def test_what_other_threads_decide_meanwhile_changes_no_allow(form: Form) -> None:
+    """Between any two lines of a decision another may be taken by the same rules; each keeps its own action."""
+    policies = form(PolicySet.parse("permit p on t.* when true"))
+    decided(policies, requested("t.a"))
+    others: list[str] = []
+
+    def meanwhile(frame: FrameType, event: str, _: object) -> Any:
+        if event == "line":
+            others.append(policies.decide(requested(f"t.other{len(others)}")).action)
+        return meanwhile if frame.f_code is decide.__code__ else None
+
+    tracing = sys.gettrace()
+    sys.settrace(meanwhile)
+    try:
+        decision = policies.decide(requested("t.b"))
+    finally:
+        sys.settrace(tracing)
+    assert decision.action == "t.b"
+    assert others == [f"t.other{place}" for place in range(len(others))]
+    assert len(others) > 5
+
+
+def test_what_is_done_to_an_obligation_changes_no_later_one(form: Form) -> None:
+    """Who carries an obligation out gets its own properties, not those of the rule."""
+    policies = form(PolicySet.parse('permit p on t.do when true with log(to: "audit", days: [1, 2])'))
+    for _ in range(3):
+        [obligation] = policies.decide(requested()).obligations
+        assert obligation.properties == {"to": "audit", "days": (1, 2)}
+        obligation.properties.clear()  # type: ignore[attr-defined]  # it is a dict, as records and JSON want it

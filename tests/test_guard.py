@@ -31,7 +31,7 @@ from agentauthz import (
     current,
 )
 from agentauthz.errors import Stopped
-from tests.support import Recorded
+from tests.support import Recorded, Unreadable
 
 SMALL = "permit small on t.pay when args.amount <= 10"
 
@@ -255,6 +255,31 @@ class LyingText(str):
         return hash("anna")
 
 
+class OtherText(str):
+    """Be equal to no text, its own included."""
+
+    def __eq__(self, other: object) -> bool:
+        return False
+
+    def __hash__(self) -> int:
+        return 7
+
+
+def test_a_further_argument_that_denies_its_name_does_not_hide_a_parameter() -> None:
+    """A name that is a text, and denies that it is this one, would be decided in the parameter's place."""
+    paid: list[int] = []
+
+    @authorize("t.pay")
+    def pay(amount: int, **more: Any) -> None:
+        paid.append(amount)
+
+    with Recorded(SMALL).session():
+        for more in ({OtherText("amount"): 1}, {OtherText("note"): 1, OtherText("note"): 2}):
+            with pytest.raises(Denied, match="failed"):
+                pay(1000 if "amount" in map(str.__str__, more) else 1, **more)
+    assert not paid
+
+
 class LyingNumber(int):
     def __le__(self, other: object) -> bool:
         return True
@@ -379,6 +404,23 @@ def test_a_look_up_that_fails_denies_and_is_recorded(lookup: Callable[..., Any])
     assert denied.value.__cause__ is not None
     assert str(denied.value.__cause__) not in str(denied.value)
     assert kept.decisions[0].basis == "error"
+
+
+@pytest.mark.parametrize("name", ["args", "context"])
+def test_facts_that_can_not_be_read_deny_and_are_recorded(name: str) -> None:
+    """A look-up may give a mapping whose own code raises only when it is read."""
+
+    lookup: dict[str, Any] = {name: lambda amount: Unreadable()}
+
+    @authorize("t.pay", **lookup)
+    def tool(amount: int) -> None:
+        raise AssertionError("ran")
+
+    kept = Recorded()
+    with kept.session(), pytest.raises(Denied, match="lookup_failed") as denied:
+        tool(1)
+    assert isinstance(denied.value.__cause__, RuntimeError)
+    assert [record.basis for record in kept.decisions] == ["error"]
 
 
 def test_facts_are_added_and_never_replaced() -> None:

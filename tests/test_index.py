@@ -102,6 +102,7 @@ def _agree(made: PolicySet, asked: Request) -> None:
     seen = deciding.inputs_of(slow, asked)
     right = slow.verdict(seen)
     unsure = list(slow.undetermined_permits(seen))
+    assert list(made._decider.matching(asked.action)) == list(slow.matching(asked.action))
     for _ in range(3):
         fresh = deciding.inputs_of(made._decider, asked)
         found = made._decider.verdict(fresh)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,6 +29,28 @@ def found(act: Callable[[], object], error: type[PolicyError] = PolicyCheckError
 
 def _line(diagnostic: Diagnostic) -> int:
     return diagnostic.span.source.position(diagnostic.span.start)[0]
+
+
+class Counted(tuple[Any, ...]):
+    """Be rules that count how often somebody goes through all of them."""
+
+    passes = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        self.passes += 1
+        return super().__iter__()
+
+
+def test_what_a_record_tells_costs_what_could_match() -> None:
+    """Neither the inputs of an action that is met first nor the clauses of a denial walk through all rules."""
+    made = PolicySet.parse("permit a on t.do when args.n > 0\nforbid b on t.do when args.n > 1\nforbid c on x")
+    rules = Counted(made.rules)
+    policies = PolicySet._make(attrs.evolve(made._checked, rules=rules), made.digest, (), made.sources)
+    rules.passes = 0
+    decision, inputs = policies.judge(requested(args={"n": 2}))
+    assert [name for name, _ in policies.seen(inputs)] == ["args.n"]
+    assert [one["rule"] for one in policies.clauses(decision, inputs)] == ["b"]
+    assert rules.passes == 0
 
 
 # ---- text

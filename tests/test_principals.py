@@ -60,6 +60,27 @@ def test_a_malformed_principal_is_refused(given_: Any, argument: str) -> None:
     assert raised.value.argument == argument
 
 
+class Lying(str):
+    """Equal every text."""
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __hash__(self) -> int:
+        return hash("agent")
+
+
+def test_a_kind_is_what_it_says_not_what_it_equals() -> None:
+    """A subclass of `str` that is equal to every kind is none but its own text."""
+    with pytest.raises(InvalidArgument, match="one of user, agent, service"):
+        Principal(Lying("root"), "x")  # type: ignore[arg-type]
+    with pytest.raises(InvalidArgument, match="host, session or token"):
+        Delegation(BOT, via=Lying("host"))  # type: ignore[arg-type]
+    agent = Principal(Lying("agent"), Lying("x"))  # type: ignore[arg-type]
+    assert {type(agent.kind), type(agent.id)} == {str}
+    assert agent == Principal.agent("x")
+
+
 def test_attributes_are_frozen_when_the_principal_is_made() -> None:
     """Neither the host's later changes nor the principal's own fields change what policies see."""
     roles = ["support"]

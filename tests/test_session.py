@@ -9,7 +9,7 @@ import datetime as dt
 import pickle
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import pytest
@@ -24,6 +24,7 @@ from agentauthz import (
     Outcome,
     Principal,
     Request,
+    Resource,
     ReviewRequired,
     State,
     authorize,
@@ -34,7 +35,7 @@ from agentauthz.active import Current
 from agentauthz.errors import SessionError, Stopped, WideningError
 from agentauthz.principals import Chain
 from agentauthz.values import UNKNOWN
-from tests.support import ANYTHING, BOT, HELPER, MARIA, NOON, Recorded
+from tests.support import ANYTHING, BOT, HELPER, MARIA, NOON, Recorded, Unreadable
 
 
 @authorize("t.touch")
@@ -230,7 +231,11 @@ def test_an_expired_session_is_denied() -> None:
         {"id": ""},
         {"id": 3},
         {"attributes": 3},
+        {"attributes": Resource("F", "1")},
+        {"attributes": {3: 4}},
+        {"attributes": Unreadable()},
         {"context": 3},
+        {"context": Unreadable()},
         {"route": ""},
         {"chain": Chain(BOT)},
         {"chain": Chain(MARIA, (Delegation(HELPER),))},
@@ -318,14 +323,19 @@ async def test_the_async_twins() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"action": ""}, {"action": 3}, {"args": 3}, {"context": "x"}, {"args": {3: 4}}], ids=str
-)
-def test_wrong_inline_arguments_never_allow(wrong: dict[str, Any]) -> None:
-    """A wrong type raises, or is denied."""
+    "wrong",
+    [
+        {"action": ""}, {"action": 3}, {"args": 3}, {"context": "x"}, {"args": {3: 4}}, {"args": Unreadable()},
+        {"context": Unreadable()},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_wrong_inline_arguments_are_refused(wrong: dict[str, Any]) -> None:
+    """A wrong type raises, and so does a mapping whose own code does."""
     session = Recorded().session()
     call = {"action": "a.b", **wrong}
-    with suppress(InvalidArgument):
-        assert not session.decide(call.pop("action"), **call).allowed
+    with pytest.raises(InvalidArgument):
+        session.decide(call.pop("action"), **call)
 
 
 # ---- remembering
@@ -340,8 +350,6 @@ mark secret on crm.read when resource.secret == true
 forbid egress on email.send when "secret" in session.marks
 """
     kept = Recorded(policy)
-    from agentauthz import Resource
-
     with kept.session() as session:
         assert session.decide("email.send").allowed
         assert not session.decide(

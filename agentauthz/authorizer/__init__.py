@@ -17,7 +17,7 @@ from attrs import evolve
 from agentauthz.authorizer.deciding import Case, Stop, failed, judged, previewed
 from agentauthz.authorizer.recording import OnFailure, Recording, regardless
 from agentauthz.authorizer.resources import Resources
-from agentauthz.calls import NOTHING, Call, Effect, Expiry, Verdict, allowed, effect_of, moment
+from agentauthz.calls import NOTHING, Call, Effect, Expiry, Verdict, allowed, effect_of, moment, own_names
 from agentauthz.decision import Basis, Decision, Obligation, Reason
 from agentauthz.errors import InvalidArgument, TokenError
 from agentauthz.keys import InstanceKey
@@ -27,7 +27,7 @@ from agentauthz.records import Recorder, Sink
 from agentauthz.request import Request, Resource, SessionFacts, Unknown
 from agentauthz.session import Session, new_session_id
 from agentauthz.state.memory import NO_MEMORY, SessionMemory, State
-from agentauthz.values import UNKNOWN, copy_plain, field_reader, utc
+from agentauthz.values import UNKNOWN, field_reader, utc
 
 if TYPE_CHECKING:
     from agentauthz.policy.explain import Explanation
@@ -180,8 +180,8 @@ class Authorizer:
             checked.chain.by_hand() if token is None else checked.chain, id=own, token=token,
             purpose=cast(str | None, checked.purpose),
             expires=ends,
-            attributes=cast(Mapping[str, object], copy_plain(dict(attributes))),
-            context=cast(Mapping[str, object], copy_plain(dict(context))),
+            attributes=own_names("attributes", attributes),
+            context=own_names("context", context),
             route=cast(str | None, checked.route),
         )  # fmt: skip
 

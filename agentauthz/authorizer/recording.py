@@ -136,15 +136,6 @@ class Recording:
         return EffectRecord.of_line(line)
 
 
-def _cause(case: Case, verdict: Verdict) -> Cause | None:
-    """Return what decided apart from the policies."""
-    if verdict.inputs is not None:
-        return None if case.problem is None else "problem"
-    if case.closed or case.stopped is not None:
-        return "stopped"
-    return "problem" if case.problem is not None and not case.observing else "failed"
-
-
 def regardless(on_failure: OnFailure) -> Callable[[str], bool]:
     """Return what says of an action whether it goes ahead where its record couldn't be kept.
 
@@ -158,6 +149,15 @@ def regardless(on_failure: OnFailure) -> Callable[[str], bool]:
     if not isinstance(on_failure, Collection) or not all(isinstance(action, str) for action in on_failure):
         raise InvalidArgument("on_failure", 'must be "deny", "allow_and_alarm" or a list of actions')
     return frozenset(on_failure).__contains__
+
+
+def _cause(case: Case, verdict: Verdict) -> Cause | None:
+    """Return what decided apart from the policies."""
+    if verdict.inputs is not None:
+        return None if case.problem is None else "problem"
+    if case.closed or case.stopped is not None:
+        return "stopped"
+    return "problem" if case.problem is not None and not case.observing else "failed"
 
 
 def _unrecorded(verdict: Verdict, error: Exception) -> Verdict:

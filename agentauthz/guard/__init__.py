@@ -298,7 +298,8 @@ def _with_facts(call: Call, found: Mapping[str, object]) -> Call:
             "args", f"gives `{clash[0]}`, which is an argument already: what runs must be what is decided"
         )
     facts = {**own, **cast(Mapping[str, object], copy_plain(dict(cast(Mapping[str, object], args))))}
-    return evolve(call, resource=found.get("resource"), args=facts, context=cast(Mapping[str, object], context))
+    # read here, where what raises denies the call
+    return evolve(call, resource=found.get("resource"), args=facts, context=dict(cast(Mapping[str, object], context)))
 
 
 # ---- the four kinds of function
@@ -333,7 +334,7 @@ def _function(guarded: Guarded, bound: Session | None) -> Callable[..., Any]:
             result = binder.call(function, values)
             if type(result) is types.CoroutineType:  # nothing of it has run yet
                 awaited = True
-                return _awaited(result, mine, decision)
+                return _awaited(result, mine, decision, later=True)
             return result
         except BaseException as error:
             problem = error
@@ -361,18 +362,18 @@ def _coroutine(guarded: Guarded, bound: Session | None) -> Callable[..., Any]:
     return call
 
 
-async def _awaited(running: Coroutine[Any, Any, Any], mine: Current, decision: Decision) -> Any:
-    """Run a call's coroutine under its session, and tell how it ended."""
+async def _awaited(running: Coroutine[Any, Any, Any], mine: Current, decision: Decision, *, later: bool = False) -> Any:
+    """Run a call's coroutine under its session, and tell how it ended; `later` says that it may have waited long."""
     session, before = mine.session, ACTIVE.get()
     ACTIVE.set(mine)
     started, problem = time.perf_counter_ns(), None
     try:
-        if session.closed:  # since it was decided
-            running.close()
+        if later or session.closed:  # since it was decided
             session.ensure_running()
         return await running
     except BaseException as error:
         problem = error
+        running.close()  # where it hasn't begun, it never will
         raise
     finally:
         _leave(mine, before)

@@ -28,6 +28,9 @@ class Rules(Protocol):
     def verdict(self, inputs: Inputs) -> Verdict:
         """Return the rules that match and are true or undetermined."""
 
+    def matching(self, action: str) -> Iterable[CheckedRule]:
+        """Return the rules that have a pattern for the action, in the order of their names."""
+
     def undetermined_permits(self, inputs: Inputs) -> Sequence[CheckedRule]:
         """Return the first 16 permits, by name, that match and are undetermined."""
 
@@ -56,10 +59,10 @@ def decide(rules: Rules, request: Request, inputs: Inputs, *, undeclared: bool =
             return allow  # it says nothing of the call but its action, and nobody can change it
         if (grants := found.grants) is not None:  # most decisions: what `_combine` would give, without its search
             names, reasons = grants
-            found.allow = Decision(
-                Outcome.ALLOW, Basis.RULE, request.action, names, (), (), reasons, (), (), rules.digest
-            )
-            return found.allow
+            # returned as it was made: by now another thread may have kept the allow of another action
+            allow = Decision(Outcome.ALLOW, Basis.RULE, request.action, names, (), (), reasons, (), (), rules.digest)
+            found.allow = allow
+            return allow
         return _combine(rules, request.action, [(inputs, found)])
     return _combine(rules, request.action, [(one, rules.verdict(one)) for one in judged(rules, inputs)])
 
@@ -221,7 +224,7 @@ def _allowed(
     permits, unsure = names("permit")
     binding = sorted({**permits, **unsure}.items())
     obligations = tuple(
-        Obligation(f"{name}.{place}", obligation.name, obligation.properties)
+        Obligation(f"{name}.{place}", obligation.name, dict(obligation.properties))  # whoever carries it out owns it
         for name, rule in binding
         for place, obligation in enumerate(rule.obligations)
     )

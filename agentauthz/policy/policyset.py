@@ -47,10 +47,14 @@ class Definition:
         """Return the rules that match and are true or undetermined."""
         return verdict(self._checked.rules, inputs)
 
+    def matching(self, action: str) -> Iterable[CheckedRule]:
+        """Return the rules that have a pattern for the action, in the order of their names."""
+        return matching(self._checked.rules, action)
+
     def undetermined_permits(self, inputs: Inputs) -> Sequence[CheckedRule]:
         """Return the first 16 permits, by name, that match and are undetermined."""
         found: list[CheckedRule] = []
-        for rule in matching(self._checked.rules, inputs.name):
+        for rule in self.matching(inputs.name):
             clause = answer(rule, inputs) if rule.effect == "permit" else None
             if clause is not None and clause.answer is None:
                 found.append(rule)
@@ -162,11 +166,11 @@ class PolicySet:
         rules: deciding.Rules | None = None,
     ) -> PolicySet:
         made = cls.__new__(cls)
+        decider = Compiled(checked.rules, checked.arguments, digest) if rules is None else rules
         made.__attrs_init__(
-            checked.rules, digest, warnings, sources, checked.tracked, checked,
-            Compiled(checked.rules, checked.arguments, digest) if rules is None else rules,
+            checked.rules, digest, warnings, sources, checked.tracked, checked, decider,
             {rule.name: rule for rule in checked.rules},
-            functools.lru_cache(maxsize=4096)(lambda action: Reads.of(matching(checked.rules, action))),
+            functools.lru_cache(maxsize=4096)(lambda action: Reads.of(decider.matching(action))),
         )  # fmt: skip
         return made
 
@@ -224,8 +228,8 @@ class PolicySet:
 
     def clauses(self, decision: Decision, inputs: Inputs) -> list[dict[str, object]]:
         """Return the clauses of the rules that `decision`, made on `inputs`, names, as plain data for a record."""
-        named = frozenset([*decision.rules, *decision.undetermined][: deciding.MAX_NAMED])
-        rules = [rule for rule in self.rules if rule.name in named] if named else []
+        named = {*[*decision.rules, *decision.undetermined][: deciding.MAX_NAMED]}
+        rules = [self._by_name[name] for name in sorted(named)]  # whoever has thousands isn't asked about each
         return explain(rules, decision, deciding.judged(self._decider, inputs)).clauses()
 
     def seen(self, inputs: Inputs) -> list[tuple[str, Value]]:

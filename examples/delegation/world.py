@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from agentauthz import Authorizer
-from agentauthz.records import DecisionRecord, EffectRecord, FileSink
+from agentauthz.records import DecisionRecord, FileSink, Record
 from agentauthz.tokens import (
     DpopKey,
     FileKeys,
@@ -146,8 +146,8 @@ class Story:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def append(self, line: bytes, record: DecisionRecord | EffectRecord) -> None:
-        """Print a decision; how the call ended is for the file alone."""
+    def append(self, line: bytes, record: Record) -> None:
+        """Print a decision; all else is for the file alone."""
         if isinstance(record, DecisionRecord):
             [reason, *_] = record.reasons
             parties = " -> ".join(actor.sub for actor in record.actors)

@@ -5,7 +5,7 @@ Rules are found by their action, then by what they demand; what is found is comp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, final
 
 from agentauthz.policy.compile.demands import Demand, Entry, demands
@@ -53,6 +53,11 @@ class Compiled:
             codes += node.ask(inputs)
         return self._verdicts.get(codes) or self._make_verdict(codes)
 
+    def matching(self, action: str) -> Iterable[CheckedRule]:
+        """Return the rules that have a pattern for the action, in the order of their names."""
+        numbers = {number for bucket in self._buckets.matching(action) for number in bucket.numbers()}
+        return [self._rules[number] for number in sorted(numbers)]
+
     def undetermined_permits(self, inputs: Inputs) -> Sequence[CheckedRule]:
         """Return the first 16 permits, by name, that match and are undetermined."""
         codes = {code for bucket in self._buckets.matching(inputs.name) for code in bucket.unsure.ask(inputs)}
@@ -98,6 +103,10 @@ class _Bucket:
         """Add a rule, if it isn't the one that was added last."""
         if not self._rules or self._rules[-1][0] != number:
             self._rules.append((number, rule))
+
+    def numbers(self) -> Iterator[int]:
+        """Return the numbers of the rules."""
+        return (number for number, _ in self._rules)
 
     @property
     def outcome(self) -> Node:
