@@ -90,4 +90,5 @@ def replayed_records() -> Iterator[None]:
         yield
     finally:
         Recording._record = make  # type: ignore[method-assign]
-    assert written.complaints() == []
+    found = written.complaints()
+    assert found == [], found  # not a module of tests: without the text nothing would be told

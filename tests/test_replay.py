@@ -330,3 +330,20 @@ def test_a_batch_needs_its_lines() -> None:
     batch = pa.record_batch({"text": ["{}"]})
     with pytest.raises(InvalidArgument, match="line"):
         list(replay_batches([batch], PolicySet.parse(NEW)))
+
+
+def test_a_handoff_that_is_asked_about_has_no_resource() -> None:
+    """Rules on a hand-off look through no list of the call's own resource or arguments, so a record needn't hold it."""
+    policy = (
+        'permit handing on delegation.handoff when (any item in resource.items: item.sku == "x")\n'
+        "permit handed on delegation.handoff when (any part in args.parts: part.sku == 7)\n"
+        'permit work on t.do when "x" in resource.labels\n'
+    )
+    chain = Chain(MARIA, [Delegation(BOT), Delegation(Principal.agent("x"), handoff=True)])
+    things = {"items": [{"sku": "x"}], "labels": ["x"]}
+    kept = Recorded(policy)
+    call = Request(
+        "t.do", subject=MARIA, chain=chain, args={"parts": [{"sku": 7}]}, resource=Resource("F", "1", things)
+    )
+    assert kept.authorizer.decide(call).allowed
+    assert under(kept.decisions[0], policy).same == 1

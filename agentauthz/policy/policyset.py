@@ -244,7 +244,7 @@ class PolicySet:
     def reads(self, action: str, *, handing: bool) -> tuple[Reads, ...]:
         """Return what the rules for an action read, and, where a chain makes them asked too, those on a hand-off."""
         own = self._reads(action)
-        return (own, self._reads(deciding.HANDOFF).for_handoff()) if handing else (own,)
+        return (own, self._reads(deciding.HANDOFF).for_handoff(deciding.HANDOFF)) if handing else (own,)
 
     def arguments(self, action: str) -> frozenset[str] | None:
         """Return the arguments that an action is declared with; None: it isn't."""

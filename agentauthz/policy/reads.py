@@ -25,7 +25,7 @@ class Reads:
     """Be all that some rules read: paths below a root, attributes of any party, quantifiers, last-seen times.
 
     `parties` are paths below `party`, which may be any principal of the chain where `widely` says that rules look at
-    more than subject and actor.
+    more than subject and actor. `instead` names the action that they are rules for where it isn't the call's own.
     """
 
     paths: tuple[tuple[str, Path], ...]
@@ -33,6 +33,7 @@ class Reads:
     quantifiers: tuple[Quantifier, ...]
     times: tuple[tuple[str, str], ...]
     widely: bool
+    instead: str | None = None
 
     @classmethod
     def of(cls, rules: Iterable[CheckedRule]) -> Reads:
@@ -61,8 +62,9 @@ class Reads:
         chain = inputs.delegations
         many = self._many(chain)
         for call in _calls(inputs) if many else (inputs,):
+            asked = call if self.instead is None else call.asking(self.instead, {})
             for quantifier in self.quantifiers:
-                evaluate(quantifier, call)  # records in lists are read when they are first asked for
+                evaluate(quantifier, asked)  # records in lists are read when they are first asked for
         found = {text: _raw(inputs, path, {}) for text, path in self.paths}
         if self.times:
             _add_times(found, inputs.request.session, self.times)
@@ -81,13 +83,16 @@ class Reads:
         for name, _ in _named(chain) if self._many(chain) else ():
             yield from ((name, *path.steps) for _, path in self.parties)
 
-    def for_handoff(self) -> Reads:
-        """Return what rules on a hand-off read of the call that it is asked for: its receiver is a party of that."""
+    def for_handoff(self, action: str) -> Reads:
+        """Return what rules on a hand-off, which is `action`, read of the call that it is asked for.
+
+        Its receiver is a party of that call, whose own arguments and resource they don't see.
+        """
         paths = tuple((text, path) for text, path in self.paths if path.root not in _OF_THE_CALL)
         own = [path for _, path in self.paths if path.root == "args" and path.steps[:1] == ("to",)]
         receiver = [evolve(path, root=_PARTY, steps=path.steps[1:]) for path in own if len(path.steps) > 1]
         more = tuple((str(path).removeprefix(_PARTY), path) for path in receiver)
-        return evolve(self, paths=paths, parties=(*self.parties, *more), widely=True)
+        return evolve(self, paths=paths, parties=(*self.parties, *more), widely=True, instead=action)
 
 
 def asks_for_handoff(chain: Chain) -> bool:
