@@ -13,18 +13,21 @@ from agentauthz.records import MemorySink
 from agentauthz.replay.answer import Answer, Asker
 from agentauthz.replay.question import Tree
 from tests.laws.counting import TALLY, law
-from tests.replaying import disagreement
+from tests.replaying import complaint
 from tests.strategies.cases import Case, cases
 from tests.strategies.plans import Plan
 
 
 @law(cases(requests=8), pairs=100_000, quick=300, each=8)
 def test_a_record_replays_under_its_own_policies(shard: int, case: Case) -> None:
-    """What is read back from a record's line and asked again gives the same outcome, basis and lists of rules."""
+    """What is read back from a record's line and asked again gives the same outcome, basis and lists of rules.
+
+    A record that says that it holds a value back, since it is too large, may be one that can't be replayed.
+    """
     for plan in case.plans:
         line = json.dumps(recorded(case.made, plan)).encode()
         TALLY.applied()
-        assert disagreement(line, case.made) is None, line
+        assert complaint(line, case.made) is None, line
 
 
 @law(st.tuples(cases(requests=8, compiled=True), cases(requests=1, compiled=True)), pairs=100_000, quick=300, each=8)
