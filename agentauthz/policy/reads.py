@@ -44,6 +44,7 @@ class Reads:
         for root, path in ((path.root, path) for expr in expressions for path in _below_parties(expr, frozenset())):
             own = evolve(path, root=_PARTY)
             parties.setdefault(f"{root} {own}", own)
+        # the checker has seen that the action of `began` and `done` is a literal
         times = {(call.name, str(call.args[0].value)): None for call in calls if _is_time(call)}  # type: ignore[union-attr]
         return cls(
             paths_of(expressions),

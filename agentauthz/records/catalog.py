@@ -19,7 +19,7 @@ from agentauthz.records.merkle import leaf_hash
 try:
     import fcntl
 except ImportError:  # where there is no flock, the one writer of a stream is taken on trust
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment]  # a module where there is one
 
 CATALOG: Final = "catalog.ndjson"
 CHECKPOINTS: Final = "checkpoints"

@@ -55,7 +55,7 @@ class ExchangedToken:
         Raises:
             InvalidArgument: the token is no access token (`N_A`, RFC 8693 §2.2.1).
         """
-        if self.token_type == "N_A":  # noqa: S105
+        if self.token_type == "N_A":  # noqa: S105  (a type, no secret)
             raise InvalidArgument("token", "is no access token: it can be exchanged or redeemed, not presented")
         return f"{self.token_type} {self.access_token}"
 

@@ -181,7 +181,7 @@ class TokenExchangeClient:
     def _held_to(self, request: AnyRequest, token: ExchangedToken, verified: VerifiedToken) -> ExchangedToken:
         jkt = verified.confirmation.jkt if verified.confirmation is not None else None
         ours = self._dpop.thumbprint if self._dpop is not None else None
-        if jkt != ours and (jkt is not None or token.token_type == "DPoP"):  # noqa: S105
+        if jkt != ours and (jkt is not None or token.token_type == "DPoP"):  # noqa: S105  (a type, no secret)
             raise ExchangeProtocolError("binding", "the issued token is bound to another key, or to none")
         _check_reach(request, token, verified)
         _check_parties(request, verified)

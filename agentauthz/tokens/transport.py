@@ -204,7 +204,7 @@ def _unreachable(cause: Exception) -> TransportError:
 
 def _require_httpx() -> None:
     try:
-        import httpx  # noqa: F401
+        import httpx  # noqa: F401  (to see that it is there)
     except ImportError:
         raise InvalidArgument(
             "transport", "needs httpx: install `agentauthz[http]`, or give a transport of your own"
