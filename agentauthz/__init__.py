@@ -21,7 +21,7 @@ from agentauthz.policy.policyset import PolicySet
 from agentauthz.principals import Chain, Delegation, Principal
 from agentauthz.request import Request, Resource, SessionFacts
 from agentauthz.session import Session
-from agentauthz.state.memory import State
+from agentauthz.state.store import State
 from agentauthz.values import UNKNOWN
 
 __all__ = [

@@ -19,7 +19,7 @@ from agentauthz.values import ATOMIC, UNKNOWN, copy_plain, utc
 if TYPE_CHECKING:
     from agentauthz.policy.inputs import Inputs
     from agentauthz.session import Session
-    from agentauthz.state.memory import State
+    from agentauthz.state.store import Reservation, State
 
 Expiry: TypeAlias = str | dt.timedelta | dt.datetime
 Status: TypeAlias = Literal["done", "failed", "stopped"]
@@ -33,7 +33,8 @@ _UNITS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_
 class Call:
     """Be one call before its decision: bound arguments (own copies), and what was looked up for it.
 
-    `problem` and `cause` say that a look-up failed, which denies the call.
+    `problem` and `cause` say that a look-up failed, which denies the call. `releasable` says that what it spends comes
+    back where it raises.
     """
 
     action: str
@@ -44,30 +45,36 @@ class Call:
     sensitive: frozenset[str] = frozenset()
     problem: Reason | None = None
     cause: BaseException | None = None
+    releasable: bool = False
 
 
 @final
 @define(eq=False)
 class Verdict:
-    """Be a decision with what it was made on, and what made it fail, if anything did; `inputs` None: no policy
-    was asked.
+    """Be a decision with what it was made on, what made it fail, and what was reserved, if anything; `inputs` None: no
+    policy was asked.
     """
 
     decision: Decision
     request: Request
     inputs: Inputs | None = None
     cause: BaseException | None = None
+    reservation: Reservation | None = None
 
 
 @final
 @define(eq=False)
 class Effect:
-    """Be how an allowed call ended: it returned, raised `error`, or was stopped; after `ns` nanoseconds."""
+    """Be how an allowed call ended: it returned, raised `error`, or was stopped; after `ns` nanoseconds.
+
+    `reservation` is what it has spent, where that may still be given back.
+    """
 
     decision: Decision
     status: Status
     error: BaseException | None
     ns: int
+    reservation: Reservation | None = None
 
 
 class Deciding(Protocol):
@@ -85,7 +92,10 @@ class Deciding(Protocol):
     def preview_call(self, session: Session, call: Call, state: State | None) -> Decision:
         """Decide; commit and record nothing."""
 
-    def follows(self, decision: Decision) -> bool:
+    async def apreview_call(self, session: Session, call: Call, state: State | None) -> Decision:
+        """Decide without blocking the loop on the state store; commit and record nothing."""
+
+    def follows(self, verdict: Verdict) -> bool:
         """Say whether anybody asks how a call ended: else it needn't be told."""
 
     def finish_call(self, session: Session, effect: Effect) -> None:
@@ -104,7 +114,7 @@ class Performing:
         self._authorizer = authorizer
         self._call: Call | None = call
         self._started = 0
-        self._decision: Decision | None = None
+        self._verdict: Verdict | None = None
 
     def __enter__(self) -> Decision:
         return self._begin(self._authorizer.decide_call(self._session, self._take()))
@@ -112,9 +122,11 @@ class Performing:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        decision = self._leave()
-        if self._authorizer.follows(decision):
-            self._authorizer.finish_call(self._session, effect_of(decision, error, self._started))
+        verdict = self._leave()
+        if self._authorizer.follows(verdict):
+            self._authorizer.finish_call(
+                self._session, effect_of(verdict.decision, error, self._started, verdict.reservation)
+            )
 
     async def __aenter__(self) -> Decision:
         return self._begin(await self._authorizer.adecide_call(self._session, self._take()))
@@ -122,9 +134,11 @@ class Performing:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        decision = self._leave()
-        if self._authorizer.follows(decision):
-            await self._authorizer.afinish_call(self._session, effect_of(decision, error, self._started))
+        verdict = self._leave()
+        if self._authorizer.follows(verdict):
+            await self._authorizer.afinish_call(
+                self._session, effect_of(verdict.decision, error, self._started, verdict.reservation)
+            )
 
     def _take(self) -> Call:
         call, self._call = self._call, None
@@ -133,15 +147,16 @@ class Performing:
         return call
 
     def _begin(self, verdict: Verdict) -> Decision:
-        self._decision = allowed(verdict)
+        decision = allowed(verdict)
+        self._verdict = verdict
         self._started = time.perf_counter_ns()
-        return self._decision
-
-    def _leave(self) -> Decision:
-        decision, self._decision = self._decision, None
-        if decision is None:
-            raise SessionError("`perform` is entered once and left once: ask for another to make the call again")
         return decision
+
+    def _leave(self) -> Verdict:
+        verdict, self._verdict = self._verdict, None
+        if verdict is None:
+            raise SessionError("`perform` is entered once and left once: ask for another to make the call again")
+        return verdict
 
 
 def inline(action: str, args: Mapping[str, object] | Unknown, resource: object, context: Mapping[str, object]) -> Call:
@@ -179,17 +194,19 @@ def own_names(name: str, mapping: object) -> Mapping[str, object]:
     return cast(Mapping[str, object], copy_plain(own)) if deep else own
 
 
-def effect_of(decision: Decision, error: BaseException | None, started: int) -> Effect:
+def effect_of(
+    decision: Decision, error: BaseException | None, started: int, reservation: Reservation | None = None
+) -> Effect:
     """Return the effect of a call that began at `started` (nanoseconds) and left with `error`.
 
     Cancelled and closed work was stopped.
     """
     ns = time.perf_counter_ns() - started
-    if error is None:
-        return Effect(decision, "done", None, ns)
-    # by name: asyncio isn't loaded for its sake
-    stopped = isinstance(error, Stopped | GeneratorExit) or type(error).__name__ == "CancelledError"
-    return Effect(decision, "stopped" if stopped else "failed", error, ns)
+    status: Status = "done"
+    if error is not None:  # by name: asyncio isn't loaded for its sake
+        stopped = isinstance(error, Stopped | GeneratorExit) or type(error).__name__ == "CancelledError"
+        status = "stopped" if stopped else "failed"
+    return Effect(decision, status, error, ns, reservation)
 
 
 def allowed(verdict: Verdict) -> Decision:

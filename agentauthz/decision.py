@@ -1,14 +1,18 @@
-"""Define what comes out of a decision: `Outcome`, `Basis`, `Reason`, `Obligation`, `Decision`. Pure data."""
+"""Define what comes out of a decision: outcome, basis, reasons, obligations, what it spends. Pure data."""
 
 from __future__ import annotations
 
+import datetime as dt
 import enum
 from collections.abc import Mapping
-from typing import final
+from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, Inexact, InvalidOperation
+from typing import Final, final
 
 from attrs import field, frozen
 
 from agentauthz.errors import InvalidArgument
+
+EXACT: Final = Context(prec=400, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[Inexact, InvalidOperation])  # sums of amounts
 
 
 @final
@@ -66,6 +70,52 @@ class Obligation:
 
 
 @final
+@frozen
+class Spend:
+    """Be what one limit takes of a call: `amount` of what `bound` leaves, under `key`, in each `window`.
+
+    `key` is the same for all calls that share a budget; it carries the rule's name and what `per` gave, hashed.
+    `window` None: the session. `reason` says what is told where there is no room.
+    """
+
+    rule: str
+    key: str
+    amount: Decimal
+    bound: Decimal
+    window: dt.timedelta | None
+    reason: Reason = field(eq=False)
+
+
+@final
+@frozen
+class Budget:
+    """Be how one limit stood when a call was decided: `used` of its `bound` by the calls before, and what it asked for.
+
+    `granted` says that the amount was taken too. `room_at` is when it fits, where it didn't; None: it did, or never
+    will.
+    """
+
+    rule: str
+    key: str
+    amount: Decimal
+    bound: Decimal
+    used: Decimal
+    granted: bool = False
+    room_at: dt.datetime | None = None
+
+    @property
+    def fits(self) -> bool:
+        """Say whether the amount fits, beside what was used."""
+        return EXACT.add(self.used, self.amount) <= self.bound
+
+    @property
+    def left(self) -> Decimal:
+        """Return what is left after the decision; never below zero."""
+        taken = EXACT.add(self.used, self.amount) if self.granted else self.used
+        return max(Decimal(0), EXACT.subtract(self.bound, taken))
+
+
+@final
 @frozen(eq=False)
 class Decision:
     """Be the answer to one request, and why. It has no truth value: ask `.allowed`.
@@ -73,8 +123,9 @@ class Decision:
     `rules` are those that stood in the way (where allowed: the true permits), `undetermined` the forbids,
     reviews, limits, marks and permits with obligations whose condition could not be decided, `missing` the
     inputs that were absent, unknown or of the wrong type, `marks` what the session carries once the call
-    runs. `enforced` is False only where observe mode lets a call run against its outcome. Calls of one action that the
-    same rules allow may share a decision, but one with a `record_id` is of one call alone.
+    runs, `spends` what the limits take for it, and `budgets` how those stand. `enforced` is False only where observe
+    mode lets a call run against its outcome. Calls of one action that the same rules allow may share a decision, but
+    one with a `record_id` is of one call alone.
     """
 
     outcome: Outcome
@@ -89,6 +140,8 @@ class Decision:
     policy_digest: str = ""
     record_id: str | None = None
     enforced: bool = True
+    spends: tuple[Spend, ...] = ()
+    budgets: tuple[Budget, ...] = ()
 
     @property
     def allowed(self) -> bool:
@@ -99,7 +152,7 @@ class Decision:
         """Return the same decision with its record's id; calls that the same rules allow may share one without."""
         return Decision(
             self.outcome, self.basis, self.action, self.rules, self.undetermined, self.missing, self.reasons,
-            self.obligations, self.marks, self.policy_digest, record_id, self.enforced,
+            self.obligations, self.marks, self.policy_digest, record_id, self.enforced, self.spends, self.budgets,
         )  # fmt: skip
 
     def __bool__(self) -> bool:

@@ -141,6 +141,12 @@ class SinkError(AgentAuthzError):
     code = "sink"
 
 
+class StateError(AgentAuthzError):
+    """Say that a state store couldn't be asked, or didn't answer in time; what depends on it is denied."""
+
+    code = "state"
+
+
 class NotReplayable(AgentAuthzError):
     """Say that a record doesn't hold all that its decision rested on, and why: asking again would be a guess."""
 

@@ -16,9 +16,10 @@ from agentauthz.decision import Basis, Decision, Reason
 from agentauthz.errors import InvalidArgument, SessionError, Stopped, WideningError
 from agentauthz.principals import Chain, Delegation, Principal, narrowed
 from agentauthz.request import SessionFacts, Unknown
-from agentauthz.state.memory import SessionMemory, State
+from agentauthz.state.store import State
 
 if TYPE_CHECKING:
+    from agentauthz.authorizer.memory import Memory
     from agentauthz.tokens.answer import ExchangedToken
     from agentauthz.tokens.client import TokenExchangeClient
     from agentauthz.tokens.exchange import TokenExchangeRequest
@@ -56,7 +57,7 @@ class Session:
     def __init__(
         self,
         authorizer: Deciding,
-        memory: SessionMemory,
+        memory: Memory,
         chain: Chain,
         *,
         id: str,
@@ -121,7 +122,7 @@ class Session:
     @property
     def marks(self) -> frozenset[str]:
         """Return the marks that the session carries now."""
-        return self.memory.read().marks
+        return self.memory.marks()
 
     def mark(self, name: str) -> None:
         """Add a mark on the host's word, to this session and all that share it.
@@ -281,8 +282,8 @@ class Session:
         context: Mapping[str, object] = NOTHING,
         state: State | None = None,
     ) -> Decision:
-        """Do what `preview` does, from a coroutine."""
-        return self.preview(action, args=args, resource=resource, context=context, state=state)
+        """Do what `preview` does without blocking the loop on the state store."""
+        return await self.authorizer.apreview_call(self, inline(action, args, resource, context), state)
 
     def perform(
         self,

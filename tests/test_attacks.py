@@ -37,6 +37,7 @@ from agentauthz import (
     Resource,
     Sensitive,
     Session,
+    State,
     authorize,
     current,
 )
@@ -486,7 +487,7 @@ def test_replacing_policies_never_makes_an_action_look_watched_before_it_was() -
             with kept.session() as session:
                 session.authorize("t.read")
                 kept.clock.forward(minutes=1)
-                facts = session.facts(session.memory.read(), {})
+                facts = session.facts(State(), {})
                 request = Request("t.send", subject=MARIA, session=facts, now=kept.clock.now)
                 with at_line(line, lambda: kept.authorizer.replace(new), inspect.getfile(Authorizer)):  # noqa: B023
                     decision = kept.authorizer.decide(request) if by_hand else session.decide("t.send")

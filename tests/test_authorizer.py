@@ -261,7 +261,7 @@ def test_observe_mode_lets_run_what_only_lacks_something() -> None:
     policy = """
 permit p on t.review, t.limit, t.forbid, t.unsure when true
 review r on t.review when true by approver != subject
-limit l on t.limit to count <= 3 per subject every 1d
+limit l on t.limit to count <= 0 per subject every 1d
 forbid f on t.forbid when true
 forbid u on t.unsure when args.missing == 1
 """
@@ -312,7 +312,7 @@ def test_observe_mode_does_not_let_run_what_can_not_be_recorded() -> None:
 
 
 def test_limits_and_obligations_deny() -> None:
-    """A budget that nobody keeps and an obligation that nobody carries out are no reason to allow."""
+    """A budget without room and an obligation that nobody carries out are no reason to allow."""
     policy = """
 permit p on t.limit, t.free when true
 permit q on t.duty when true with mask(fields: ["ssn"])
@@ -321,6 +321,7 @@ limit l on t.limit to sum(args.amount) <= 100 per subject every 1d
     kept = Recorded(policy)
     with kept.session() as session:
         assert session.decide("t.free").allowed
+        assert session.decide("t.limit", args={"amount": 100}).allowed
         limited = session.decide("t.limit", args={"amount": 1})
         assert (limited.outcome, limited.basis, limited.rules) == (Outcome.DENY, Basis.LIMIT, ("l",))
         duty = session.decide("t.duty")

@@ -9,15 +9,18 @@ import logging
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, cast, final
 
 from attrs import evolve
 
-from agentauthz.authorizer.deciding import Case, Stop, failed, judged, previewed
+from agentauthz.authorizer.deciding import Case, Stop, ajudged, ataken, failed, judged, previewed, taken
+from agentauthz.authorizer.memory import UNTRACKED, Memory
 from agentauthz.authorizer.recording import OnFailure, Recording, regardless
 from agentauthz.authorizer.resources import Resources
 from agentauthz.calls import NOTHING, Call, Effect, Expiry, Verdict, allowed, effect_of, moment, own_names
+from agentauthz.canonical import class_name
 from agentauthz.decision import Basis, Decision, Obligation, Reason
 from agentauthz.errors import InvalidArgument, TokenError
 from agentauthz.keys import InstanceKey
@@ -26,7 +29,8 @@ from agentauthz.principals import NOBODY, Chain, Principal
 from agentauthz.records import Recorder, Sink
 from agentauthz.request import Request, Resource, SessionFacts, Unknown
 from agentauthz.session import Session, new_session_id
-from agentauthz.state.memory import NO_MEMORY, SessionMemory, State
+from agentauthz.state.memory import MemoryState
+from agentauthz.state.store import NOTHING_YET, Reservation, State, StateStore
 from agentauthz.values import UNKNOWN, field_reader, utc
 
 if TYPE_CHECKING:
@@ -47,7 +51,8 @@ class Authorizer:
     all), and what isn't recorded is denied; with `on_failure` "allow_and_alarm", or for the actions that it lists,
     the call goes ahead, and the log and the sinks that work are told. `key` makes argument digests; without
     one, each process has its own. `mode` "observe" lets calls run that only lack a permit, a budget or an approval,
-    or whose look-ups failed, until `observe_until`. `clock` returns a datetime with a zone.
+    or whose look-ups failed, until `observe_until`. `clock` returns a datetime with a zone. `state` keeps what sessions
+    remember and spend; without one, it is this process's memory.
 
     Raises:
         InvalidArgument: an argument of the wrong type, a policy set with another digest, "observe"
@@ -60,6 +65,7 @@ class Authorizer:
         policies: Policies,
         *,
         sinks: Iterable[Sink] = (),
+        state: StateStore | None = None,
         required: int | None = None,
         on_failure: OnFailure = "deny",
         key: InstanceKey | None = None,
@@ -79,13 +85,13 @@ class Authorizer:
         if key is not None and type(key) is not InstanceKey:
             raise InvalidArgument("key", "must be an InstanceKey")
         self._observe_until: Final = ends
-        # the policies, and since when their actions are watched: read together, or an action that nobody
-        # watched would seem never to have been seen
-        self._in_force: tuple[PolicySet, Mapping[str, dt.datetime]] = (_policies(policies, digest), {})
+        # the policies, and since when their actions are watched, where that wasn't from the start: read together
+        self._in_force: tuple[PolicySet, Mapping[str, dt.datetime]] = (_policies(policies, digest), UNTRACKED)
         self._recording: Final = Recording(
             Recorder(sinks, required), InstanceKey.random() if key is None else key, regardless(on_failure)
         )
-        self._memories: Final[dict[str, SessionMemory]] = {}
+        self._state: Final[StateStore] = MemoryState(clock=clock) if state is None else state
+        self._memories: Final[weakref.WeakValueDictionary[str, Memory]] = weakref.WeakValueDictionary()
         self._resources: Final = Resources()
         self._lock: Final = threading.RLock()  # a signal's handler may replace the policies at any point
 
@@ -185,11 +191,12 @@ class Authorizer:
             route=cast(str | None, checked.route),
         )  # fmt: skip
 
-    def _memory(self, id: str, now: dt.datetime, *, keep: bool) -> SessionMemory:
-        if not keep:
-            return SessionMemory(now)
+    def _memory(self, id: str, started: dt.datetime, *, keep: bool) -> Memory:
         with self._lock:
-            return self._memories.setdefault(id, SessionMemory(now))
+            found = self._memories.get(id)
+            if found is None or (keep and not found.keep):
+                found = self._memories[id] = Memory(self._state, lambda: self._in_force, id, started, keep=keep)
+            return found
 
     def now(self) -> dt.datetime:
         """Return the time by this authorizer's clock.
@@ -310,11 +317,11 @@ class Authorizer:
         Raises:
             InvalidArgument: `request` is no Request.
         """
-        return previewed(self._by_hand(request), state)
+        return taken(previewed(self._by_hand(request), state))[0]
 
     async def apreview(self, request: Request, *, state: State | None = None) -> Decision:
-        """Do what `preview` does, from a coroutine."""
-        return self.preview(request, state=state)
+        """Do what `preview` does without blocking the loop on the state store."""
+        return (await ataken(previewed(self._by_hand(request), state), self._state))[0]
 
     def explain(self, request: Request, *, state: State | None = None) -> Explanation:
         """Return the decision with every clause of every rule that matches; commit and record nothing.
@@ -323,9 +330,8 @@ class Authorizer:
             InvalidArgument: `request` is no Request.
         """
         case = self._by_hand(request)
-        if state is not None:
-            case.ask_of(state)
-        return case.policies.explain(case.request)
+        decision, inputs = taken(previewed(case, state))
+        return case.policies.explanation(decision, case.policies.asked(case.request) if inputs is None else inputs)
 
     # ---- what sessions and guards ask
 
@@ -339,43 +345,85 @@ class Authorizer:
 
     def preview_call(self, session: Session, call: Call, state: State | None) -> Decision:
         """Decide one call of a session; commit and record nothing."""
-        return previewed(self._of_session(session, call), state)
+        return taken(previewed(self._of_session(session, call), state))[0]
 
-    def follows(self, decision: Decision) -> bool:
-        """Say whether how a call ended is to be recorded, as its decision was, or remembered."""
-        return decision.record_id is not None or decision.action in self._in_force[0].tracked
+    async def apreview_call(self, session: Session, call: Call, state: State | None) -> Decision:
+        """Do what `preview_call` does without blocking the loop on the state store."""
+        return (await ataken(previewed(self._of_session(session, call), state), self._state))[0]
+
+    def follows(self, verdict: Verdict) -> bool:
+        """Say whether how a call ended is to be recorded, as its decision was, remembered or settled."""
+        return (
+            verdict.decision.record_id is not None
+            or verdict.decision.action in self.policies.tracked
+            or (verdict.reservation is not None and verdict.reservation.id is not None)
+        )
 
     def finish_call(self, session: Session, effect: Effect) -> None:
-        """Remember and record how a call ended; a sink that fails now is logged, since the call has run."""
+        """Remember and record how a call ended; a sink or store that fails now is logged, since the call has run."""
         self._recording.write_effect(session.id, effect, self._finished(effect, session))
 
     async def afinish_call(self, session: Session, effect: Effect) -> None:
-        """Do what `finish_call` does without blocking the loop on a sink."""
-        await self._recording.awrite_effect(session.id, effect, self._finished(effect, session))
+        """Do what `finish_call` does without blocking the loop on a sink or the state store."""
+        if self._state.blocking:
+            import asyncio  # programs without a loop don't pay for it
+
+            now = await asyncio.to_thread(self._finished, effect, session)
+        else:
+            now = self._finished(effect, session)
+        await self._recording.awrite_effect(session.id, effect, now)
 
     def _finished(self, effect: Effect, session: Session | None = None) -> dt.datetime:
+        if session is not None:
+            self._remember(session, effect)
         try:
-            now = self.now()
+            return self.now()
         except Exception:  # the call has run: its result must not be lost for it
             logging.getLogger("agentauthz.records").error(
                 "the clock failed when a call ended; its effect has the system's time"
             )
             return dt.datetime.now(dt.UTC)
-        if session is not None and effect.status == "done" and effect.decision.action in self.policies.tracked:
-            session.memory.finish(effect.decision.action, now)
-        return now
+
+    def _remember(self, session: Session, effect: Effect) -> None:
+        """Remember that a call returned, and settle or give back what it has spent."""
+        try:
+            if effect.status == "done" and effect.decision.action in self.policies.tracked:
+                self._state.finish(session.id, effect.decision.action)
+            if effect.reservation is not None and effect.reservation.id is not None:
+                if effect.status == "failed":
+                    self._state.release(effect.reservation)
+                else:
+                    self._state.settle(effect.reservation, {})
+        except Exception as error:  # the call has run: its result must not be lost for it
+            logging.getLogger("agentauthz.state").error(
+                "the end of decision %s couldn't be kept: %s", effect.decision.record_id, class_name(error)
+            )
 
     # ---- one decision
 
     def _taken(self, case: Case) -> Verdict:
         if self._recording.recorder.writing():  # a sink that asks for decisions would be asked to record them
             return Verdict(failed(case, "inside_a_sink", "a sink may not ask for a decision"), case.request)
-        return self._recording.write(case, judged(case))
+        verdict = self._recording.write(case, judged(case))
+        if (back := _unused(verdict)) is not None:
+            self._give_back(back)
+        return verdict
 
     async def _ataken(self, case: Case) -> Verdict:
         if self._recording.recorder.writing():
             return Verdict(failed(case, "inside_a_sink", "a sink may not ask for a decision"), case.request)
-        return await self._recording.awrite(case, judged(case))
+        verdict = await self._recording.awrite(case, await ajudged(case))
+        if (back := _unused(verdict)) is not None:
+            import asyncio  # programs without a loop don't pay for it
+
+            await asyncio.to_thread(self._give_back, back)
+        return verdict
+
+    def _give_back(self, reservation: Reservation) -> None:
+        try:
+            self._state.release(reservation)
+        except Exception as error:  # it stays spent, which widens nothing
+            logging.getLogger("agentauthz.state").error("a reservation couldn't be given back: %s", class_name(error))
 
     def _of_session(self, session: Session, call: Call) -> Case:
         problem, cause = call.problem, call.cause
@@ -391,15 +439,14 @@ class Authorizer:
         elif call.context:
             context = {**session.context, **call.context}
         now = self.now()
-        policies, tracked = self._in_force
-        state = session.memory.read()
         request = Request.trusted(
             call.action, session.chain, call.args, resource, session.route or call.route, session.purpose,
-            session.facts(state, tracked), context, now,
+            session.facts(NOTHING_YET, UNTRACKED), context, now,
         )  # fmt: skip
+        policies, since = self._in_force
         return Case(
-            policies, tracked, session.memory, session.facts, state, request, self._observing(now), session.closed,
-            session.fallen(), call.sensitive, problem, cause,
+            policies, since, self._state, session.memory, session.facts, request, self._observing(now), session.closed,
+            session.fallen(), call.sensitive, problem, cause, releasable=call.releasable,
         )  # fmt: skip
 
     def _by_hand(self, request: Request) -> Case:
@@ -412,15 +459,19 @@ class Authorizer:
             raise InvalidArgument("request", f"must be a Request, not {type(request).__name__}")
         given = request.session
         observing = self._observing(request.now)
-        policies, tracked = self._in_force
+        policies, since = self._in_force
         if type(given) is not SessionFacts:
-            return Case(policies, tracked, NO_MEMORY, None, NO_MEMORY.read(), request, observing)
+            return Case(policies, since, self._state, None, None, request, observing)
         memory = self._memory(given.id, given.started, keep=True)
-        told, state = functools.partial(_merged, given), memory.read()
-        return Case(policies, tracked, memory, told, state, request.with_session(told(state, tracked)), observing)
+        return Case(policies, since, self._state, memory, functools.partial(_merged, given), request, observing)
 
     def _observing(self, now: dt.datetime) -> bool:
         return self._observe_until is not None and now < self._observe_until
+
+
+def _unused(verdict: Verdict) -> Reservation | None:
+    """Return what was reserved for a call that is denied after all."""
+    return None if verdict.decision.allowed else verdict.reservation
 
 
 def _merged(given: SessionFacts, state: State, tracked: Mapping[str, dt.datetime]) -> SessionFacts:

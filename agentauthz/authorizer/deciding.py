@@ -3,22 +3,41 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, final
+import functools
+from collections.abc import Callable, Generator, Mapping
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar, cast, final
 
 from attrs import define, evolve
 
+from agentauthz.authorizer.memory import Memory, since, unrecalled
 from agentauthz.calls import Verdict
-from agentauthz.decision import Basis, Decision, Obligation, Outcome, Reason
+from agentauthz.decision import Basis, Budget, Decision, Obligation, Outcome, Reason
+from agentauthz.errors import StateError
+from agentauthz.policy.decide import denied_by_limits
+from agentauthz.policy.reads import Remembered, asks_for_handoff
 from agentauthz.request import Request, SessionFacts
-from agentauthz.state.memory import Forgetful, SessionMemory, State
+from agentauthz.state.store import (
+    DONE,
+    NOTHING_YET,
+    Answer,
+    Committed,
+    Intent,
+    Refused,
+    Seen,
+    Stale,
+    State,
+    StateStore,
+)
 
 if TYPE_CHECKING:
     from agentauthz.policy.inputs import Inputs
     from agentauthz.policy.policyset import PolicySet
 
+T = TypeVar("T")
 Stop: TypeAlias = tuple[Basis, Reason]  # what denies a call that no policy is asked about
 
+NOTHING_TO_DO: Final = Intent(None)
 MAX_ATTEMPTS: Final = 3  # how often a decision is taken afresh because what it read has changed
 _OBSERVED: Final = frozenset({Basis.DEFAULT, Basis.LIMIT, Basis.ERROR})  # denials that observe mode lets run
 
@@ -28,19 +47,20 @@ _OBSERVED: Final = frozenset({Basis.DEFAULT, Basis.LIMIT, Basis.ERROR})  # denia
 class Case:
     """Be one call on its way to a decision: what the policies are asked now, and what it was made from.
 
-    `policies` are those in force when it began, to the end, and `tracked` since when their actions are watched.
-    `told` gives the session's facts (None: they stay as they are); `problem` and `cause` say that a look-up failed,
-    `stopped` what stops the call before any policy is asked, and `observing` whether a lacking permit, budget or
-    approval does. `carries_out` says whether who asks will see to an obligation; None: to none. `objects` is asked
-    when all else allows the call, and returns what stops it still. `left` are the ids of
-    the obligations that nothing could carry out.
+    `policies` are those in force when it began, to the end, and `watched` since when their actions are looked out for,
+    where that wasn't from the start. `store` and `memory` are where its session is remembered
+    (None: it belongs to none); `told` gives the session's facts (None: they stay as they are). `problem` and `cause`
+    say that a look-up failed, `stopped` what stops the call before any policy is asked, and `observing` whether a
+    lacking permit, budget or approval does. `carries_out` says whether who asks will see to an obligation; None: to
+    none. `objects` is asked when all else allows the call, and returns what stops it still. `left` are the ids of
+    the obligations that nothing could carry out. `releasable` says that what the call spends may be given back.
     """
 
     policies: PolicySet
-    tracked: Mapping[str, dt.datetime]
-    memory: SessionMemory | Forgetful
+    watched: Mapping[str, dt.datetime]
+    store: StateStore
+    memory: Memory | None
     told: Callable[[State, Mapping[str, dt.datetime]], SessionFacts] | None
-    state: State
     request: Request
     observing: bool
     closed: bool = False
@@ -51,39 +71,209 @@ class Case:
     carries_out: Callable[[Obligation], bool] | None = None
     objects: Callable[[], Stop | None] | None = None
     left: frozenset[str] = frozenset()
+    releasable: bool = False
 
-    def ask_of(self, state: State) -> None:
+    state: State | None = None
+
+    def remembered(self) -> Remembered:
+        """Return what the rules ask of the session's past, and whether the call may change it."""
+        chain = self.request.chain
+        return self.policies.remembered(self.request.action, handing=not chain.alone and asks_for_handoff(chain))
+
+    def ask_of(self, state: State, tracked: Mapping[str, dt.datetime]) -> None:
         """Ask about the same call, with what the session remembers in `state`."""
-        self.state = state
         if self.told is not None:
-            self.request = self.request.with_session(self.told(state, self.tracked))
+            self.request = self.request.with_session(self.told(state, tracked))
+
+    def ask_now(self, state: State) -> None:
+        """Ask about the same call, with what the store has just told of the session."""
+        if self.memory is not None:
+            self.state = state
+            self.ask_of(state, since(self.policies, state, self.memory.started, self.request.now))
+
+
+# What a decision asks of the state store: it may wait, and its answer is sent back into the decision
+Steps: TypeAlias = Generator[Callable[[], object], Any, T]
 
 
 def judged(case: Case) -> Verdict:
-    """Return the decision on a call, committed to its session's memory."""
+    """Return the decision on a call, and commit what it changes; it may wait for the state store."""
+    settled = _settled(case)
+    return taken(_judging(case)) if settled is None else settled
+
+
+async def ajudged(case: Case) -> Verdict:
+    """Do what `judged` does without blocking the loop on the state store."""
+    settled = _settled(case)
+    return await ataken(_judging(case), case.store) if settled is None else settled
+
+
+def taken(steps: Steps[T]) -> T:
+    """Take each step, and return what they lead to."""
+    try:
+        step = next(steps)
+        while True:
+            try:
+                answer = step()
+            except Exception as error:
+                step = steps.throw(error)
+            else:
+                step = steps.send(answer)
+    except StopIteration as end:
+        return cast(T, end.value)
+
+
+async def ataken(steps: Steps[T], store: StateStore) -> T:
+    """Do what `taken` does without blocking the loop on the state store."""
+    if not store.blocking:
+        return taken(steps)
+    import asyncio  # programs without a loop don't pay for it
+
+    try:
+        step = next(steps)
+        while True:
+            try:
+                answer = await asyncio.to_thread(step)
+            except Exception as error:
+                step = steps.throw(error)
+            else:
+                step = steps.send(answer)
+    except StopIteration as end:
+        return cast(T, end.value)
+
+
+def _settled(case: Case) -> Verdict | None:
+    """Return the verdict on a call that neither asks what a session remembers, nor changes it; None: it may."""
     if (stopped := refused(case)) is not None:
         return Verdict(stopped, case.request, None, case.cause)
     try:
+        remembered = case.remembered()
+        if remembered.writes or remembered.reads:
+            return None
+        decision, inputs = asked(case, case.policies.judge)
+        return _unless_stopped(case, Verdict(decision, case.request, inputs))
+    except Exception as error:  # a fault of the library's or the host's own: never an allow
+        return _broken(case, error)
+
+
+def _judging(case: Case) -> Steps[Verdict]:
+    """Take a call to its verdict, with what its session remembers."""
+    try:
+        remembered = case.remembered()
         for _ in range(MAX_ATTEMPTS):
+            yield from _recalled(case, remembered)
             decision, inputs = asked(case, case.policies.judge)
+            if decision.outcome is Outcome.DENY and decision.enforced:
+                return Verdict(decision, case.request, inputs)
+            if decision.spends and (case.observing or not decision.allowed):  # nothing is reserved
+                decision = _limited(case, decision, (yield from _asked(case, _trial(case, decision))))
             if not decision.allowed:
                 return Verdict(decision, case.request, inputs)
-            if _committed(case, decision):
-                return _unless_stopped(case, Verdict(decision, case.request, inputs))
-            case.ask_of(case.memory.read())
-    except Exception as error:  # a fault of the library's or the host's own: never an allow
-        denial = failed(case, "evaluation_failed", "the policies couldn't be evaluated")
+            answer = yield from _asked(case, _intent(case, remembered, decision))
+            if isinstance(answer, Stale):
+                continue
+            decision = _limited(case, decision, answer)
+            reservation = answer.reservation if isinstance(answer, Committed) else None
+            verdict = Verdict(decision, case.request, inputs, None, reservation)
+            return _unless_stopped(case, verdict) if decision.allowed else verdict
+    except StateError as error:
+        denial = failed(case, "state_failed", "the store that keeps what sessions remember couldn't be asked")
         return Verdict(denial, case.request, None, error)
+    except Exception as error:  # a fault of the library's or the host's own: never an allow
+        return _broken(case, error)
     return Verdict(failed(case, "changed_meanwhile", "what the decision read kept changing"), case.request)
 
 
-def previewed(case: Case, state: State | None) -> Decision:
-    """Return the decision on a call; nothing is committed. `state` stands for what its session remembers."""
+def _broken(case: Case, error: Exception) -> Verdict:
+    return Verdict(failed(case, "evaluation_failed", "the policies couldn't be evaluated"), case.request, None, error)
+
+
+def _recalled(case: Case, remembered: Remembered) -> Steps[None]:
+    """Ask what the session remembers; where the store can't say, what reads it is undetermined."""
+    if (memory := case.memory) is None:
+        return
+    try:
+        state = yield functools.partial(memory.recall, case.policies.tracked, case.watched, reads=remembered.reads)
+        case.ask_now(state)
+    except StateError:
+        case.state = None
+        case.request = case.request.with_session(unrecalled(case.request))
+
+
+def _asked(case: Case, intent: Intent) -> Steps[Answer]:
+    """Return what the store answers to an intent; nobody is asked about one that is nothing."""
+    if intent == NOTHING_TO_DO:
+        return DONE
+    return cast(Answer, (yield functools.partial(case.store.commit, intent)))
+
+
+def _intent(case: Case, remembered: Remembered, decision: Decision) -> Intent:
+    """Return what an allow changes, and what it has read that must hold still."""
+    spends = () if case.observing else decision.spends
+    if (memory := case.memory) is None:
+        return Intent(None, spends=spends, releasable=case.releasable)
+    state = NOTHING_YET if case.state is None else case.state
+    times = tuple(
+        (cast(Seen, kind), action, (state.began if kind == "began" else state.done).get(action))
+        for kind, action in remembered.times
+    )
+    return Intent(
+        memory.id,
+        marks_seen=state.marks if remembered.marks else None,
+        times_seen=times,
+        marks=decision.marks,
+        began=decision.action if decision.action in case.policies.tracked else None,
+        spends=spends,
+        releasable=case.releasable and len(spends) > 0,
+    )
+
+
+def _trial(case: Case, decision: Decision) -> Intent:
+    """Return what only asks whether there is room."""
+    return Intent(None if case.memory is None else case.memory.id, spends=decision.spends, reserve=False)
+
+
+def _limited(case: Case, decision: Decision, answer: Answer) -> Decision:
+    """Return the decision with how its budgets stand, or its denial where they have no room."""
+    if isinstance(answer, Committed):
+        return evolve(decision, budgets=answer.budgets) if answer.budgets else decision
+    if not isinstance(answer, Refused):  # what has no session reads nothing that could be out of date
+        return failed(case, "changed_meanwhile", "what the decision read kept changing")
+    full = {budget.key for budget in answer.full if not budget.fits}
+    by_limits = [spend for spend in decision.spends if spend.key in full]
+    return enforced(case, denied_by_limits(decision, by_limits, answer.full))
+
+
+def previewed(case: Case, state: State | None) -> Steps[tuple[Decision, Inputs | None]]:
+    """Find the decision on a call, and what it saw; nothing is committed. `state` stands for what is remembered."""
     if (stopped := refused(case)) is not None:
-        return stopped
+        return stopped, None
     if state is not None:
-        case.ask_of(state)
-    return asked(case, case.policies.judge)[0]
+        case.ask_of(state, {})
+    else:
+        yield from _recalled(case, case.remembered())
+    decision, inputs = asked(case, case.policies.judge)
+    if not decision.spends or decision.outcome is Outcome.DENY:
+        return decision, inputs
+    if state is not None:
+        return _limited(case, decision, _supposed(decision, state)), inputs
+    try:
+        answer = yield from _asked(case, _trial(case, decision))
+    except StateError:
+        return failed(case, "state_failed", "the store that keeps what sessions remember couldn't be asked"), inputs
+    return _limited(case, decision, answer), inputs
+
+
+def _supposed(decision: Decision, state: State) -> Answer:
+    """Return what a store would answer that holds what `state` says is used of each limit."""
+
+    def stands(granted: bool) -> tuple[Budget, ...]:
+        return tuple(
+            Budget(spend.rule, spend.key, spend.amount, spend.bound, state.used.get(spend.rule, Decimal(0)), granted)
+            for spend in decision.spends
+        )
+
+    return Committed(stands(True)) if all(budget.fits for budget in stands(False)) else Refused(stands(False))
 
 
 def refused(case: Case) -> Decision | None:
@@ -144,12 +334,7 @@ def _unless_stopped(case: Case, verdict: Verdict) -> Verdict:
     """Return what was decided, or the denial by what who asks still has against it."""
     if case.objects is None or (stop := case.objects()) is None:
         return verdict
-    return Verdict(_denied(case, *stop), case.request)
-
-
-def _committed(case: Case, decision: Decision) -> bool:
-    began = decision.action if decision.action in case.policies.tracked else None
-    return case.memory.commit(case.state, decision.marks, began, case.request.now)
+    return Verdict(_denied(case, *stop), case.request, None, None, verdict.reservation)
 
 
 def _denied(case: Case, basis: Basis, reason: Reason) -> Decision:

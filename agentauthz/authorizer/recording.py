@@ -166,7 +166,7 @@ def _unrecorded(verdict: Verdict, error: Exception) -> Verdict:
     denial = evolve(
         verdict.decision, outcome=Outcome.DENY, basis=Basis.ERROR, reasons=reasons, obligations=(), enforced=True
     )
-    return Verdict(denial, verdict.request, verdict.inputs, error)
+    return Verdict(denial, verdict.request, verdict.inputs, error, verdict.reservation)
 
 
 def _log_lost(record: EffectRecord) -> None:

@@ -15,7 +15,7 @@ from attrs import evolve
 
 from agentauthz.active import ACTIVE, Current
 from agentauthz.calls import NOTHING, Call, Effect, Verdict, allowed, effect_of
-from agentauthz.decision import Decision, Reason
+from agentauthz.decision import Reason
 from agentauthz.errors import InvalidArgument, NoSession
 from agentauthz.guard.binding import Binder, binder
 from agentauthz.guard.overrides import watch_class_body
@@ -42,6 +42,7 @@ def authorize(
     context: Callable[..., Any] | Mapping[str, object] | None = None,
     sensitive: Iterable[str] = (),
     injected: Iterable[str] = (),
+    release_on_error: bool = False,
 ) -> Decorator:
     """Return a decorator that lets a function run only where its call is allowed.
 
@@ -49,7 +50,8 @@ def authorize(
     action is ``module.qualname``. `resource` names an argument, or is a value, or a function (for async
     tools also a coroutine function) of some of the arguments; `args` and `context` are mappings, or
     functions that return them, and add facts. `sensitive` arguments stay out of records and messages;
-    `injected` ones, like ``self`` and ``cls``, are no arguments for policies.
+    `injected` ones, like ``self`` and ``cls``, are no arguments for policies. With `release_on_error`, what limits
+    took for a call comes back where the function raises: say so only where it then has had no effect.
 
     A call raises Denied, NoSession or ReviewRequired where it may not run.
 
@@ -63,7 +65,9 @@ def authorize(
     for name, names in (("sensitive", sensitive), ("injected", injected)):
         if isinstance(names, str) or not all(isinstance(one, str) for one in names):
             raise InvalidArgument(name, "must be a list of parameter names")
-    return Decorator(action, resource, args, context, frozenset(sensitive), frozenset(injected))
+    if type(release_on_error) is not bool:
+        raise InvalidArgument("release_on_error", "must be True or False")
+    return Decorator(action, resource, args, context, frozenset(sensitive), frozenset(injected), release_on_error)
 
 
 @final
@@ -78,8 +82,9 @@ class Decorator:
         context: object,
         sensitive: frozenset[str],
         injected: frozenset[str],
+        releasable: bool,
     ) -> None:
-        self._given: Final = (action, resource, args, context, sensitive, injected)
+        self._given: Final = (action, resource, args, context, sensitive, injected, releasable)
         self._session = None if (here := ACTIVE.get()) is None else here.session
 
     def __call__(self, function: F) -> F:
@@ -127,6 +132,7 @@ class Guarded:
         context: object,
         sensitive: frozenset[str],
         injected: frozenset[str],
+        releasable: bool,
     ) -> None:
         if action is None and "<locals>" in function.__qualname__:
             raise InvalidArgument("action", "must be named for a function that is defined inside another")
@@ -142,6 +148,7 @@ class Guarded:
         for name, names in (("sensitive", sensitive), ("injected", injected)):
             if unknown := sorted(names - parameters):
                 raise InvalidArgument(name, f"names `{unknown[0]}`, but the function has no such parameter")
+        self._releasable: Final = releasable
         self._sensitive: Final = sensitive
         self._injected: Final = injected | self._receiver()
         looked_up = (
@@ -243,7 +250,9 @@ class Guarded:
         except Exception as error:  # too deep, or a container that changes while it is copied
             own, problem, cause = values, Reason("arguments_failed", "the arguments can't be read"), error
         # by position: at every call, names cost as much again
-        return own, Call(self.action, facts, None, NOTHING, self.route, self._secret(own), problem, cause)
+        return own, Call(
+            self.action, facts, None, NOTHING, self.route, self._secret(own), problem, cause, self._releasable
+        )
 
     def _secret(self, values: tuple[Any, ...]) -> frozenset[str]:
         """Return the sensitive facts of a call: where `**kwargs` is sensitive, all that it holds."""
@@ -326,7 +335,7 @@ def _function(guarded: Guarded, bound: Session | None) -> Callable[..., Any]:
         if guarded.looks_up:
             asked = guarded.resolved(asked, values)
         verdict = session.authorizer.decide_call(session, asked)
-        decision = allowed(verdict)
+        allowed(verdict)
         before, mine = ACTIVE.get(), _here(session, verdict)
         ACTIVE.set(mine)
         started, problem, awaited = time.perf_counter_ns(), None, False
@@ -334,15 +343,17 @@ def _function(guarded: Guarded, bound: Session | None) -> Callable[..., Any]:
             result = binder.call(function, values)
             if type(result) is types.CoroutineType:  # nothing of it has run yet
                 awaited = True
-                return _awaited(result, mine, decision, later=True)
+                return _awaited(result, mine, verdict, later=True)
             return result
         except BaseException as error:
             problem = error
             raise
         finally:
             _leave(mine, before)
-            if not awaited and session.authorizer.follows(decision):
-                session.authorizer.finish_call(session, effect_of(decision, problem, started))
+            if not awaited and session.authorizer.follows(verdict):
+                session.authorizer.finish_call(
+                    session, effect_of(verdict.decision, problem, started, verdict.reservation)
+                )
 
     return call
 
@@ -356,13 +367,13 @@ def _coroutine(guarded: Guarded, bound: Session | None) -> Callable[..., Any]:
         if guarded.looks_up:  # a coroutine costs something even where it has nothing to do
             asked = await guarded.aresolved(asked, values)
         verdict = await session.authorizer.adecide_call(session, asked)
-        decision = allowed(verdict)
-        return await _awaited(binder.call(function, values), _here(session, verdict), decision)
+        allowed(verdict)
+        return await _awaited(binder.call(function, values), _here(session, verdict), verdict)
 
     return call
 
 
-async def _awaited(running: Coroutine[Any, Any, Any], mine: Current, decision: Decision, *, later: bool = False) -> Any:
+async def _awaited(running: Coroutine[Any, Any, Any], mine: Current, verdict: Verdict, *, later: bool = False) -> Any:
     """Run a call's coroutine under its session, and tell how it ended; `later` says that it may have waited long."""
     session, before = mine.session, ACTIVE.get()
     ACTIVE.set(mine)
@@ -377,8 +388,8 @@ async def _awaited(running: Coroutine[Any, Any, Any], mine: Current, decision: D
         raise
     finally:
         _leave(mine, before)
-        if session.authorizer.follows(decision):
-            await _afinish(session, effect_of(decision, problem, started))
+        if session.authorizer.follows(verdict):
+            await _afinish(session, effect_of(verdict.decision, problem, started, verdict.reservation))
 
 
 @final
@@ -409,7 +420,7 @@ def _generator(guarded: Guarded, bound: Session | None) -> Callable[..., Any]:
         if guarded.looks_up:
             asked = guarded.resolved(asked, values)
         verdict = session.authorizer.decide_call(session, asked)
-        decision = allowed(verdict)
+        allowed(verdict)
         started, problem = time.perf_counter_ns(), None
         try:
             return (yield from _stepped(binder.call(function, values), _Steps(_here(session, verdict))))
@@ -417,8 +428,10 @@ def _generator(guarded: Guarded, bound: Session | None) -> Callable[..., Any]:
             problem = error
             raise
         finally:
-            if session.authorizer.follows(decision):
-                session.authorizer.finish_call(session, effect_of(decision, problem, started))
+            if session.authorizer.follows(verdict):
+                session.authorizer.finish_call(
+                    session, effect_of(verdict.decision, problem, started, verdict.reservation)
+                )
 
     return call
 
@@ -453,7 +466,7 @@ def _async_generator(guarded: Guarded, bound: Session | None) -> Callable[..., A
         if guarded.looks_up:  # a coroutine costs something even where it has nothing to do
             asked = await guarded.aresolved(asked, values)
         verdict = await session.authorizer.adecide_call(session, asked)
-        decision = allowed(verdict)
+        allowed(verdict)
         inner, step = binder.call(function, values), _Steps(_here(session, verdict))
         resume: Callable[[], Any] = functools.partial(inner.asend, None)
         started, problem = time.perf_counter_ns(), None
@@ -479,8 +492,8 @@ def _async_generator(guarded: Guarded, bound: Session | None) -> Callable[..., A
                 with step:
                     await inner.aclose()
             finally:
-                if session.authorizer.follows(decision):
-                    await _afinish(session, effect_of(decision, problem, started))
+                if session.authorizer.follows(verdict):
+                    await _afinish(session, effect_of(verdict.decision, problem, started, verdict.reservation))
 
     return call
 

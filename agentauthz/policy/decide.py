@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final, Protocol, cast
+from typing import Final, Protocol, TypeAlias, cast
 
-from agentauthz.decision import Basis, Decision, Obligation, Outcome, Reason
+from attrs import evolve
+
+from agentauthz.decision import Basis, Budget, Decision, Obligation, Outcome, Reason, Spend
 from agentauthz.policy.builtins import Answer, all_of
-from agentauthz.policy.evaluate import Verdict, answer
+from agentauthz.policy.evaluate import Verdict, answer, evaluate
 from agentauthz.policy.inputs import Inputs
-from agentauthz.policy.syntax import CheckedRule, Effect
-from agentauthz.principals import Delegation, covered
+from agentauthz.policy.spending import spending
+from agentauthz.policy.syntax import CheckedRule, Effect, Expr
+from agentauthz.principals import Delegation, Principal, covered
 from agentauthz.request import Request, SessionFacts
 from agentauthz.values import UNKNOWN
+
+Found: TypeAlias = Mapping[Effect, tuple[CheckedRule, ...]]
 
 MAX_NAMED: Final = 16  # rules whose missing inputs a default deny names
 HANDOFF: Final = "delegation.handoff"
@@ -44,10 +49,19 @@ def inputs_of(rules: Rules, request: Request) -> Inputs:
     return Inputs(request, request.chain, lambda asked: _permitted(rules, asked))
 
 
-def decide(rules: Rules, request: Request, inputs: Inputs, *, undeclared: bool = False) -> Decision:
-    """Return the decision on `request`, whose inputs are `inputs`; marks are named, never set.
+def decide(
+    rules: Rules,
+    request: Request,
+    inputs: Inputs,
+    *,
+    undeclared: bool = False,
+    approvers: Sequence[Principal] = (),
+) -> Decision:
+    """Return the decision on `request`, whose inputs are `inputs`, as if every budget had room.
 
-    With `undeclared`, arguments that the action isn't declared with stop nothing.
+    Nothing is done: marks, and what limits take, are named in the decision. `approvers` are those who consented to the
+    call: a review asks where `by` holds for none of them. With `undeclared`, arguments that the action isn't declared
+    with stop nothing.
     """
     stopped = _stopped(rules, request, undeclared)
     if stopped is not None:
@@ -63,8 +77,23 @@ def decide(rules: Rules, request: Request, inputs: Inputs, *, undeclared: bool =
             allow = Decision(Outcome.ALLOW, Basis.RULE, request.action, names, (), (), reasons, (), (), rules.digest)
             found.allow = allow
             return allow
-        return _combine(rules, request.action, [(inputs, found)])
-    return _combine(rules, request.action, [(one, rules.verdict(one)) for one in judged(rules, inputs)])
+        return _combine(rules, request.action, [(inputs, found)], approvers)
+    return _combine(rules, request.action, [(one, rules.verdict(one)) for one in judged(rules, inputs)], approvers)
+
+
+def without_budget(decision: Decision) -> Decision:
+    """Return the decision where nobody keeps budgets: what would take of one is denied."""
+    return denied_by_limits(decision, decision.spends, ()) if decision.spends else decision
+
+
+def denied_by_limits(decision: Decision, full: Sequence[Spend], budgets: tuple[Budget, ...]) -> Decision:
+    """Return the denial of a call by the limits that have no room for it."""
+    reasons = {spend.rule: spend.reason for spend in full}
+    names = tuple(sorted(reasons))
+    return evolve(
+        decision, outcome=Outcome.DENY, basis=Basis.LIMIT, rules=names, missing=(), obligations=(),
+        reasons=tuple(reasons[name] for name in names), budgets=budgets,
+    )  # fmt: skip
 
 
 # ---- steps 1 and 2: authority
@@ -147,8 +176,8 @@ def _may_hand_off(rules: Rules, inputs: Inputs, depth: int, barrier: int) -> boo
     asked = inputs.through(chain.prefix(depth - 1)).asking(HANDOFF, handoff_arguments(hop))
     first = barrier if barrier > 0 or chain.subject.kind == "agent" else min(1, depth - 1)
     seen = [asked.through(chain.prefix(before)) for before in range(first, depth)]
-    found = _combine(rules, HANDOFF, [(call, rules.verdict(call)) for call in seen])
-    # nobody carries out an obligation of a hand-off that is only asked about
+    found = without_budget(_combine(rules, HANDOFF, [(call, rules.verdict(call)) for call in seen]))
+    # nobody carries out an obligation of a hand-off that is only asked about, nor keeps a budget for it
     return found.outcome is Outcome.ALLOW and not found.obligations
 
 
@@ -168,7 +197,11 @@ def _permitted(rules: Rules, inputs: Inputs) -> Answer:
 # ---- steps 3 to 7
 
 
-def _combine(rules: Rules, action: str, calls: Sequence[tuple[Inputs, Verdict]]) -> Decision:
+def _combine(
+    rules: Rules, action: str, calls: Sequence[tuple[Inputs, Verdict]], approvers: Sequence[Principal] = ()
+) -> Decision:
+    calls = _approved(calls, approvers) if approvers else calls
+
     def names(effect: Effect) -> tuple[dict[str, CheckedRule], dict[str, CheckedRule]]:
         true = {rule.name: rule for _, found in calls for rule in found.true.get(effect, ())}
         undetermined = {rule.name: rule for _, found in calls for rule in found.undetermined.get(effect, ())}
@@ -177,10 +210,12 @@ def _combine(rules: Rules, action: str, calls: Sequence[tuple[Inputs, Verdict]])
     unsure = tuple(sorted({rule.name for _, v in calls for found in v.undetermined.values() for rule in found}))
     marks = tuple(sorted({cast(str, rule.mark) for found in names("mark") for rule in found.values()}))
 
+    spends: tuple[Spend, ...] = ()
+
     def decision(outcome: Outcome, basis: Basis, because: Iterable[Reason], **more: object) -> Decision:
         return Decision(
             outcome, basis, action, undetermined=unsure, reasons=tuple(because), marks=marks,
-            policy_digest=rules.digest, **more,  # type: ignore[arg-type]  # each caller gives fields of a decision
+            policy_digest=rules.digest, spends=spends, **more,  # type: ignore[arg-type]  # each caller gives fields of a decision
         )  # fmt: skip
 
     def stopping(effect: Effect, outcome: Outcome, basis: Basis, code: str) -> Decision | None:
@@ -193,14 +228,44 @@ def _combine(rules: Rules, action: str, calls: Sequence[tuple[Inputs, Verdict]])
         missing = () if true else _missing_of(calls, stop)
         return decision(outcome, settled, reasons, rules=tuple(sorted(stop)), missing=missing)
 
+    def unclear() -> Decision | None:
+        nonlocal spends
+        found = spending(calls)
+        if not found.unclear:
+            spends = found.spends
+            return None
+        limits, missing = names("limit"), frozenset[str]().union(*found.unclear.values())
+        stop = {name: limits[0].get(name) or limits[1][name] for name in found.unclear}
+        reasons = [_reason("no_budget_undetermined", rule) for _, rule in sorted(stop.items())]
+        return decision(Outcome.DENY, Basis.LIMIT, reasons, rules=tuple(sorted(stop)), missing=tuple(sorted(missing)))
+
     steps: tuple[Callable[[], Decision | None], ...] = (  # in order; a decision has no truth value for `or` to ask
         lambda: stopping("forbid", Outcome.DENY, Basis.RULE, "forbidden"),
         lambda: _default(rules, calls, decision),
-        lambda: stopping("limit", Outcome.DENY, Basis.LIMIT, "no_budget"),
+        unclear,
         lambda: stopping("review", Outcome.REVIEW, Basis.RULE, "review"),
     )
     stopped = next((found for step in steps if (found := step()) is not None), None)
     return _allowed(names, decision) if stopped is None else stopped
+
+
+def _approved(
+    calls: Sequence[tuple[Inputs, Verdict]], approvers: Sequence[Principal]
+) -> Sequence[tuple[Inputs, Verdict]]:
+    """Return the calls without the reviews that an approver satisfies, each for the call that it asks about."""
+
+    def asks(rule: CheckedRule, inputs: Inputs) -> bool:
+        by = cast(Expr, rule.by)
+        return not any(evaluate(by, inputs.approved_by(approver)).answer is True for approver in approvers)
+
+    def left(
+        found: Mapping[Effect, tuple[CheckedRule, ...]], inputs: Inputs
+    ) -> Mapping[Effect, tuple[CheckedRule, ...]]:
+        asking = tuple(rule for rule in found.get("review", ()) if asks(rule, inputs))
+        others: dict[Effect, tuple[CheckedRule, ...]] = {key: kept for key, kept in found.items() if key != "review"}
+        return {**others, "review": asking} if asking else others
+
+    return [(inputs, Verdict(left(found.true, inputs), left(found.undetermined, inputs))) for inputs, found in calls]
 
 
 def _default(
@@ -235,8 +300,7 @@ def _allowed(
 _TEXTS: Final = {
     "forbidden": "forbidden by `{}`",
     "forbidden_undetermined": "`{}` forbids this unless it can be ruled out, and an input is missing",
-    "no_budget": "`{}` limits this, and there is no budget for it",
-    "no_budget_undetermined": "`{}` limits this unless it can be ruled out, and an input is missing",
+    "no_budget_undetermined": "`{}` limits this, and it can't be told what this would take of which budget",
     "review": "`{}` asks for a person's approval",
     "review_undetermined": "`{}` asks for a person's approval unless it can be ruled out, and an input is missing",
 }

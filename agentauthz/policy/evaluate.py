@@ -85,7 +85,7 @@ class Clause:
     @property
     def missing(self) -> frozenset[str]:
         """Return the inputs that a condition's clause hangs on, where it is undetermined."""
-        return frozenset() if self.answer is not None else _missing(self) or _no_condition(self)
+        return frozenset() if self.answer is not None else missing_inputs(self) or _no_condition(self)
 
 
 @final
@@ -315,7 +315,7 @@ def _condition(expr: Expr, result: Answer, parts: tuple[Clause, ...], source: st
 
 
 def _undetermined(expr: Expr, parts: tuple[Clause, ...], source: str | None = None) -> Clause:
-    missing = frozenset[str]().union(*(_missing(part) for part in parts))
+    missing = frozenset[str]().union(*(missing_inputs(part) for part in parts))
     if source is not None:
         missing |= {f"{source} (unknown)"}
     if not missing:  # every part has a value, but not one that this can work with
@@ -323,14 +323,15 @@ def _undetermined(expr: Expr, parts: tuple[Clause, ...], source: str | None = No
     return Clause(expr, Undetermined(missing or frozenset({f"`{format_expr(expr)}` (no result)"})), parts)
 
 
-def _missing(part: Clause) -> frozenset[str]:
+def missing_inputs(part: Clause) -> frozenset[str]:
+    """Return the inputs without which the clause has no value, each with its state."""
     if isinstance(part.value, Undetermined):
         return part.value.missing
     if isinstance(part.value, Sentinel):
         return (
             frozenset({f"{part.expr} ({STATES[part.value]})"})
             if isinstance(part.expr, Path)
-            else (frozenset[str]().union(*map(_missing, part.children)))
+            else (frozenset[str]().union(*map(missing_inputs, part.children)))
         )
     return frozenset()
 

@@ -106,6 +106,12 @@ class Inputs:
         )  # fmt: skip
         return made
 
+    def approved_by(self, approver: Principal) -> Inputs:
+        """Return the same call with somebody who consented to it, for `by` to ask about."""
+        made = self.through(self.delegations)
+        made.approver = approver
+        return made
+
     def permitted(self, who: str) -> Answer:
         """Answer `permitted(subject)` or `permitted(actor)`; asked once per judged call."""
         known = self._permitted

@@ -25,9 +25,10 @@ from agentauthz.policy.files import read_files
 from agentauthz.policy.format import Written
 from agentauthz.policy.inputs import Inputs
 from agentauthz.policy.parse import decode, parse
-from agentauthz.policy.reads import Reads, asks_for_handoff, unknown_roots
+from agentauthz.policy.reads import Reads, Remembered, asks_for_handoff, unknown_roots
 from agentauthz.policy.source import Diagnostic, Source
 from agentauthz.policy.syntax import CheckedRule, Statement
+from agentauthz.principals import Principal
 from agentauthz.request import Request
 from agentauthz.values import UNKNOWN, Value
 
@@ -81,6 +82,7 @@ class PolicySet:
     _decider: deciding.Rules
     _by_name: Mapping[str, CheckedRule]
     _reads: Callable[[str], Reads]
+    _remembered: Callable[[str, bool], Remembered]
 
     @classmethod
     def parse(cls, text: str, name: str = "<policy>") -> PolicySet:
@@ -171,6 +173,7 @@ class PolicySet:
             checked.rules, digest, warnings, sources, checked.tracked, checked, decider,
             {rule.name: rule for rule in checked.rules},
             functools.lru_cache(maxsize=4096)(lambda action: Reads.of(decider.matching(action))),
+            functools.lru_cache(maxsize=4096)(lambda action, handing: made._remembering(action, handing)),
         )  # fmt: skip
         return made
 
@@ -183,21 +186,26 @@ class PolicySet:
     def decide(self, request: Request) -> Decision:
         """Return the decision on `request`, without record or state; `Authorizer.decide` is what applications use.
 
+        Nobody keeps budgets here, so a limit that applies denies.
+
         Raises:
             InvalidArgument: `request` is no Request, or an argument's name no string.
         """
-        return self.judge(request)[0]
+        return deciding.without_budget(self.judge(request)[0])
 
-    def judge(self, request: Request, *, undeclared: bool = False) -> tuple[Decision, Inputs]:
-        """Return the decision and the inputs that it saw.
+    def judge(
+        self, request: Request, *, undeclared: bool = False, approvers: Sequence[Principal] = ()
+    ) -> tuple[Decision, Inputs]:
+        """Return the decision, as if every budget had room, and the inputs that it saw.
 
-        With `undeclared`, arguments that the action isn't declared with stop nothing: the rules are asked.
+        With `undeclared`, arguments that the action isn't declared with stop nothing: the rules are asked. `approvers`
+        have consented to the call.
 
         Raises:
             InvalidArgument: `request` is no Request, or an argument's name no string.
         """
         inputs = self.asked(request)
-        return deciding.decide(self._decider, request, inputs, undeclared=undeclared), inputs
+        return self.judge_inputs(inputs, undeclared=undeclared, approvers=approvers), inputs
 
     def asked(self, request: Request) -> Inputs:
         """Return what the rules see of a request.
@@ -209,9 +217,11 @@ class PolicySet:
             raise InvalidArgument("request", f"must be a Request, not {type(request).__name__}")
         return deciding.inputs_of(self._decider, request)
 
-    def judge_inputs(self, inputs: Inputs, *, undeclared: bool = False) -> Decision:
-        """Return the decision on what `asked` returned."""
-        return deciding.decide(self._decider, inputs.request, inputs, undeclared=undeclared)
+    def judge_inputs(
+        self, inputs: Inputs, *, undeclared: bool = False, approvers: Sequence[Principal] = ()
+    ) -> Decision:
+        """Return the decision on what `asked` returned, as `judge` does."""
+        return deciding.decide(self._decider, inputs.request, inputs, undeclared=undeclared, approvers=approvers)
 
     def explain(self, request: Request) -> Explanation:
         """Return the decision with every clause of every rule that matches, and what each of them saw.
@@ -220,7 +230,7 @@ class PolicySet:
             InvalidArgument: `request` is no Request, or an argument's name no string.
         """
         decision, inputs = self.judge(request)
-        return self.explanation(decision, inputs)
+        return self.explanation(deciding.without_budget(decision), inputs)
 
     def explanation(self, decision: Decision, inputs: Inputs) -> Explanation:
         """Return the explanation of a decision that was made on `inputs`."""
@@ -245,6 +255,16 @@ class PolicySet:
         """Return what the rules for an action read, and, where a chain makes them asked too, those on a hand-off."""
         own = self._reads(action)
         return (own, self._reads(deciding.HANDOFF).for_handoff(deciding.HANDOFF)) if handing else (own,)
+
+    def remembered(self, action: str, *, handing: bool = False) -> Remembered:
+        """Return what the rules for an action ask of a session's past, and whether a call may change it."""
+        return self._remembered(action, handing)
+
+    def _remembering(self, action: str, handing: bool) -> Remembered:
+        read = self.reads(action, handing=handing)
+        times = tuple(dict.fromkeys(time for reads in read for time in reads.times))
+        changes = any(rule.effect in ("limit", "mark") for rule in self._decider.matching(action))
+        return Remembered(any(reads.marks for reads in read), times, changes or action in self.tracked)
 
     def arguments(self, action: str) -> frozenset[str] | None:
         """Return the arguments that an action is declared with; None: it isn't."""

@@ -21,6 +21,21 @@ _OF_THE_CALL: Final = frozenset({"action", "args", "resource"})  # a hand-off th
 
 @final
 @frozen
+class Remembered:
+    """Be what rules ask of a session's past: its marks, last-seen times; and whether a call may change any of it."""
+
+    marks: bool
+    times: tuple[tuple[str, str], ...]
+    writes: bool
+
+    @property
+    def reads(self) -> bool:
+        """Say whether anything is read."""
+        return self.marks or len(self.times) > 0
+
+
+@final
+@frozen
 class Reads:
     """Be all that some rules read: paths below a root, attributes of any party, quantifiers, last-seen times.
 
@@ -54,6 +69,11 @@ class Reads:
             any(call.name == "permitted" for call in calls)
             or any(path.root == "chain" for path in _paths(expressions)),
         )
+
+    @property
+    def marks(self) -> bool:
+        """Say whether a rule reads the session's marks."""
+        return any(path.root == "session" and path.steps[:1] in ((), ("marks",)) for _, path in self.paths)
 
     def seen(self, inputs: Inputs) -> dict[str, Value]:
         """Return what `inputs` holds at every place that is read, by the place's name.

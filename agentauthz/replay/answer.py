@@ -18,11 +18,12 @@ from agentauthz.replay.decoding import Gaps
 from agentauthz.replay.question import Question, Tree, question, why
 from agentauthz.replay.same import Sameness
 from agentauthz.request import Request
-from agentauthz.state.memory import NO_MEMORY
+from agentauthz.state.memory import MemoryState
 
 MAX_KNOWN: Final = 100_000  # answers that are kept, before all are forgotten
 
 _BEFORE_RULES: Final = frozenset({Basis.REVOKED, Basis.AUTHORITY})
+_NOWHERE: Final = MemoryState()  # nothing is asked of it: what was remembered is in the record
 _PROBLEM: Final = Reason("problem", "a look-up failed")
 
 
@@ -76,7 +77,7 @@ def decide(asking: Question, tree: Tree, policies: PolicySet) -> Decision:
     """
     request = asking.inputs.request
     case = Case(
-        policies, {}, NO_MEMORY, None, NO_MEMORY.read(), request, tree.get("mode") == "observe",
+        policies, {}, _NOWHERE, None, None, request, tree.get("mode") == "observe",
         problem=_PROBLEM if tree.get("cause") == "problem" else None, carries_out=_carrier(tree, asking.gaps),
     )  # fmt: skip
 

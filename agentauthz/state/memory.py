@@ -1,86 +1,331 @@
-"""Keep sessions' marks and last-seen times in this process's memory."""
+"""Keep all that a store keeps in this process's memory."""
 
 from __future__ import annotations
 
 import datetime as dt
+import heapq
+import secrets
 import threading
-from collections.abc import Collection, Iterable, Mapping
-from types import MappingProxyType
-from typing import Final, final
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from typing import Final, Literal, TypeAlias, final
 
-from attrs import evolve, field, frozen
+from attrs import evolve
 
-_EMPTY: Final[Mapping[str, dt.datetime]] = MappingProxyType({})
+from agentauthz.decision import Budget, Spend
+from agentauthz.errors import InvalidArgument, StateError
+from agentauthz.state.store import (
+    DONE,
+    NOTHING_YET,
+    STALE,
+    Answer,
+    Approval,
+    Committed,
+    Intent,
+    Refused,
+    Reservation,
+    Revocation,
+    State,
+    Status,
+    Subject,
+)
+from agentauthz.state.windows import Buckets, Slot, micros, slot
+from agentauthz.values import utc
 
+_Place: TypeAlias = tuple[Spend, Buckets, Slot]
 
-def _set(marks: Iterable[str]) -> frozenset[str]:
-    return frozenset(marks)
-
-
-@final
-@frozen
-class State:
-    """Be what a session remembers at one moment: marks, and when actions were last allowed and last returned."""
-
-    marks: frozenset[str] = field(default=frozenset(), converter=_set)
-    began: Mapping[str, dt.datetime] = _EMPTY
-    done: Mapping[str, dt.datetime] = _EMPTY
-
-
-_NOTHING_YET: Final = State()
-
-
-@final
-class Forgetful:
-    """Be the memory of a call that belongs to no session: it has no past, and nothing is kept of it."""
-
-    def read(self) -> State:
-        """Return that nothing is remembered."""
-        return _NOTHING_YET
-
-    def commit(self, seen: State, marks: Collection[str], began: str | None, now: dt.datetime) -> bool:
-        """Keep nothing; nobody else could have changed anything."""
-        return True
-
-
-NO_MEMORY: Final = Forgetful()
+_SWEEP: Final = 10_000  # budgets, before those that ended are looked for
 
 
 @final
-class SessionMemory:
-    """Remember one session's past, shared by all that are delegated from it. Safe for threads."""
+class _Session:
+    """Be one session's state; whoever began it holds on to it."""
+
+    __slots__ = ("__weakref__", "budgets", "started", "state")
 
     def __init__(self, started: dt.datetime) -> None:
         self.started = started
-        self._lock = threading.Lock()
-        self._state = _NOTHING_YET
+        self.state = NOTHING_YET
+        self.budgets: dict[str, Buckets] = {}
 
-    def read(self) -> State:
-        """Return what is remembered now."""
-        return self._state
 
-    def commit(self, seen: State, marks: Collection[str], began: str | None, now: dt.datetime) -> bool:
-        """Add marks and a last-seen time in one step; False, and nothing added, if `seen` is out of date."""
-        if began is None and not marks:
-            return self._state is seen
+@final
+class MemoryState:
+    """Keep state in this process: the default; nothing outlasts the process, and no other one sees it.
+
+    At most `max_entries` keys of `once` are kept while they are valid; beyond, it raises. `clock` returns a datetime
+    with a zone.
+
+    Raises:
+        InvalidArgument: `max_entries` below 1.
+    """
+
+    blocking: Final = False
+
+    def __init__(
+        self,
+        *,
+        max_entries: int = 100_000,
+        clock: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
+    ) -> None:
+        if type(max_entries) is not int or max_entries < 1:
+            raise InvalidArgument("max_entries", "must be a number above zero")
+        self._clock: Final = clock
+        self._max: Final = max_entries
+        self._lock: Final = threading.RLock()  # a signal's handler may revoke at any point
+        self._latest = dt.datetime.min.replace(tzinfo=dt.UTC)
+        self._known: Final[weakref.WeakValueDictionary[str, _Session]] = weakref.WeakValueDictionary()
+        self._kept: Final[dict[str, _Session]] = {}
+        self._budgets: Final[dict[str, Buckets]] = {}
+        self._sweep_at = _SWEEP
+        self._reserved: Final[set[str]] = set()
+        self._once: Final[dict[str, dt.datetime]] = {}
+        self._ends: Final[list[tuple[dt.datetime, str]]] = []  # a heap: what expires first is in front
+        self._revoked: Final[list[Revocation]] = []
+        self._approvals: Final[dict[str, Approval]] = {}
+        self._closed = False
+
+    def now(self) -> dt.datetime:
+        """Return the time by the store's clock, which never steps back.
+
+        Raises:
+            StateError: the clock returned something other than a datetime with a zone, or the store is closed.
+        """
+        if self._closed:
+            raise StateError("the state store is closed")
+        now = utc(self._clock())
+        if now is None:
+            raise StateError("the clock of the state store must return a datetime with a time zone")
         with self._lock:
-            if self._state is not seen:
-                return False
-            added = seen.marks.union(marks)
-            if added != seen.marks or began is not None:
-                times = seen.began if began is None else _later(seen.began, began, now)
-                self._state = State(added, times, seen.done)
-            return True
+            self._latest = max(now, self._latest)
+            return self._latest
 
-    def mark(self, name: str) -> None:
+    # ---- sessions
+
+    def begin(self, session: str, started: dt.datetime, watched: Mapping[str, dt.datetime], *, keep: bool) -> _Session:
+        """Begin a session, or find it; see `StateStore.begin`."""
+        with self._lock:
+            found, known = self._known.get(session), True
+            if found is None:
+                found, known = self._known.setdefault(session, _Session(started)), False
+            if keep:
+                self._kept[session] = found
+            before = found.state.watched
+            if before.keys() != watched.keys():
+                now = self.now()
+                since = {name: before.get(name, now if known else at) for name, at in watched.items()}
+                found.state = evolve(found.state, watched=since)
+            return found
+
+    def read(self, session: str) -> State:
+        """Return what a session remembers."""
+        found = self._known.get(session)
+        return NOTHING_YET if found is None else found.state
+
+    def mark(self, session: str, name: str) -> None:
         """Add a mark on the host's word."""
         with self._lock:
-            self._state = evolve(self._state, marks=self._state.marks | {name})
+            found = self._session(session)
+            found.state = evolve(found.state, marks=found.state.marks | {name})
 
-    def finish(self, action: str, now: dt.datetime) -> None:
-        """Remember that an action was allowed, and has returned."""
+    def unmark(self, session: str, name: str) -> bool:
+        """Remove a mark on the host's word; say whether it was there."""
         with self._lock:
-            self._state = evolve(self._state, done=_later(self._state.done, action, now))
+            found = self._session(session)
+            there = name in found.state.marks
+            found.state = evolve(found.state, marks=found.state.marks - {name})
+            return there
+
+    def finish(self, session: str, action: str) -> None:
+        """Remember that an action was allowed, and has returned, now."""
+        with self._lock:
+            found = self._session(session)
+            found.state = evolve(found.state, done=_later(found.state.done, action, self.now()))
+
+    def _session(self, session: str) -> _Session:
+        found = self._known.get(session)
+        if found is None:  # nobody holds on to it, and what is remembered must not be lost
+            found = self._known[session] = self._kept[session] = _Session(self.now())
+        return found
+
+    # ---- one decision
+
+    def commit(self, intent: Intent) -> Answer:
+        """Do all that a decision changes, or nothing; see `StateStore.commit`."""
+        with self._lock:
+            now = self.now()
+            if self._is_stale(intent):
+                return STALE
+            if intent.approvals and (unfit := tuple(filter(self._is_unfit, intent.approvals))):
+                return Refused(approvals=unfit)
+            taken = [self._budget(intent, spend, micros(now)) for spend in intent.spends] if intent.spends else []
+            if any(not kept.has_room(spend) for spend, kept, _ in taken):
+                return Refused(tuple(kept.stands(spend, granted=False) for spend, kept, _ in taken))
+            budgets = tuple(kept.stands(spend, granted=intent.reserve) for spend, kept, _ in taken)
+            return self._done(intent, taken, budgets, now) if intent.reserve else Committed(budgets)
+
+    def _done(
+        self,
+        intent: Intent,
+        taken: Sequence[tuple[Spend, Buckets, Slot]],
+        budgets: tuple[Budget, ...],
+        now: dt.datetime,
+    ) -> Committed:
+        for used in intent.approvals:
+            self._approvals[used] = evolve(self._approvals[used], status="used")
+        if intent.session is not None and (intent.marks or intent.began is not None):
+            self._remember(self._session(intent.session), intent, now)
+        if not taken:
+            return DONE
+        parts = tuple((spend, kept.add(spend, place.number)) for spend, kept, place in taken)
+        reservation = Reservation(parts, intent.session, secrets.token_hex(16) if intent.releasable else None)
+        if reservation.id is not None:
+            self._reserved.add(reservation.id)
+        return Committed(budgets, reservation)
+
+    def _remember(self, found: _Session, intent: Intent, now: dt.datetime) -> None:
+        state = found.state
+        began = state.began if intent.began is None else _later(state.began, intent.began, now)
+        if began is not state.began or not state.marks.issuperset(intent.marks):
+            found.state = State(state.marks.union(intent.marks), began, state.done, state.watched)
+
+    def _is_stale(self, intent: Intent) -> bool:
+        if intent.revocations is not None and intent.revocations != len(self._revoked):
+            return True
+        if intent.session is None or (intent.marks_seen is None and not intent.times_seen):
+            return False
+        state = self.read(intent.session)
+        if intent.marks_seen is not None and intent.marks_seen != state.marks:
+            return True
+        return any(
+            (state.began if kind == "began" else state.done).get(action) != at for kind, action, at in intent.times_seen
+        )
+
+    def _budget(self, intent: Intent, spend: Spend, now: int) -> _Place:
+        if len(self._budgets) >= self._sweep_at:
+            self._sweep(now)
+        budgets = self._budgets_of(spend, intent.session)
+        kept = budgets.get(spend.key)
+        if kept is None:
+            kept = budgets[spend.key] = Buckets()
+        place = slot(spend, now)
+        kept.forget(place.oldest)
+        return spend, kept, place
+
+    def _budgets_of(self, spend: Spend, session: str | None) -> dict[str, Buckets]:
+        """Return where a budget is kept; one without a window ends with its session."""
+        return self._budgets if spend.window is not None or session is None else self._session(session).budgets
+
+    def _sweep(self, now: int) -> None:
+        """Forget the budgets of which nothing counts any more: their keys are the callers'."""
+        for key in [key for key, kept in self._budgets.items() if kept.ends <= now]:
+            del self._budgets[key]
+        self._sweep_at = max(_SWEEP, 2 * len(self._budgets))
+
+    def settle(self, reservation: Reservation, actual: Mapping[str, Decimal]) -> None:
+        """Keep what was spent, less what a rule took less; see `StateStore.settle`."""
+        self._give_back(reservation, lambda spend: spend.amount - actual.get(spend.rule, spend.amount))
+
+    def release(self, reservation: Reservation) -> None:
+        """Give back what was spent; see `StateStore.release`."""
+        self._give_back(reservation, lambda spend: spend.amount)
+
+    def _give_back(self, reservation: Reservation, rest: Callable[[Spend], Decimal]) -> None:
+        with self._lock:
+            if reservation.id is not None and reservation.id not in self._reserved:
+                return
+            self._reserved.discard(reservation.id or "")
+            for spend, number in reservation.parts:
+                kept = self._budgets_of(spend, reservation.session).get(spend.key)
+                if kept is not None:
+                    kept.give_back(number, min(max(rest(spend), Decimal(0)), spend.amount))
+
+    # ---- what may be used once
+
+    def once(self, key: str, expires: dt.datetime) -> bool:
+        """Return True the first time that `key` is asked for, False as long as it is remembered.
+
+        Raises:
+            StateError: all places are taken by keys that haven't expired.
+        """
+        now = self.now()
+        with self._lock:
+            while self._ends and self._ends[0][0] < now:
+                self._once.pop(heapq.heappop(self._ends)[1], None)
+            if key in self._once:
+                return False
+            if len(self._once) >= self._max:
+                raise StateError("the memory of what was used is full")
+            self._once[key] = expires
+            heapq.heappush(self._ends, (expires, key))
+            return True
+
+    # ---- revocations
+
+    def revoke(self, kind: Subject, name: str, reason: str, *, lifts: bool = False) -> Revocation:
+        """Revoke something; see `StateStore.revoke`."""
+        now = self.now()
+        with self._lock:
+            made = Revocation(len(self._revoked) + 1, kind, name, now, reason, lifts)
+            self._revoked.append(made)
+            return made
+
+    def revocations(self, since: int) -> Sequence[Revocation]:
+        """Return those with a higher number than `since`, in order."""
+        return self._revoked[since:]
+
+    # ---- approvals
+
+    def ask(self, approval: Approval) -> Approval:
+        """Keep a request for consent, or find the open one that is bound to the same call."""
+        now = self.now()
+        with self._lock:
+            for known in self._approvals.values():
+                if (
+                    known.binding == approval.binding
+                    and known.status in ("pending", "approved")
+                    and known.expires > now
+                ):
+                    return known
+            self._approvals[approval.id] = approval
+            if approval.session is not None:
+                self._kept[approval.session] = self._session(approval.session)  # what it remembers is needed again
+            return approval
+
+    def answer(self, id: str, status: Literal["approved", "rejected"], answer: str) -> bool:
+        """Answer a pending request that hasn't expired; False for any other."""
+        now = self.now()
+        with self._lock:
+            known = self._approvals.get(id)
+            if known is None or known.status != "pending" or known.expires <= now:
+                return False
+            self._approvals[id] = evolve(known, status=status, answer=answer)
+            return True
+
+    def approval(self, id: str) -> Approval | None:
+        """Return a request; None: there is none with this id."""
+        return self._approvals.get(id)
+
+    def approvals(
+        self, *, status: Status | None = None, binding: str | None = None, session: str | None = None
+    ) -> Sequence[Approval]:
+        """Return the requests of which all that is given holds, oldest first."""
+        with self._lock:
+            known = list(self._approvals.values())
+        return [
+            one
+            for one in known
+            if status in (None, one.status) and binding in (None, one.binding) and session in (None, one.session)
+        ]
+
+    def _is_unfit(self, id: str) -> bool:
+        known = self._approvals.get(id)
+        return known is None or known.status != "approved" or known.expires <= self.now()
+
+    def close(self) -> None:
+        """Answer nothing any more."""
+        self._closed = True
 
 
 def _later(times: Mapping[str, dt.datetime], action: str, now: dt.datetime) -> Mapping[str, dt.datetime]:

@@ -1,0 +1,116 @@
+"""Count what was spent within a rolling window: at most 64 buckets, rounded against the caller, exact sums."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import Final, final
+
+from attrs import define, field, frozen
+
+from agentauthz.decision import EXACT, Budget, Spend
+
+PARTS: Final = 62  # of a window; what a window touches is at most two more
+FOREVER: Final = 0  # the only bucket of a budget without a window
+
+_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_MICROSECOND: Final = dt.timedelta(microseconds=1)
+
+
+@final
+@frozen
+class Slot:
+    """Be the bucket that a moment falls into, and the oldest one that still counts then."""
+
+    number: int
+    oldest: int
+
+
+def micros(moment: dt.datetime) -> int:
+    """Return a moment as microseconds since 1970."""
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def moment(micros: int) -> dt.datetime:
+    """Return a moment given as microseconds since 1970."""
+    return _EPOCH + dt.timedelta(microseconds=micros)
+
+
+def width(window: dt.timedelta) -> int:
+    """Return how many microseconds one bucket of a window is wide."""
+    return max(1, -(-(window // _MICROSECOND) // PARTS))
+
+
+def slot(spend: Spend, now: int) -> Slot:
+    """Return where something falls that is spent at `now`, in microseconds.
+
+    INVARIANT: all that was spent in [now - window, now] lies in the buckets from `oldest` on, so that in no window
+    more is granted than its bound.
+    """
+    if spend.window is None:
+        return Slot(FOREVER, FOREVER)
+    wide = width(spend.window)
+    return Slot(now // wide, (now - spend.window // _MICROSECOND) // wide)
+
+
+@final
+@define(eq=False)
+class Buckets:
+    """Be one budget: what was spent, by bucket, from the oldest to the newest; `total` is the sum of all.
+
+    `ends` is when nothing of it counts any more, in microseconds since 1970.
+    """
+
+    spent: dict[int, Decimal] = field(factory=dict)
+    total: Decimal = Decimal(0)
+    ends: int = 0
+
+    @classmethod
+    def of(cls, spent: Iterable[tuple[int, Decimal]]) -> Buckets:
+        """Return a budget of pairs of a bucket's number and what was spent in it."""
+        known = dict(sorted(spent))
+        total = Decimal(0)
+        for amount in known.values():
+            total = EXACT.add(total, amount)
+        return cls(known, total)
+
+    def forget(self, oldest: int) -> None:
+        """Drop the buckets that don't count any more."""
+        while self.spent and (first := next(iter(self.spent))) < oldest:
+            self.total = EXACT.subtract(self.total, self.spent.pop(first))
+
+    def has_room(self, spend: Spend) -> bool:
+        """Say whether an amount fits."""
+        return EXACT.add(self.total, spend.amount) <= spend.bound
+
+    def add(self, spend: Spend, number: int) -> int:
+        """Spend an amount in a bucket, or in the newest where a clock has stepped back; return which."""
+        if self.spent and (newest := next(reversed(self.spent))) > number:
+            number = newest
+        self.spent[number] = EXACT.add(self.spent.get(number, Decimal(0)), spend.amount)
+        self.total = EXACT.add(self.total, spend.amount)
+        if spend.window is not None:
+            self.ends = (number + 1) * width(spend.window) + spend.window // _MICROSECOND
+        return number
+
+    def give_back(self, number: int, amount: Decimal) -> None:
+        """Take an amount out of the bucket that it was spent in, if that still counts."""
+        if number in self.spent:
+            self.spent[number] = EXACT.subtract(self.spent[number], amount)
+            self.total = EXACT.subtract(self.total, amount)
+
+    def stands(self, spend: Spend, *, granted: bool) -> Budget:
+        """Return how the budget stands before `spend` is taken of it; `room_at` is when it fits, where it doesn't."""
+        at = None if granted or self.has_room(spend) else self._room_at(spend)
+        return Budget(spend.rule, spend.key, spend.amount, spend.bound, self.total, granted, at)
+
+    def _room_at(self, spend: Spend) -> dt.datetime | None:
+        if spend.window is None or spend.amount > spend.bound:
+            return None
+        wide, rest = width(spend.window), self.total
+        for number, amount in self.spent.items():
+            rest = EXACT.subtract(rest, amount)
+            if EXACT.add(rest, spend.amount) <= spend.bound:
+                return moment((number + 1) * wide + spend.window // _MICROSECOND)
+        return None
