@@ -737,7 +737,7 @@ def test_no_repr_shows_what_was_looked_up() -> None:
     @authorize("t.pay", resource=lambda: Resource("order", "o-1", {"card": "4111"}, original={"card": "4111"}))
     def pay() -> str:
         here = current()
-        return repr(here) + repr(here.session.facts(here.session.memory.read(), {}))
+        return repr(here) + repr(here.session.facts(State(), {}))
 
     with Recorded().session(attributes={"card": "4111"}):
         assert "4111" not in pay()

@@ -261,7 +261,7 @@ def test_observe_mode_lets_run_what_only_lacks_something() -> None:
     policy = """
 permit p on t.review, t.limit, t.forbid, t.unsure when true
 review r on t.review when true by approver != subject
-limit l on t.limit to count <= 0 per subject every 1d
+limit l on t.limit to sum(2) <= 1 per subject every 1d
 forbid f on t.forbid when true
 forbid u on t.unsure when args.missing == 1
 """

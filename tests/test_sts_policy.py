@@ -69,7 +69,7 @@ def test_65_without_a_rule_nothing_is_exchanged() -> None:
         "permit all on token.exchange when true with expire(after: 5m, unless: true)",
         "permit all on token.exchange when true with expire(after: 5)",
         'permit all on token.exchange when true\nreview r on token.exchange when true by approver != subject',
-        "permit all on token.exchange when true\nlimit few on token.exchange to count <= 1 per subject every 1d",
+        "permit all on token.exchange when true\nlimit few on token.exchange to sum(2) <= 1 per subject every 1d",
         "permit all on token.exchange when true with expire(after: 5m) with notify(channel: 1)",
     ],
 )  # fmt: skip

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, TypeVar, cast, final
 
 from agentauthz.canonical import Json, bounded, canonical, encode, plain, quote, stamp, utf8
-from agentauthz.decision import Decision, Obligation, Reason
+from agentauthz.decision import Budget, Decision, Obligation, Reason
 from agentauthz.keys import InstanceKey
 from agentauthz.principals import Chain, Delegation, Principal
 from agentauthz.records.lines import ALONE, MAX_BODY, MAX_NAME, compact, finished, opening
@@ -34,7 +34,7 @@ _NO_SECRETS: Final = Secrets(frozenset(), {})
 # What gives way first where a line would be too long; the identities go last
 _DROPPED: Final = (
     "explain", "action/args", "resource/attributes", "inputs", "action/given", "missing", "undetermined",
-    "obligations", "marks", "reasons", "rules", "chain", "actors",
+    "obligations", "budgets", "marks", "reasons", "rules", "chain", "actors",
 )  # fmt: skip
 
 
@@ -88,6 +88,7 @@ def decision_record(
         listed("marks", decision.marks),
         draft.reasons(decision.reasons),
         draft.duties(decision.obligations, left) if decision.obligations else "",
+        draft.budgets(decision.budgets) if decision.budgets else "",
         inputs,
         "" if explain is None else draft.explanation(explain),
         "" if call_id is None and parent is None else draft.ctx(call_id, parent),
@@ -286,6 +287,18 @@ class _Draft:
         shown = f',"properties":{compact(properties)}' if properties else ""
         end = ',"left":true}' if left else "}"
         return f'{{"id":{self.name(duty.id, pointer, "id")},"type":{self.name(duty.type, pointer, "type")}{shown}{end}'
+
+    def budgets(self, budgets: Sequence[Budget]) -> str:
+        texts = [self._budget(budget, f"/budgets/{i}") for i, budget in self.first(budgets, "/budgets")]
+        return f',"budgets":[{",".join(texts)}]'
+
+    def _budget(self, budget: Budget, pointer: str) -> str:
+        amounts = {"amount": budget.amount, "bound": budget.bound, "used": budget.used}
+        texts = [f'"{name}":{compact(self.value(amount, f"{pointer}/{name}"))}' for name, amount in amounts.items()]
+        room = "" if budget.room_at is None else f',"room_at":"{stamp(budget.room_at)}"'
+        granted = "true" if budget.granted else "false"
+        named = f'"rule":{self.name(budget.rule, pointer, "rule")},"key":{self.name(budget.key, pointer, "key")}'
+        return f'{{{named},{",".join(texts)},"granted":{granted}{room}}}'
 
     def explanation(self, part: object) -> str:
         tree = self.explain(part)

@@ -104,6 +104,23 @@ class Obliged:
 
 @final
 @frozen
+class Budgeted:
+    """Be how one limit stood: `used` of `bound` by the calls before, and whether `amount` was `granted` too.
+
+    `key` names the budget, and `room_at` says when a refused amount fits again. The numbers are tagged JSON.
+    """
+
+    rule: str
+    key: str
+    amount: object = field(converter=still)
+    bound: object = field(converter=still)
+    used: object = field(converter=still)
+    granted: bool = False
+    room_at: str | None = None
+
+
+@final
+@frozen
 class Bounds:
     """Be what the whole session may not exceed: when it ends, and the actions that its token covers."""
 
@@ -158,6 +175,7 @@ class DecisionRecord:
     inputs: tuple[Input, ...] = ()
     explain: object = field(default=None, converter=still)
     obligations: tuple[Obliged, ...] = ()
+    budgets: tuple[Budgeted, ...] = ()
     ctx: Ctx = field(default=Ctx())
     meta: Meta = field(default=Meta())
     stream: str = NO_STREAM
@@ -216,6 +234,7 @@ def _decision(tree: dict[str, Any], line: bytes) -> DecisionRecord:
         resource=ResourceRef(**tree["resource"]) if "resource" in tree else None,
         inputs=several("inputs", Input),
         obligations=several("obligations", Obliged),
+        budgets=several("budgets", Budgeted),
         ctx=Ctx(**tree.get("ctx", {})),
         meta=Meta(tuple(meta.get("redacted", ())), meta.get("oversized", {}), meta.get("more", {})),
         line=line,

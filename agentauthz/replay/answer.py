@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final, final
+from decimal import Decimal
+from typing import Final, cast, final
 
 from attrs import frozen
 
-from agentauthz.authorizer.deciding import Case, asked
-from agentauthz.decision import Basis, Decision, Obligation, Reason
+from agentauthz.authorizer.deciding import Case, asked, enforced
+from agentauthz.decision import Basis, Budget, Decision, Obligation, Outcome, Reason, Spend
 from agentauthz.errors import NotReplayable
+from agentauthz.policy.decide import denied_by_limits
 from agentauthz.policy.inputs import Inputs
 from agentauthz.policy.policyset import PolicySet
 from agentauthz.records.build import MAX_LISTED
 from agentauthz.records.lines import name
-from agentauthz.replay.decoding import Gaps
+from agentauthz.replay.decoding import Gaps, decoded
 from agentauthz.replay.question import Question, Tree, question, why
 from agentauthz.replay.same import Sameness
 from agentauthz.request import Request
@@ -86,13 +88,32 @@ def decide(asking: Question, tree: Tree, policies: PolicySet) -> Decision:
         return policies.judge_inputs(asking.inputs, undeclared=undeclared), asking.inputs
 
     try:
-        decision = asked(case, judge)[0]
+        decision = _within_budgets(case, asked(case, judge)[0], tree, asking.gaps)
         if decision.basis not in _BEFORE_RULES:
             # all that rules read, whether or not an answer hung on it: else it would depend on the evaluator
             policies.seen(asking.inputs)
         return decision
     except Exception as cause:  # as where a call is decided: never an answer
         raise NotReplayable(f"the policies couldn't be evaluated ({type(cause).__name__})") from cause
+
+
+def _within_budgets(case: Case, decision: Decision, tree: Tree, gaps: Gaps) -> Decision:
+    """Return the decision as the budgets stood then; of one that the record doesn't tell of, nobody knows."""
+    if not decision.spends or decision.outcome is Outcome.DENY:
+        return decision
+    told = {each["key"]: each for each in tree.get("budgets", ())}
+    full: list[Spend] = []
+    for spend in decision.spends:
+        place = f"what was used of `{spend.rule}`"
+        if (known := told.get(name(spend.key))) is None:
+            gaps.add(place)
+        elif not Budget(spend.rule, spend.key, spend.amount, spend.bound, _used(known, place, gaps)).fits:
+            full.append(spend)
+    return enforced(case, denied_by_limits(decision, full, ())) if full else decision
+
+
+def _used(known: Tree, place: str, gaps: Gaps) -> Decimal:
+    return Decimal(cast("int | Decimal", decoded(known["used"], place, gaps)))
 
 
 def _carrier(tree: Tree, gaps: Gaps) -> Callable[[Obligation], bool]:

@@ -42,7 +42,8 @@ class Sameness:
         reads = self._asked.get((name, handing))
         if reads is None:
             reads = self._asked[name, handing] = _Asked(self._policies, name, handing)
-        names_parties = reads.names_parties or len(hops) > 1 or tree["actors"][0]["kind"] == "agent"
+        budgets = tree.get("budgets")  # whose keys are made of what limits count for
+        names_parties = budgets or reads.names_parties or len(hops) > 1 or tree["actors"][0]["kind"] == "agent"
         timed = reads.timed or bounds is not None or any("expires" in hop for hop in hops)
         resource = tree.get("resource")
         return [
@@ -54,7 +55,8 @@ class Sameness:
             [[hop.get(each) for each in ("actions", "purpose", "expires", "handoff", "via")] for hop in hops],
             tree["ts"] if timed else None,
             bounds,
-            "session" in tree and (tree["session"] if reads.names_session else True),
+            "session" in tree and (tree["session"] if budgets or reads.names_session else True),
+            budgets,
             tree.get("purpose") if reads.purpose or hops else None,
             tree.get("route") if reads.route else None,
             resource if resource is None or "state" in resource else _told_resource(resource, reads),
