@@ -89,6 +89,8 @@ class Decision:
     policy_digest: str = ""
     record_id: str | None = None
     enforced: bool = True
+    # what records write of rules and reasons, kept by the first one
+    _written: str | None = field(default=None, init=False, eq=False, repr=False)
 
     @property
     def allowed(self) -> bool:
@@ -101,6 +103,11 @@ class Decision:
             self.outcome, self.basis, self.action, self.rules, self.undetermined, self.missing, self.reasons,
             self.obligations, self.marks, self.policy_digest, record_id, self.enforced,
         )  # fmt: skip
+
+    def _keep(self, written: str) -> str:
+        """Keep the text that records write of this decision's rules and reasons; it depends on nothing else."""
+        object.__setattr__(self, "_written", written)
+        return written
 
     def __bool__(self) -> bool:
         raise InvalidArgument("decision", "has no truth value: ask `decision.allowed`, or let `authorize` raise")

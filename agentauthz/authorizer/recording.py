@@ -101,7 +101,8 @@ class Recording:
     def _record(self, case: Case, verdict: Verdict) -> DecisionRecord:
         request, inputs = verdict.request, verdict.inputs
         own = self._ids.next(request.now)
-        decision = verdict.decision = verdict.decision._numbered(own)
+        decision = verdict.decision  # not numbered yet: what calls share keeps what records write of it
+        verdict.decision = decision._numbered(own)
         refused = decision.outcome is not Outcome.ALLOW
         return decision_record(
             id=own,

@@ -65,7 +65,7 @@ def decision_record(
     `left` has the ids of the obligations that nothing could carry out.
     """
     draft = _Draft(key, Secrets(sensitive, args) if sensitive else _NO_SECRETS)
-    inputs, listed, named = draft.inputs(seen), draft.listed, draft.named
+    inputs, named = draft.inputs(seen), draft.named
     facts, purpose, route = request.session, request.purpose, request.route
     draft.parts = [
         opening("decision", id, ts),
@@ -82,11 +82,7 @@ def decision_record(
         draft.bounds(facts) if type(facts) is SessionFacts else "",
         named("purpose", purpose if isinstance(purpose, str) else None),
         named("route", route if isinstance(route, str) else None),
-        listed("rules", decision.rules),
-        listed("undetermined", decision.undetermined),
-        listed("missing", decision.missing),
-        listed("marks", decision.marks),
-        draft.reasons(decision.reasons),
+        draft.grounds(decision),
         draft.duties(decision.obligations, left) if decision.obligations else "",
         inputs,
         "" if explain is None else draft.explanation(explain),
@@ -253,6 +249,16 @@ class _Draft:
         if hop.handoff:
             texts.append('"handoff":true')
         return f'{",".join(texts)},"via":"{hop.via}"}}'
+
+    def grounds(self, decision: Decision) -> str:
+        """Write what decided, and why; the text is kept where it depends on the decision alone, which calls share."""
+        plain = self.secrets is _NO_SECRETS
+        if plain and decision._written is not None:
+            return decision._written
+        before = len(self.oversized) + len(self.more)
+        names = [(field, getattr(decision, field)) for field in ("rules", "undetermined", "missing", "marks")]
+        text = "".join([self.listed(field, each) for field, each in names if each]) + self.reasons(decision.reasons)
+        return decision._keep(text) if plain and len(self.oversized) + len(self.more) == before else text
 
     def reasons(self, reasons: Sequence[Reason]) -> str:
         if not reasons:

@@ -155,7 +155,9 @@ class Stream:
             log.ready(self)
             if policies is not None and policies.digest not in self._known:
                 self._tell(policies)
-            self._events.append(of_line(self._put(line), record))
+            there = self._put(line)
+            if others:
+                self._events.append(of_line(there, record))
             if self.keeper is not None:
                 self.keeper.counted(self._at[0])
             return Taken(self._drained(), None, log.ticket())
