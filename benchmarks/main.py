@@ -13,7 +13,7 @@ from typing import Final, final
 
 from attrs import define, field
 
-from benchmarks import deciding, enforcing, loading, peers, tokens, versus
+from benchmarks import deciding, enforcing, loading, peers, reading, recording, tokens, versus
 from benchmarks.report import Target, table, targets
 from benchmarks.timing import Clock, Figure, duration, one_core
 
@@ -47,13 +47,17 @@ def main(arguments: Sequence[str]) -> None:
         print("each figure is the best of its repeats, with the median in brackets where it is a time", flush=True)
         found.calls = enforcing.measured(clock, RESULTS / "records")
         _print_calls(found)
+        records = recording.measured(clock, RESULTS / "records", 15 if options.quick else 40)
+        print(recording.tables(records), flush=True)
+        log = reading.measured(RESULTS / "records", reading.QUICK if options.quick else reading.GIGABYTE)
+        print(reading.told(log), flush=True)
         found.tokens = tokens.measured(clock)
         _print_tokens(found.tokens)
         for size in options.sizes:
             _size(clock, found, size, options.peers)
         _print_sizes(found, options.peers)
         _print_memory(loading.memory(_MEMORY), loading.imports(clock, 3 if options.quick else 9))
-        print(targets(_targets(found)))
+        print(targets([*_targets(found), *recording.promises(records), *reading.promises(log)]))
     clock.write(RESULTS / "agentauthz.json")
     print(f"\nall values: {RESULTS / 'agentauthz.json'} (python -m pyperf show)")
 

@@ -234,8 +234,9 @@ class PolicySet:
 
     def seen(self, inputs: Inputs) -> list[tuple[str, Value]]:
         """Return what the rules for this action read, each with the name of its place: all that a replay needs."""
-        found: dict[str, Value] = {}
-        for reads in self.reads(inputs.name, handing=asks_for_handoff(inputs.delegations)):
+        first, *more = self.reads(inputs.name, handing=asks_for_handoff(inputs.delegations))
+        found = first.seen(inputs)
+        for reads in more:
             found.update(reads.seen(inputs))
         for root in unknown_roots(inputs.request):
             found[root] = UNKNOWN
