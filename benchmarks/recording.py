@@ -218,8 +218,8 @@ def _encoding(dumps: Callable[[object], bytes]) -> Iterator[None]:
     try:
         yield
     finally:
-        for module, name, own in changed:
-            setattr(module, name, own)
+        for module, name, before in changed:
+            setattr(module, name, before)
 
 
 # ---- memory

@@ -222,6 +222,20 @@ def test_what_is_kept_for_a_chain_is_all_of_it() -> None:
         assert set(again.meta.oversized) == (cut if length == 300 else set())
 
 
+def test_what_is_kept_for_a_decision_is_all_of_it() -> None:
+    """Records that share a decision tell the same rules, cut or counted ones too; a changed one, its own."""
+    for rules in (("a",), ("r" * 300,), tuple(f"rule_{n}" for n in range(20))):
+        decision = attrs.evolve(ALLOW, rules=rules, undetermined=("u",), missing=("m",))
+        first, again = (_record(decision=decision) for _ in range(2))
+        assert first.line() == again.line()
+        assert first.rules == tuple(rule[:256] for rule in rules[:16])
+        assert ("/rules/0" in again.meta.oversized, "/rules" in again.meta.more) == (
+            len(rules[0]) > 256,
+            len(rules) > 16,
+        )
+        assert _record(decision=attrs.evolve(decision, rules=("other",))).rules == ("other",)
+
+
 def test_a_kept_reason_hides_no_secret() -> None:
     """A reason that one record has shown is still kept out of another where it repeats a secret, and the reverse."""
     decision = attrs.evolve(ALLOW, reasons=(Reason("x", f"about {CANARY}"),))
