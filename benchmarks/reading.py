@@ -21,6 +21,7 @@ from benchmarks.timing import duration
 
 GIGABYTE: Final = 10**9
 QUICK: Final = 10**8
+_ROOT: Final = pathlib.Path(__file__).resolve().parent.parent
 
 ORDER: Final = Resource("Order", "o-17", {"sensitivity": "normal"})
 ALLOWED: Final = {"order_id": "o-17", "amount": 120, "reason": ""}
@@ -41,7 +42,7 @@ def measured(folder: pathlib.Path, size: int) -> Found:
     """Let another process write a log of so many bytes, and end as if killed; `folder` is removed afterwards."""
     shutil.rmtree(folder, ignore_errors=True)
     try:
-        subprocess.run([sys.executable, "-m", "benchmarks.reading", str(folder), str(size)], check=True)
+        subprocess.run([sys.executable, "-m", "benchmarks.reading", str(folder), str(size)], check=True, cwd=_ROOT)
         whole = sum(path.stat().st_size for path in folder.glob("*/*.ndjson"))
         begin = time.perf_counter()
         sink = FileSink(folder)
