@@ -18,7 +18,7 @@ from agentauthz.keys import InstanceKey
 from agentauthz.principals import Chain, Delegation, Principal
 from agentauthz.records.lines import ALONE, MAX_BODY, MAX_NAME, compact, finished, opening
 from agentauthz.records.record import Cause, DecisionRecord
-from agentauthz.records.redaction import DROPPED, OPEN, Held, Place, masked
+from agentauthz.records.redaction import OPEN, Held, Place, masked
 from agentauthz.records.secrets import Secrets, escaped, member
 from agentauthz.request import Request, Resource, SessionFacts
 from agentauthz.values import UNKNOWN, Sentinel, Value
@@ -192,19 +192,21 @@ class _Draft:
         digest = self.key.digest("value", encode(whole))
         if not fits:
             self.oversized[pointer] = digest
-        elif hidden is not None and hidden.kind == "secret":
+        else:
             self.redacted.append(pointer)
         return {"$c": digest}
 
-    def _classed(self, tree: Json, place: Place, pointer: str) -> object:
+    def _classed(self, tree: Json, place: Place, pointer: str) -> Json:
         """Return what stands in the place of something with a class."""
         if place.kind == "secret":
             self.redacted.append(pointer)
-            return DROPPED
+            return {"$u": "secret"}
         return self._tagged(tree, place, pointer)
 
     def _tagged(self, tree: Json, place: Place, pointer: str) -> Json:
         text = self._committed(tree, place, pointer)
+        if pointer not in self.oversized:
+            self.redacted.append(pointer)
         return {"$s" if text[:1] == "s" else "$c": text}
 
     def _committed(self, tree: Json, place: Place, pointer: str) -> str:
@@ -217,9 +219,7 @@ class _Draft:
             return self.sealing.commit(owner, tree)
         # nobody can open it again, and a digest of what it was could be guessed when it is to be gone
         digest = self.key.digest("value", token_bytes(32))
-        if owner is None:
-            self.redacted.append(pointer)
-        else:
+        if owner is not None:
             self.oversized[pointer] = digest
         return digest
 
@@ -243,15 +243,13 @@ class _Draft:
             if type(value) is Sentinel:
                 texts.append(f'{opening}"{value.value}"}}')
                 continue
-            if place.kind == "secret":
-                self.redacted += [f"/inputs/{i}/value", *([f"{_MEMBERS[root]}/{escaped(name)}"] if root else [])]
-                texts.append(f'{opening}"value"}}')
-                continue
             text = plain(value) if open_to_all else None
             if text is None:
                 text = compact(self.value(value, f"/inputs/{i}/value", place))
-            if root:
+            if root and place.kind != "secret":
                 self.members[root][name] = text
+            elif root:
+                self.redacted.append(f"{_MEMBERS[root]}/{escaped(name)}")
             texts.append(f'{opening}"value","value":{text}}}')
         return f',"inputs":[{",".join(texts)}]' if texts else ""
 
@@ -362,12 +360,10 @@ class _Draft:
         return self.value(part, pointer)
 
     def _saw(self, saw: Mapping[str, object], expr: str, pointer: str) -> dict[str, Json]:
-        told: dict[str, Json] = {}
-        for path, value in self.secrets.shown(saw, expr).items():
-            found = self.value(value, f"{pointer}/{escaped(path)}", self.secrets.place(path))
-            if found is not DROPPED:
-                told[utf8(path)] = found
-        return told
+        return {
+            utf8(path): self.value(value, f"{pointer}/{escaped(path)}", self.secrets.place(path))
+            for path, value in self.secrets.shown(saw, expr).items()
+        }
 
     def ctx(self, call_id: str | None, parent: str | None) -> str:
         given = (("call_id", call_id), ("parent", parent))

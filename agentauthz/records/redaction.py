@@ -7,14 +7,15 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, final
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast, final
 
 from attrs import define, field, frozen
 
-from agentauthz.canonical import Json
+from agentauthz.canonical import Json, canonical
 from agentauthz.errors import InvalidArgument
+from agentauthz.keys import InstanceKey
 from agentauthz.principals import Chain, Principal
-from agentauthz.values import ABSENT, Record, Value
+from agentauthz.values import ABSENT, Record, Value, freeze
 
 if TYPE_CHECKING:
     from agentauthz.records.openings import Openings, Sealing
@@ -85,9 +86,8 @@ class Place:
 
 OPEN: Final = Place("public")
 SECRET: Final = Place("secret")
-DROPPED: Final = object()
 
-Leaf: TypeAlias = Callable[[Json, Place, str], object]  # what stands in the place of a value with a class
+Leaf: TypeAlias = Callable[[Json, Place, str], Json]  # gives what stands in the place of a value with a class
 
 
 @final
@@ -156,6 +156,11 @@ class Redaction:
         return Held(self, tuple(values), subjects)
 
 
+def correlation(value: object, key: InstanceKey) -> str:
+    """Return the keyed hash that stands for a value of the class "correlate": equal values have equal hashes."""
+    return key.digest("value", canonical(freeze(value)))
+
+
 def _classes(given: Mapping[str, Class]) -> dict[tuple[str, ...], tuple[Kind, str | None]]:
     """Return the classes by root and steps, the stricter one of subject's and actor's.
 
@@ -177,30 +182,28 @@ def _classes(given: Mapping[str, Class]) -> dict[tuple[str, ...], tuple[Kind, st
     return found
 
 
-def masked(tree: Any, place: Place, pointer: str, leaf: Leaf) -> Any:
-    """Return a tree in which `leaf` has put something in the place of what has a class; DROPPED takes it out."""
+def masked(tree: Json, place: Place, pointer: str, leaf: Leaf) -> Json:
+    """Return a tree in which `leaf` has put something in the place of whatever has a class; lists are looked into."""
     if place.kind != "public":
         return leaf(tree, place, pointer)
     if not place.below:
         return tree
-    if isinstance(tree, list):  # a class is each element's
-        return [
-            item for i, each in enumerate(tree) if (item := masked(each, place, f"{pointer}/{i}", leaf)) is not DROPPED
-        ]
+    if isinstance(tree, list):
+        return [masked(each, place, f"{pointer}/{i}", leaf) for i, each in enumerate(tree)]
     if not isinstance(tree, dict):
         return tree
     if len(tree) == 1 and (tag := next(iter(tree)))[:1] == "$" and tag[:2] != "$$":
-        return _masked_tag(tree, tag, place, pointer, leaf)
-    found = ((name, masked(each, _member(place, name), f"{pointer}/{name}", leaf)) for name, each in tree.items())
-    return {name: each for name, each in found if each is not DROPPED}
+        return {tag: _masked_tag(tree[tag], tag, place, f"{pointer}/{tag}", leaf)}
+    return {name: masked(each, _member(place, name), f"{pointer}/{name}", leaf) for name, each in tree.items()}
 
 
-def _masked_tag(tree: Any, tag: str, place: Place, pointer: str, leaf: Leaf) -> Any:
-    held, below = tree[tag], f"{pointer}/{tag}"
-    if tag == "$m":
-        shown = [(name, masked(each, _member(place, name), below, leaf)) for name, each in held]
-        return {"$m": [[name, each] for name, each in shown if each is not DROPPED]}
-    return {tag: masked(held, place, below, leaf)} if tag in ("$e", "$set") else tree
+def _masked_tag(held: Json, tag: str, place: Place, pointer: str, leaf: Leaf) -> Json:
+    if tag == "$m":  # pairs, whose names are JSON too
+        pairs = cast("list[tuple[Json, Json]]", held)
+        return [
+            [name, masked(each, _member(place, name), f"{pointer}/{i}", leaf)] for i, (name, each) in enumerate(pairs)
+        ]
+    return masked(held, place, pointer, leaf) if tag in ("$e", "$set") else held
 
 
 def _member(place: Place, name: object) -> Place:

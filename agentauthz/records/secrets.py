@@ -138,5 +138,5 @@ class Secrets:
         }
 
 
-def _without_shreds(tree: Json, place: Place, _: str) -> object:
+def _without_shreds(tree: Json, place: Place, _: str) -> Json:
     return {"$s": ""} if place.kind == "shred" else tree

@@ -276,12 +276,18 @@ def why(place: str, tree: Tree) -> str:
     if steps is not None and steps[0] == "args" and f"/action/args/{steps[1]}" in meta.get("redacted", ()):
         return f"`{place}` is kept secret"
     for i, each in enumerate(tree.get("inputs", ())):
-        if each["name"] == place and "value" in each:
-            return f"`{place}` {'was too big for the record' if _cut_big(meta, i) else 'is kept secret'}"
+        if each["name"] == place and each["state"] == "value":
+            return f"`{place}` {_held_back(each.get('value'), meta, f'/inputs/{i}/value')}"
     if "/inputs" in meta.get("oversized", ()) or "/inputs" in meta.get("more", ()):
         return f"`{place}` was too much for the record"
     return f"`{place}` isn't in the record" if steps is not None or TIME.fullmatch(place) else f"nobody knows {place}"
 
 
-def _cut_big(meta: Mapping[str, Any], place: int) -> bool:
-    return f"/inputs/{place}/value" in meta.get("oversized", ())
+def _held_back(value: Any, meta: Mapping[str, Any], pointer: str) -> str:
+    """Return in which way a record holds back what it has a value for."""
+    if pointer in meta.get("oversized", ()):
+        return "was too big for the record"
+    held = value if isinstance(value, Mapping) else {}
+    if "$s" in held:
+        return "was erased" if held["$s"] == "erased" else "can be shredded, and what opens it isn't here"
+    return "is only a keyed hash in the record" if "$c" in held else "is kept secret"
