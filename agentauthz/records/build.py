@@ -21,7 +21,7 @@ from agentauthz.records.record import Cause, DecisionRecord
 from agentauthz.records.redaction import OPEN, Held, Place, masked
 from agentauthz.records.secrets import Secrets, escaped, member
 from agentauthz.request import Request, Resource, SessionFacts
-from agentauthz.values import UNKNOWN, Sentinel, Value
+from agentauthz.values import ABSENT, INVALID, UNKNOWN, Sentinel, Value
 
 T = TypeVar("T")
 
@@ -74,7 +74,7 @@ def decision_record(
         SinkError: what opens the shredded values can't be kept.
     """
     draft = _Draft(key, Secrets(sensitive, args, held) if sensitive or held is not None else _NO_SECRETS, held)
-    inputs, listed, named = draft.inputs(seen), draft.listed, draft.named
+    inputs, listed, named = draft.inputs(seen, {"args": args, "context": request.context}), draft.listed, draft.named
     facts, purpose, route = request.session, request.purpose, request.route
     draft.parts = [
         opening("decision", id, ts),
@@ -115,6 +115,14 @@ def _place(path: str) -> tuple[str, str, str]:
         if (name := member(path, root)) is not None:
             return opening, root, name
     return opening, "", ""
+
+
+def _given(path: str, given: Mapping[str, object]) -> object:
+    """Return the member at a path of what the host gave; ABSENT: nobody can tell without asking an object again."""
+    for root, members in given.items():
+        if type(members) is dict and (name := member(path, root)) is not None:
+            return members.get(name, ABSENT)
+    return ABSENT
 
 
 def _parties(chain: Chain) -> list[Principal]:
@@ -232,7 +240,8 @@ class _Draft:
 
     # ---- parts: each a member of the record, with its comma
 
-    def inputs(self, seen: Sequence[tuple[str, Value]]) -> str:
+    def inputs(self, seen: Sequence[tuple[str, Value]], given: Mapping[str, object]) -> str:
+        """Write what was seen; what rules can't read is shown as it was `given`, below roots that are mappings."""
         open_to_all = self.secrets is _NO_SECRETS
         texts = []
         for i, (path, value) in self.first(self.secrets.visible(seen), "/inputs", MAX_INPUTS):
@@ -241,7 +250,9 @@ class _Draft:
             opening, root, name = _place(path)
             place = self.secrets.place(path)
             if type(value) is Sentinel:
-                texts.append(f'{opening}"{value.value}"}}')
+                raw = _given(path, given) if value is INVALID else ABSENT
+                told = "" if raw is ABSENT else f',"value":{compact(self.value(raw, f"/inputs/{i}/value", place))}'
+                texts.append(f'{opening}"{value.value}"{told}}}')
                 continue
             text = plain(value) if open_to_all else None
             if text is None:
