@@ -124,7 +124,7 @@ def test_a_secret_is_dropped_and_pointed_to() -> None:
 def test_a_value_is_hidden_where_another_place_repeats_it(openings: Openings) -> None:
     """What has a class is hidden in other arguments, in texts and in ids too, with no digest to guess at."""
     for kind in ("correlate", "shred", "secret"):
-        record = looked({"context.note": kind}, openings, email="see NOTE-4711", other="NOTE-4711")  # type: ignore[dict-item]
+        record = looked({"context.note": kind}, openings, email="see NOTE-4711", other="NOTE-4711")
         assert "NOTE-4711" not in record.line().decode()
     shredded = looked({"context.note": "shred"}, openings, email="NOTE-4711")
     assert set(shown(shredded)["args.email"]) == {"$s"}
@@ -164,7 +164,7 @@ def test_the_argument_digest_can_t_be_guessed_after_erasure(openings: Openings) 
 def test_a_record_stays_bounded(size: int, openings: Openings) -> None:
     """However big what has a class is, the record keeps its bounds, and nothing of it."""
     for kind in ("correlate", "shred", "secret"):
-        record = looked({"args.email": kind}, openings, email="LONG-" * (size // 5))  # type: ignore[dict-item]
+        record = looked({"args.email": kind}, openings, email="LONG-" * (size // 5))
         assert len(record.line()) <= 32 * 1024
         assert b"LONG-LONG" not in record.line()
 
@@ -238,7 +238,7 @@ def test_replay_knows_each_class(openings: Openings) -> None:
     openings.erase(Principal.user("maria"))
     assert list(replay([record], POLICIES, openings=openings).not_replayable) == ["`resource.ssn` was erased"]
     told = {
-        kind: list(replay([looked({"resource.ssn": kind})], POLICIES).not_replayable)  # type: ignore[dict-item]
+        kind: list(replay([looked({"resource.ssn": kind})], POLICIES).not_replayable)
         for kind in ("correlate", "secret")
     }
     assert told == {
