@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from pathlib import Path
 from typing import cast
 
@@ -33,12 +34,9 @@ def erase(parser: argparse.ArgumentParser) -> Run:
 
 def _erase(arguments: argparse.Namespace) -> int:
     folder, known = existing(arguments.dir), keys(arguments)
-    stores = [store(path, known) for path in arguments.openings]
-    try:
+    with contextlib.ExitStack() as closing:
+        stores = [closing.enter_context(contextlib.closing(store(path, known))) for path in arguments.openings]
         done = _done(folder, _person(arguments), stores, dry_run=arguments.dry_run)
-    finally:
-        for each in stores:
-            each.close()
     for path, one in zip(arguments.openings, done.stores, strict=True):
         before = f"; {count(one.before, 'opening')} before" if one.before else ""
         write(f"{path}: {count(one.openings, 'opening')} under {count(one.keys, 'key')}{before}")

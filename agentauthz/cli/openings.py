@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from agentauthz.errors import InvalidArgument
@@ -47,10 +49,15 @@ def store(path: Path, known: list[InstanceKey]) -> Openings:
     return Openings(path, known[0], older=known[1:])
 
 
-def given(arguments: argparse.Namespace) -> Openings | None:
-    """Return the store that was given; None: none was.
+@contextlib.contextmanager
+def given(arguments: argparse.Namespace) -> Iterator[Openings | None]:
+    """Give the block the store that was given; None: none was.
 
     Raises:
         InvalidArgument, SinkError: as `keys` and `store`.
     """
-    return None if arguments.openings is None else store(arguments.openings, keys(arguments))
+    if arguments.openings is None:
+        yield None
+        return
+    with contextlib.closing(store(arguments.openings, keys(arguments))) as kept:
+        yield kept

@@ -44,7 +44,8 @@ def explain(parser: argparse.ArgumentParser) -> Run:
 
 
 def _replay(arguments: argparse.Namespace) -> int:
-    found = replayed(log_lines(arguments.path), PolicySet.load(arguments.policy), openings=given(arguments))
+    with given(arguments) as kept:
+        found = replayed(log_lines(arguments.path), PolicySet.load(arguments.policy), openings=kept)
     write(*_compared(found, max(0, arguments.show)))
     if found.changed:
         return CHANGED
@@ -95,7 +96,9 @@ def _explain(arguments: argparse.Namespace) -> int:
     record, policies = _found(arguments.path, arguments.id)
     try:
         by = PolicySet.load(arguments.policy) if arguments.policy else recorded_policies(policies, record.policy.digest)
-        write(*_head(record), *explained(record, by, openings=given(arguments)).render().split("\n"))
+        with given(arguments) as kept:
+            told = explained(record, by, openings=kept).render()
+        write(*_head(record), *told.split("\n"))
     except NotReplayable as cause:
         write(*_head(record), f"not replayable: {cause}", *(f"  it said: {reason.text}" for reason in record.reasons))
         return NOT_REPLAYABLE

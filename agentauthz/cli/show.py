@@ -30,7 +30,8 @@ def show(parser: argparse.ArgumentParser) -> Run:
 def _show(arguments: argparse.Namespace) -> int:
     with working("reading"):
         found = story(log_lines(arguments.path), arguments.session)
-    write(*told(found, given(arguments)))
+    with given(arguments) as kept:
+        write(*told(found, kept))
     return _UNKNOWN if found.unknown else 0
 
 
