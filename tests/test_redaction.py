@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
+import attrs
 import pytest
 
 from agentauthz import Authorizer, PolicySet, Principal, Resource, testing
@@ -20,6 +21,7 @@ from agentauthz.records.query import Query, query
 from agentauthz.records.redaction import Class, Redaction, Shred, correlation
 from agentauthz.replay import explain, replay
 from agentauthz.request import Request
+from tests.golden import ROOT, check_golden
 from tests.recording import ALLOW, NOW
 
 KEY: Final = InstanceKey.from_bytes(bytes(range(32)))
@@ -269,3 +271,37 @@ def test_a_record_made_by_hand_needs_no_classes() -> None:
     request = Request("a", subject=MARIA, now=dt.datetime.now(dt.UTC))
     made = decision_record(id="1", ts=NOW, request=request, args={}, decision=ALLOW, key=KEY)
     assert "meta" not in json.loads(made.line())
+
+
+@pytest.mark.parametrize("value", [True, 7, "abc"])
+@pytest.mark.parametrize(("kind", "tag"), [("correlate", "$c"), ("shred", "$s"), ("secret", "$u")])
+def test_what_is_too_short_to_be_recognised_is_hidden_by_its_place(
+    value: object, kind: Class, tag: str, openings: Openings
+) -> None:
+    """A bool or a small number has its class among inputs, arguments and in what a clause saw, and nowhere else."""
+    policies, sink = (
+        PolicySet.parse("forbid no on go when args.flag == args.flag and args.other == args.flag"),
+        MemorySink(),
+    )
+    with Authorizer(policies, sinks=[sink], key=KEY, redact={"args.flag": kind}, openings=openings) as authorizer:
+        authorizer.session(MARIA).decide("go", args={"flag": value, "other": value})
+    [record] = sink.decisions
+    assert set(shown(record)["args.flag"]) == {tag}
+    assert shown(record)["args.other"] == value
+    clauses = record.as_dict()["explain"][0]["clauses"]
+    assert [set(clause["saw"]["args.flag"]) for clause in clauses] == [{tag}, {tag}]
+    assert set(record.as_dict()["action"]["args"].get("flag", {tag: 0})) == {tag}
+
+
+def test_held_back_values_are_written_with_these_very_bytes() -> None:
+    """A record of version 1.0 writes correlated, secret and shredded values so; only commitments are at random."""
+    redaction = Redaction({"args.email": "correlate", "args.pin": "secret", "args.box.code": "correlate"})
+    args = {"email": "maria@example.org", "pin": "PIN-1234", "box": {"code": "CODE-1", "size": 2}}
+    request = Request("shop.send", subject=MARIA, args=args, now=NOW)
+    asked = POLICIES.asked(request)
+    made = decision_record(
+        id="0" * 26, ts=NOW, request=request, args=args, decision=attrs.evolve(ALLOW, action="shop.send"), key=KEY,
+        seen=[(f"args.{name}", value) for name, value in args.items()],
+        held=redaction.held(lambda root: getattr(asked, root), request.chain),
+    )  # fmt: skip
+    check_golden(ROOT / "tests" / "vectors" / "records" / "1.0-redacted" / "decision.ndjson", made.line().decode())

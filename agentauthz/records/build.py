@@ -18,8 +18,8 @@ from agentauthz.keys import InstanceKey
 from agentauthz.principals import Chain, Delegation, Principal
 from agentauthz.records.lines import ALONE, MAX_BODY, MAX_NAME, compact, finished, opening
 from agentauthz.records.record import Cause, DecisionRecord
-from agentauthz.records.redaction import OPEN, Held, Place, masked
-from agentauthz.records.secrets import Secrets, escaped, member
+from agentauthz.records.redaction import OPEN, Held, Place, escaped, masked
+from agentauthz.records.secrets import Secrets, member
 from agentauthz.request import Request, Resource, SessionFacts
 from agentauthz.values import ABSENT, INVALID, UNKNOWN, Sentinel, Value
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast, final
 
 from attrs import define, field, frozen
 
-from agentauthz.canonical import Json, canonical
+from agentauthz.canonical import Json, canonical, utf8
 from agentauthz.errors import InvalidArgument
 from agentauthz.keys import InstanceKey
 from agentauthz.principals import Chain, Principal
@@ -42,6 +42,11 @@ def steps_of(name: str) -> tuple[str, ...] | None:
     if (found := _PLACE.fullmatch(name)) is None:
         return (name,) if name.isidentifier() else None
     return (found[1], *(plain or quoted for plain, quoted in _STEP.findall(found[2])))
+
+
+def escaped(name: str) -> str:
+    """Return a name as a step of a JSON pointer (RFC 6901 §3), at most 64 characters of it."""
+    return utf8(name[:64]).replace("~", "~0").replace("/", "~1")
 
 
 @final
@@ -194,7 +199,7 @@ def masked(tree: Json, place: Place, pointer: str, leaf: Leaf) -> Json:
         return tree
     if len(tree) == 1 and (tag := next(iter(tree)))[:1] == "$" and tag[:2] != "$$":
         return {tag: _masked_tag(tree[tag], tag, place, f"{pointer}/{tag}", leaf)}
-    return {name: masked(each, _member(place, name), f"{pointer}/{name}", leaf) for name, each in tree.items()}
+    return {name: masked(each, _member(place, name), f"{pointer}/{escaped(name)}", leaf) for name, each in tree.items()}
 
 
 def _masked_tag(held: Json, tag: str, place: Place, pointer: str, leaf: Leaf) -> Json:

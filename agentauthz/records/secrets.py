@@ -8,7 +8,7 @@ from typing import Any, Final, final
 
 from agentauthz.canonical import Json, bounded, canonical, encode, jsonable, utf8
 from agentauthz.principals import Principal
-from agentauthz.records.redaction import KINDS, OPEN, SECRET, Held, Place, masked
+from agentauthz.records.redaction import KINDS, OPEN, SECRET, Held, Place, escaped, masked
 from agentauthz.values import UNKNOWN, Value
 
 _SHORTEST: Final = 4  # characters: a shorter secret would be found in any text, so it must be the whole of it
@@ -22,11 +22,6 @@ def member(path: str, root: str) -> str | None:
         return None
     found = _MEMBER.match(path, len(root))
     return None if found is None or '"]' in (found[2] or "") else found[1] or found[2]
-
-
-def escaped(name: str) -> str:
-    """Return a name as a step of a JSON pointer (RFC 6901 §3), at most 64 characters of it."""
-    return utf8(name[:64]).replace("~", "~0").replace("/", "~1")
 
 
 @final
