@@ -15,12 +15,14 @@ import pytest
 from agentauthz import Authorizer, PolicySet, Principal, Resource, testing
 from agentauthz.errors import InvalidArgument
 from agentauthz.keys import InstanceKey
-from agentauthz.records import DecisionRecord, MemorySink, decision_record
+from agentauthz.records import DecisionRecord, FileSink, MemorySink, decision_record
 from agentauthz.records.openings import Openings
 from agentauthz.records.query import Query, query
 from agentauthz.records.redaction import Class, Redaction, Shred, correlation
 from agentauthz.replay import explain, replay
+from agentauthz.replay.report import report
 from agentauthz.request import Request
+from agentauthz.values import Entity, freeze
 from tests.golden import ROOT, check_golden
 from tests.recording import ALLOW, NOW
 
@@ -305,3 +307,32 @@ def test_held_back_values_are_written_with_these_very_bytes() -> None:
         held=redaction.held(lambda root: getattr(asked, root), request.chain),
     )  # fmt: skip
     check_golden(ROOT / "tests" / "vectors" / "records" / "1.0-redacted" / "decision.ndjson", made.line().decode())
+
+
+def test_a_resource_that_is_read_as_a_whole_keeps_its_class(openings: Openings) -> None:
+    """A resource among the inputs shows its other attributes, and holds back the one with a class."""
+    entity = freeze(PERSON)
+    assert isinstance(entity, Entity)
+    assert entity["ssn"] == "SSN-1234-5678"
+    request = Request("a", subject=MARIA, resource=PERSON, now=NOW)
+    asked = POLICIES.asked(request)
+    held = Redaction({"resource.ssn": "correlate"}).held(lambda root: getattr(asked, root), request.chain)
+    made = decision_record(
+        id="1", ts=NOW, request=request, args={}, decision=ALLOW, key=KEY, seen=[("resource", entity)], held=held
+    )
+    assert shown(made)["resource"]["$e"]["ssn"] == {"$c": correlation("SSN-1234-5678", KEY)}
+    assert b"SSN-1234" not in made.line()
+
+
+def test_the_page_says_how_a_value_is_held_back(tmp_path: Path, openings: Openings) -> None:
+    """The report names the class in words, not by its tag."""
+    redact: dict[str, Class] = {"resource.ssn": "shred", "args.email": "correlate", "context.note": "secret"}
+    sink = FileSink(tmp_path / "log")
+    with Authorizer(POLICIES, sinks=[sink], key=KEY, redact=redact, openings=openings) as authorizer:
+        session = authorizer.session(MARIA, id="s-1", context={"note": "NOTE-4711"}, attributes={"campaign": "c"})
+        session.decide("person.look", args={"email": "maria@example.org"}, resource=PERSON)
+    page = report(tmp_path / "log", "s-1")
+    assert "args.email = (only a keyed hash: " in page
+    assert "resource.ssn = (kept apart, until it is shredded)" in page
+    assert "context.note = (secret)" in page
+    assert "$s" not in page

@@ -248,7 +248,7 @@ class _Draft:
             if len(path) > MAX_NAME or not path.isascii():
                 path = self._clipped(path, MAX_NAME, f"/inputs/{i}/name")
             opening, root, name = _place(path)
-            place = self.secrets.place(path)
+            place = OPEN if open_to_all else self.secrets.place(path)
             if type(value) is Sentinel:
                 raw = _given(path, given) if value is INVALID else ABSENT
                 told = "" if raw is ABSENT else f',"value":{compact(self.value(raw, f"/inputs/{i}/value", place))}'

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast, final
+from typing import Final, Literal, TypeAlias, cast, final
 
 from attrs import define, field, frozen
 
@@ -15,10 +15,8 @@ from agentauthz.canonical import Json, canonical, utf8
 from agentauthz.errors import InvalidArgument
 from agentauthz.keys import InstanceKey
 from agentauthz.principals import Chain, Principal
+from agentauthz.records.openings import Openings, Sealing
 from agentauthz.values import ABSENT, Record, Value, freeze
-
-if TYPE_CHECKING:
-    from agentauthz.records.openings import Openings, Sealing
 
 Kind: TypeAlias = Literal["public", "correlate", "shred", "secret"]
 KINDS: Final[tuple[Kind, ...]] = ("public", "correlate", "shred", "secret")  # from the mildest to the strictest
@@ -123,8 +121,8 @@ class Redaction:
             self._add(steps, kind, subject)
         places = [place for _, place in self._classed if place.kind == "shred"]
         self._subjects: Final = tuple({place.subject for place in places if place.subject is not None})
-        if places and openings is None:
-            raise InvalidArgument("openings", "must be given where something is shredded: they keep what can be erased")
+        if (places or openings is not None) and type(openings) is not Openings:
+            raise InvalidArgument("openings", "must be `Openings` where something is shredded: they keep what opens it")
         self.shreds: Final = bool(places)
         # how a condition begins to name what has a class
         self.texts: Final = tuple({text for steps, _ in self._classed for text in _texts(steps[0], steps[1])})

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, final
 
-from agentauthz.canonical import Json, bounded, canonical, encode, jsonable, utf8
+from agentauthz.canonical import Json, bounded, canonical, encode, jsonable
 from agentauthz.principals import Principal
 from agentauthz.records.redaction import KINDS, OPEN, SECRET, Held, Place, escaped, masked
 from agentauthz.values import UNKNOWN, Value
