@@ -130,7 +130,7 @@ class Recording:
         held = None
         if self._redaction is not None:
             asked = case.policies.asked(request) if inputs is None else inputs
-            held = self._redaction.held(functools.partial(getattr, asked), request.chain)
+            held = self._redaction.held(functools.partial(getattr, asked), request)
         return decision_record(
             id=own,
             ts=request.now,

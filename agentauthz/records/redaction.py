@@ -16,7 +16,8 @@ from agentauthz.errors import InvalidArgument
 from agentauthz.keys import InstanceKey
 from agentauthz.principals import Chain, Principal
 from agentauthz.records.openings import Openings, Sealing
-from agentauthz.values import ABSENT, Record, Value, freeze
+from agentauthz.request import Request
+from agentauthz.values import ABSENT, Record, Unordered, Value, freeze
 
 Kind: TypeAlias = Literal["public", "correlate", "shred", "secret"]
 KINDS: Final[tuple[Kind, ...]] = ("public", "correlate", "shred", "secret")  # from the mildest to the strictest
@@ -99,7 +100,7 @@ class Held:
     """Be what one call holds at the places with a class, and whose it is."""
 
     redaction: Redaction
-    values: tuple[tuple[Place, Value], ...]
+    values: tuple[tuple[Place, object], ...]
     subjects: Mapping[str | None, Principal | None]
 
 
@@ -146,11 +147,14 @@ class Redaction:
         root = self._roots.get(_PARTY if steps[0] in _PARTIES or steps[0][:6] == "chain[" else steps[0])
         return OPEN if root is None else root.at(steps[1:])
 
-    def held(self, root: Callable[[str], Value], chain: Chain) -> Held:
+    def held(self, root: Callable[[str], Value], request: Request) -> Held:
         """Return what a call holds; `root` returns what the policies see at a root."""
-        values: list[tuple[Place, Value]] = []
+        chain, values = request.chain, list[tuple[Place, object]]()
+        given = {"args": request.args, "context": request.context}
         for (name, *steps), place in self._classed:
-            of: list[Value] = [*_parties(chain)] if name == _PARTY else [root(name)]
+            # of mappings policies see what rules have read; what else they hold must be recognised too
+            whole = given.get(name)
+            of: list[object] = [*_parties(chain)] if name == _PARTY else [whole if type(whole) is dict else root(name)]
             values += [(place, each) for one in of for each in _below(one, steps)]
         subjects: dict[str | None, Principal | None] = {None: chain.subject}
         for path in self._subjects:
@@ -214,20 +218,20 @@ def _member(place: Place, name: object) -> Place:
     return place.at([own[1:] if own[:1] == "$" else own])
 
 
-def _below(value: Value, steps: Sequence[str]) -> Iterator[Value]:
+def _below(value: object, steps: Sequence[str]) -> Iterator[object]:
     """Return the values that steps lead to: through a list, each element's."""
     if not steps:
         yield value
-    elif isinstance(value, tuple):
-        for item in value:
+    elif type(value) in (list, tuple, Unordered):
+        for item in cast("Iterable[object]", value):
             yield from _below(item, steps)
     else:
         found = value.facts if type(value) is Principal else value
-        if isinstance(found, Record):
+        if isinstance(found, Record) or (type(found) is dict and steps[0] in found):
             yield from _below(found[steps[0]], steps[1:])
 
 
-def _person(value: Value) -> Principal | None:
+def _person(value: object) -> Principal | None:
     if type(value) is Principal:
         return value
     return Principal.user(value) if isinstance(value, str) and value else None
