@@ -176,7 +176,7 @@ def own_names(name: str, mapping: object) -> Mapping[str, object]:
         if not isinstance(key, str):
             raise InvalidArgument(name, "must have names that are strings")
         deep = deep or type(value) not in ATOMIC
-    return cast(Mapping[str, object], copy_plain(own)) if deep else own
+    return cast(Mapping[str, object], copy_plain(own, name)) if deep else own
 
 
 def effect_of(decision: Decision, error: BaseException | None, started: int) -> Effect:

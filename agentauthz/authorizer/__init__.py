@@ -24,6 +24,7 @@ from agentauthz.keys import InstanceKey
 from agentauthz.policy.policyset import PolicySet
 from agentauthz.principals import NOBODY, Chain, Principal
 from agentauthz.records import Recorder, Sink
+from agentauthz.records.redaction import PUBLIC, Class, Redaction
 from agentauthz.request import Request, Resource, SessionFacts, Unknown
 from agentauthz.session import Session, new_session_id
 from agentauthz.state.memory import NO_MEMORY, SessionMemory, State
@@ -31,6 +32,7 @@ from agentauthz.values import UNKNOWN, field_reader, utc
 
 if TYPE_CHECKING:
     from agentauthz.policy.explain import Explanation
+    from agentauthz.records.openings import Openings
     from agentauthz.tokens.verified import VerifiedToken
 
 Policies: TypeAlias = PolicySet | str | os.PathLike[str]
@@ -46,12 +48,15 @@ class Authorizer:
     the stdlib logger ``agentauthz.decisions``. A decision counts as recorded once `required` of them have it (None:
     all), and what isn't recorded is denied; with `on_failure` "allow_and_alarm", or for the actions that it lists,
     the call goes ahead, and the log and the sinks that work are told. `key` makes argument digests; without
-    one, each process has its own. `mode` "observe" lets calls run that only lack a permit, a budget or an approval,
-    or whose look-ups failed, until `observe_until`. `clock` returns a datetime with a zone.
+    one, each process has its own. `redact` gives a class to paths that records don't show as they are: "correlate",
+    "secret", or "shred" or `Shred`, whose values `openings` keep until they are erased. `mode` "observe" lets calls
+    run that only lack a permit, a budget or an approval, or whose look-ups failed, until `observe_until`. `clock`
+    returns a datetime with a zone.
 
     Raises:
         InvalidArgument: an argument of the wrong type, a policy set with another digest, "observe"
-            without an end, an end that is past, or another `on_failure`.
+            without an end, an end that is past, another `on_failure`, a path in `redact` that leads to no fact, or
+            something to shred and no `openings`.
         PolicyLoadError, PolicySyntaxError, PolicyCheckError: the policies can't be used.
     """
 
@@ -66,6 +71,8 @@ class Authorizer:
         mode: Mode = "enforce",
         observe_until: dt.datetime | None = None,
         clock: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
+        redact: Mapping[str, Class] = PUBLIC,
+        openings: Openings | None = None,
         digest: str | None = None,
     ) -> None:
         self._clock: Final = clock
@@ -83,8 +90,9 @@ class Authorizer:
         # watched would seem never to have been seen
         self._in_force: tuple[PolicySet, Mapping[str, dt.datetime]] = (_policies(policies, digest), {})
         self._recording: Final = Recording(
-            Recorder(sinks, required), InstanceKey.random() if key is None else key, regardless(on_failure)
-        )
+            Recorder(sinks, required), InstanceKey.random() if key is None else key, regardless(on_failure),
+            Redaction(redact, openings) if redact else None,
+        )  # fmt: skip
         self._memories: Final[dict[str, SessionMemory]] = {}
         self._resources: Final = Resources()
         self._lock: Final = threading.RLock()  # a signal's handler may replace the policies at any point

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import logging
 from collections import deque
 from collections.abc import Callable, Collection
@@ -19,6 +20,8 @@ from agentauthz.keys import InstanceKey
 from agentauthz.records import DecisionRecord, EffectRecord, Recorder, RecordIds, decision_record
 from agentauthz.records.events import effect_line
 from agentauthz.records.record import Cause
+from agentauthz.records.redaction import Redaction
+from agentauthz.records.writing import ended
 from agentauthz.values import UNKNOWN
 
 OnFailure: TypeAlias = Literal["deny", "allow_and_alarm"] | Collection[str]
@@ -32,8 +35,15 @@ class Recording:
     fail; an effect that can't be is logged, since the call has run.
     """
 
-    def __init__(self, recorder: Recorder, key: InstanceKey, regardless: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        recorder: Recorder,
+        key: InstanceKey,
+        regardless: Callable[[str], bool],
+        redaction: Redaction | None = None,
+    ) -> None:
         self.recorder: Final = recorder
+        self._redaction: Final = redaction
         self._regardless: Final = regardless
         self._key: Final = key
         self._ids: Final = RecordIds()
@@ -54,7 +64,9 @@ class Recording:
         return verdict
 
     async def awrite(self, case: Case, verdict: Verdict) -> Verdict:
-        """Do what `write` does without blocking the loop on a sink."""
+        """Do what `write` does without blocking the loop on a sink, or on what keeps openings."""
+        if self._redaction is not None and self._redaction.shreds:
+            return await self._in_thread(case, verdict)
         try:
             if self.recorder.wants(verdict.decision):
                 await self.recorder.awrite(
@@ -66,6 +78,18 @@ class Recording:
             if self._late:
                 self._catch_up()
         return verdict
+
+    async def _in_thread(self, case: Case, verdict: Verdict) -> Verdict:
+        import asyncio  # programs without a loop don't pay for it
+
+        task = asyncio.create_task(asyncio.to_thread(self.write, case, verdict))
+        cancelled = await ended(task)
+        if cancelled is not None:
+            raise cancelled
+        try:
+            return task.result()
+        except RuntimeError as error:  # no thread could be had
+            return _unrecorded(verdict, error)
 
     def write_effect(self, session: str | None, effect: Effect, now: dt.datetime) -> None:
         """Record how a call ended; `session` is the id of the one that it was made in."""
@@ -104,6 +128,10 @@ class Recording:
         decision = verdict.decision  # not numbered yet: what calls share keeps what records write of it
         verdict.decision = decision._numbered(own)
         refused = decision.outcome is not Outcome.ALLOW
+        held = None
+        if self._redaction is not None:
+            asked = case.policies.asked(request) if inputs is None else inputs
+            held = self._redaction.held(functools.partial(getattr, asked), request)
         return decision_record(
             id=own,
             ts=request.now,
@@ -117,6 +145,7 @@ class Recording:
             mode="observe" if case.observing else "enforce",
             cause=_cause(case, verdict),
             left=case.left,
+            held=held,
             call_id=None,
             parent=None,
         )

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from agentauthz.cli.command import USAGE, Command, Parser
+from agentauthz.cli.erase import erase
 from agentauthz.cli.export import export
 from agentauthz.cli.prove import prove
 from agentauthz.cli.prune import prune
@@ -34,6 +35,7 @@ GROUPS: Final[Mapping[str, tuple[str, Mapping[str, Command]]]] = {
             "export": export,
             "prove": prove,
             "prune": prune,
+            "erase": erase,
             "repair": repair,
             "explain": explain,
             "replay": replay,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from agentauthz.cli.command import Run, write
+from agentauthz.cli.openings import given, openings
 from agentauthz.errors import InvalidArgument, NotReplayable
 from agentauthz.policy.policyset import PolicySet
 from agentauthz.records import DecisionRecord, PolicyRecord, Record, read_record
@@ -28,6 +29,7 @@ def replay(parser: argparse.ArgumentParser) -> Run:
     parser.add_argument("path", metavar="PATH", type=Path, help="a log's folder, or a file of lines")
     parser.add_argument("--policy", metavar="NEW", required=True, help="a policy file or folder")
     parser.add_argument("--show", metavar="N", type=int, default=_SHOWN, help="records to list under each rule")
+    openings(parser)
     return _replay
 
 
@@ -37,11 +39,13 @@ def explain(parser: argparse.ArgumentParser) -> Run:
     parser.add_argument("id", metavar="ID", help="the decision record's id")
     parser.add_argument("path", metavar="PATH", type=Path, help="a log's folder, or a file of lines")
     parser.add_argument("--policy", metavar="POLICY", help="explain it by these policies, not by the recorded text")
+    openings(parser)
     return _explain
 
 
 def _replay(arguments: argparse.Namespace) -> int:
-    found = replayed(log_lines(arguments.path), PolicySet.load(arguments.policy))
+    with given(arguments) as kept:
+        found = replayed(log_lines(arguments.path), PolicySet.load(arguments.policy), openings=kept)
     write(*_compared(found, max(0, arguments.show)))
     if found.changed:
         return CHANGED
@@ -92,7 +96,9 @@ def _explain(arguments: argparse.Namespace) -> int:
     record, policies = _found(arguments.path, arguments.id)
     try:
         by = PolicySet.load(arguments.policy) if arguments.policy else recorded_policies(policies, record.policy.digest)
-        write(*_head(record), *explained(record, by).render().split("\n"))
+        with given(arguments) as kept:
+            told = explained(record, by, openings=kept).render()
+        write(*_head(record), *told.split("\n"))
     except NotReplayable as cause:
         write(*_head(record), f"not replayable: {cause}", *(f"  it said: {reason.text}" for reason in record.reasons))
         return NOT_REPLAYABLE

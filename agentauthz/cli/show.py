@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 from agentauthz.cli.command import Run, working, write
+from agentauthz.cli.openings import given, openings
 from agentauthz.records.delegations import Party, delegations, walk
+from agentauthz.records.openings import Openings, opened
 from agentauthz.records.reading import log_lines
 from agentauthz.records.story import Step, Story, story
-from agentauthz.records.words import count, decision_line, effect_words, party, record_line
+from agentauthz.records.words import count, decision_line, effect_words, party, record_line, value_words
 
 _UNKNOWN: Final = 1
 
@@ -21,18 +23,20 @@ def show(parser: argparse.ArgumentParser) -> Run:
     parser.epilog = "exits with 0: all effects are known; 1: what came of an allowed call is unknown; 4: usage"
     parser.add_argument("session", metavar="SESSION", help="the session's id")
     parser.add_argument("path", metavar="PATH", type=Path, help="a log's folder, or a file of lines")
+    openings(parser)
     return _show
 
 
 def _show(arguments: argparse.Namespace) -> int:
     with working("reading"):
         found = story(log_lines(arguments.path), arguments.session)
-    write(*told(found))
+    with given(arguments) as kept:
+        write(*told(found, kept))
     return _UNKNOWN if found.unknown else 0
 
 
-def told(found: Story) -> Iterator[str]:
-    """Return the account of a session, as lines."""
+def told(found: Story, kept: Openings | None = None) -> Iterator[str]:
+    """Return the account of a session, as lines; with what `kept` still holds of its values."""
     yield f"session {found.session}: {count(len(found.steps), 'decision')}"
     yield from (f"under {digest or 'no policies'}" for digest in found.digests)
     if found.unreadable:
@@ -46,7 +50,7 @@ def told(found: Story) -> Iterator[str]:
         if steps:
             yield from ("", title)
             for step in steps:
-                yield from _step(step)
+                yield from _step(step, kept)
     if found.strays:
         yield from ("", "effects whose decision isn't in the log:")
         yield from (f"  {record_line(effect)}" for effect in found.strays)
@@ -61,9 +65,12 @@ def _party(each: Party) -> str:
     return f"{name}{narrower}{acted}{lost}"
 
 
-def _step(step: Step) -> Iterator[str]:
+def _step(step: Step, kept: Openings | None) -> Iterator[str]:
     clock = "  (order by the clock only)" if step.by_clock else ""
     yield f"  {decision_line(step.decision)}{clock}"
+    for one in step.decision.inputs if kept is not None else ():
+        if isinstance(one.value, Mapping) and "$s" in one.value:
+            yield f"    {one.name} = {value_words(opened({**one.value}, kept))}"
     yield from (f"    -> {effect_words(effect)}" for effect in step.effects)
     if step.fate == "unknown":
         yield "    -> ALLOWED, EFFECT UNKNOWN"

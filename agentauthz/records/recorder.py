@@ -21,7 +21,7 @@ from agentauthz.records.sinks.combine import Failures, append_all, close_all, ra
 from agentauthz.records.sinks.local import LoggingSink
 from agentauthz.records.sinks.sink import Sink
 from agentauthz.records.stream import Policies, Stream, Taken
-from agentauthz.records.writing import Writing, inside
+from agentauthz.records.writing import Writing, ended, inside
 
 
 @final
@@ -151,13 +151,8 @@ class Recorder:
         if plan.log is None and not plan.blocking:
             self.write(record, policies, regardless=regardless)
             return
-        cancelled: asyncio.CancelledError | None = None
         task = asyncio.create_task(asyncio.to_thread(self._written, plan, plan.blocking, record, policies))
-        while not task.done():
-            try:
-                await asyncio.wait([task])
-            except asyncio.CancelledError as caught:
-                cancelled = caught
+        cancelled = await ended(task)
         try:
             records, failures = task.result()
         except Exception as cause:  # no thread could be had

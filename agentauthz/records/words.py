@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from agentauthz.records.events import EffectRecord, PolicyRecord
+from agentauthz.records.lines import compact
 from agentauthz.records.record import Actor, DecisionRecord, Record
 
 
@@ -46,6 +49,19 @@ def why(record: DecisionRecord) -> str:
         return ", ".join(record.rules) or record.basis
     more = f" (and {len(record.reasons) - 1} more)" if len(record.reasons) > 1 else ""
     return f"{record.basis}: {record.reasons[0].text}{more}"
+
+
+def value_words(value: object) -> str:
+    """Return a value that a record holds, or how it is held back."""
+    if isinstance(value, Mapping) and len(value) == 1:
+        [(tag, held)] = value.items()
+        if tag == "$s":
+            return "(erased)" if held == "erased" else "(kept apart, until it is shredded)"
+        if tag == "$c":
+            return f"(only a keyed hash: {held})"
+        if tag == "$u":
+            return "(secret)" if held == "secret" else f"(a {held})"
+    return compact(value)
 
 
 def effect_words(record: EffectRecord) -> str:

@@ -14,6 +14,7 @@ from agentauthz.policy.inputs import Inputs
 from agentauthz.policy.policyset import PolicySet
 from agentauthz.records.build import MAX_LISTED
 from agentauthz.records.lines import name
+from agentauthz.records.openings import Openings, opened
 from agentauthz.replay.decoding import Gaps
 from agentauthz.replay.question import Question, Tree, question, why
 from agentauthz.replay.same import Sameness
@@ -110,10 +111,14 @@ def _carrier(tree: Tree, gaps: Gaps) -> Callable[[Obligation], bool]:
 
 @final
 class Asker:
-    """Ask a policy set about records; equal questions are asked once. `asked` counts the questions."""
+    """Ask a policy set about records; equal questions are asked once. `asked` counts the questions.
 
-    def __init__(self, policies: PolicySet) -> None:
+    `openings` hold the values that records only commit to.
+    """
+
+    def __init__(self, policies: PolicySet, openings: Openings | None = None) -> None:
         self.policies: Final = policies
+        self._openings: Final = openings
         self.asked = 0
         self._sameness: Final = Sameness(policies)
         self._known: Final[dict[bytes, Answer | str]] = {}
@@ -124,6 +129,7 @@ class Asker:
         Raises:
             NotReplayable: the record doesn't hold all that they read.
         """
+        tree = opened(tree, self._openings)
         key = self._sameness.key(tree)
         found = self._known.get(key)
         if found is None:

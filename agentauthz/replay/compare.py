@@ -12,6 +12,7 @@ from agentauthz.errors import InvalidArgument, NotReplayable
 from agentauthz.policy.explain import Explanation
 from agentauthz.policy.policyset import PolicySet
 from agentauthz.records import DecisionRecord, Record
+from agentauthz.records.openings import Openings, opened
 from agentauthz.replay.answer import Answer, Asker, decide, of_policies
 from agentauthz.replay.question import Tree, question, why
 
@@ -96,15 +97,18 @@ class Comparison:
         return self
 
 
-def replay(records: Iterable[Record | bytes], policies: PolicySet) -> Comparison:
+def replay(records: Iterable[Record | bytes], policies: PolicySet, *, openings: Openings | None = None) -> Comparison:
     """Return how the decisions among `records` (or lines of a log) would come out under `policies`.
 
+    `openings` hold the values that records only commit to.
+
     Raises:
-        InvalidArgument: `policies` is no PolicySet.
+        InvalidArgument: `policies` is no PolicySet, or `openings` were written with another key.
+        SinkError: `openings` can't be read.
     """
     if type(policies) is not PolicySet:
         raise InvalidArgument("policies", f"must be a PolicySet, not {type(policies).__name__}")
-    asker, found = Asker(policies), Comparison(policies.digest)
+    asker, found = Asker(policies, openings), Comparison(policies.digest)
     for one in replayed((each if isinstance(each, bytes) else each.line() for each in records), asker):
         found.add(one)
     return found.settle()
@@ -143,20 +147,22 @@ def _action(tree: Tree) -> str:
     return str(action.get("name")) if isinstance(action, Mapping) else ""
 
 
-def explain(record: DecisionRecord, policies: PolicySet) -> Explanation:
+def explain(record: DecisionRecord, policies: PolicySet, *, openings: Openings | None = None) -> Explanation:
     """Return why `policies` decide as they do on what a record says that was asked, clause by clause.
 
-    With the policies of the record's own digest, that is why it came out as it did.
+    With the policies of the record's own digest, that is why it came out as it did. `openings` hold the values that
+    the record only commits to.
 
     Raises:
         NotReplayable: the record doesn't hold all that the policies read, or no policy was asked.
-        InvalidArgument: `record` is no decision's, or `policies` no PolicySet.
+        InvalidArgument: `record` is no decision's, `policies` no PolicySet, or `openings` are another key's.
+        SinkError: `openings` can't be read.
     """
     if type(record) is not DecisionRecord:
         raise InvalidArgument("record", f"must be a DecisionRecord, not {type(record).__name__}")
     if type(policies) is not PolicySet:
         raise InvalidArgument("policies", f"must be a PolicySet, not {type(policies).__name__}")
-    tree = record.as_dict()
+    tree = opened(record.as_dict(), openings)
     if not of_policies(tree):
         reasons = "; ".join(reason.text for reason in record.reasons)
         raise NotReplayable(f"it wasn't the policies that decided: {reasons}")

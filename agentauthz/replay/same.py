@@ -9,7 +9,8 @@ from typing import Any, Final, final
 
 from agentauthz.errors import NotReplayable
 from agentauthz.policy.policyset import PolicySet
-from agentauthz.replay.question import TIME, Tree, steps_of
+from agentauthz.records.redaction import steps_of
+from agentauthz.replay.question import TIME, Tree
 
 _PARTIES: Final = ("subject", "actor")
 _IDENTITY: Final = frozenset({"id", "issuer"})

@@ -8,11 +8,10 @@ from typing import Final
 from agentauthz.records import DecisionRecord, EffectRecord
 from agentauthz.records.delegations import Party
 from agentauthz.records.findings import MEANINGS, place, proven
-from agentauthz.records.lines import compact
 from agentauthz.records.record import Input, Obliged
 from agentauthz.records.story import Step, Story
 from agentauthz.records.verify import Report, Verdict
-from agentauthz.records.words import count, effect_words, party, when, why
+from agentauthz.records.words import count, effect_words, party, value_words, when, why
 from agentauthz.replay.clauses import Accounts, ToldRule, Why
 from agentauthz.replay.report.html import Html, Part, joined, lines, tag
 
@@ -227,4 +226,4 @@ def _obliged(one: Obliged) -> str:
 
 
 def _input(one: Input) -> str:
-    return f"{one.name} = {compact(one.value)}" if one.state == "value" else f"{one.name} ({one.state})"
+    return f"{one.name} = {value_words(one.value)}" if one.state == "value" else f"{one.name} ({one.state})"
