@@ -27,6 +27,7 @@ from agentauthz.records import Recorder, Sink
 from agentauthz.request import Request, Resource, SessionFacts, Unknown
 from agentauthz.session import Session, new_session_id
 from agentauthz.state.memory import NO_MEMORY, SessionMemory, State
+from agentauthz.tracing import Ids, Tracer
 from agentauthz.values import UNKNOWN, field_reader, utc
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ class Authorizer:
     all), and what isn't recorded is denied; with `on_failure` "allow_and_alarm", or for the actions that it lists,
     the call goes ahead, and the log and the sinks that work are told. `key` makes argument digests; without
     one, each process has its own. `mode` "observe" lets calls run that only lack a permit, a budget or an approval,
-    or whose look-ups failed, until `observe_until`. `clock` returns a datetime with a zone.
+    or whose look-ups failed, until `observe_until`. `clock` returns a datetime with a zone. `ctx` is asked at each
+    decision for the ids of the trace, request, turn and tool call that its records shall name; see `agentauthz.tracing`.
 
     Raises:
         InvalidArgument: an argument of the wrong type, a policy set with another digest, "observe"
@@ -67,6 +69,7 @@ class Authorizer:
         observe_until: dt.datetime | None = None,
         clock: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
         digest: str | None = None,
+        ctx: Ids | None = None,
     ) -> None:
         self._clock: Final = clock
         if mode not in ("enforce", "observe"):
@@ -83,7 +86,7 @@ class Authorizer:
         # watched would seem never to have been seen
         self._in_force: tuple[PolicySet, Mapping[str, dt.datetime]] = (_policies(policies, digest), {})
         self._recording: Final = Recording(
-            Recorder(sinks, required), InstanceKey.random() if key is None else key, regardless(on_failure)
+            Recorder(sinks, required), InstanceKey.random() if key is None else key, regardless(on_failure), Tracer(ctx)
         )
         self._memories: Final[dict[str, SessionMemory]] = {}
         self._resources: Final = Resources()
@@ -95,6 +98,11 @@ class Authorizer:
     def policies(self) -> PolicySet:
         """Return the policy set in force."""
         return self._in_force[0]
+
+    @property
+    def ctx_dropped(self) -> int:
+        """Return how many ids that `ctx` or `tracing` gave were malformed, and so are in no record."""
+        return self._recording.tracer.dropped
 
     def replace(self, policies: Policies, *, digest: str | None = None) -> None:
         """Put another policy set in force, for every decision that begins after this; all of it or nothing.

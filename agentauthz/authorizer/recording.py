@@ -19,6 +19,7 @@ from agentauthz.keys import InstanceKey
 from agentauthz.records import DecisionRecord, EffectRecord, Recorder, RecordIds, decision_record
 from agentauthz.records.events import effect_line
 from agentauthz.records.record import Cause
+from agentauthz.tracing import Tracer
 from agentauthz.values import UNKNOWN
 
 OnFailure: TypeAlias = Literal["deny", "allow_and_alarm"] | Collection[str]
@@ -32,8 +33,9 @@ class Recording:
     fail; an effect that can't be is logged, since the call has run.
     """
 
-    def __init__(self, recorder: Recorder, key: InstanceKey, regardless: Callable[[str], bool]) -> None:
+    def __init__(self, recorder: Recorder, key: InstanceKey, regardless: Callable[[str], bool], tracer: Tracer) -> None:
         self.recorder: Final = recorder
+        self.tracer: Final = tracer
         self._regardless: Final = regardless
         self._key: Final = key
         self._ids: Final = RecordIds()
@@ -100,8 +102,8 @@ class Recording:
 
     def _record(self, case: Case, verdict: Verdict) -> DecisionRecord:
         request, inputs = verdict.request, verdict.inputs
-        own = self._ids.next(request.now)
-        decision = verdict.decision = verdict.decision._numbered(own)
+        own, ctx = self._ids.next(request.now), self.tracer.member()
+        decision = verdict.decision = verdict.decision._numbered(own, ctx)
         refused = decision.outcome is not Outcome.ALLOW
         return decision_record(
             id=own,
@@ -116,8 +118,7 @@ class Recording:
             mode="observe" if case.observing else "enforce",
             cause=_cause(case, verdict),
             left=case.left,
-            call_id=None,
-            parent=None,
+            ctx=ctx,
         )
 
     def _effect(self, session: str | None, effect: Effect, now: dt.datetime) -> EffectRecord | None:
@@ -132,6 +133,7 @@ class Recording:
             session=session,
             error_type=None if effect.error is None else class_name(effect.error),
             dur_us=effect.ns // 1000,
+            ctx=effect.decision._ctx,
         )
         return EffectRecord.of_line(line)
 

@@ -52,8 +52,7 @@ def decision_record(
     mode: str = "enforce",
     cause: Cause | None = None,
     left: frozenset[str] = frozenset(),
-    call_id: str | None = None,
-    parent: str | None = None,
+    ctx: str = "",
     policy_set: str | None = None,
     policy_version: str | None = None,
 ) -> DecisionRecord:
@@ -62,7 +61,7 @@ def decision_record(
     `args` are the bound arguments; a keyed digest binds them all, and only those at the paths in `seen` are
     shown. The arguments named in `sensitive` are never shown: not as inputs, not in `explain`, nor where a
     text repeats them. `ts` has a time zone. `cause` says that it weren't the policies alone that decided, and
-    `left` has the ids of the obligations that nothing could carry out.
+    `left` has the ids of the obligations that nothing could carry out. `ctx` is what `ctx_member` gives.
     """
     draft = _Draft(key, Secrets(sensitive, args) if sensitive else _NO_SECRETS)
     inputs, listed, named = draft.inputs(seen), draft.listed, draft.named
@@ -90,7 +89,7 @@ def decision_record(
         draft.duties(decision.obligations, left) if decision.obligations else "",
         inputs,
         "" if explain is None else draft.explanation(explain),
-        "" if call_id is None and parent is None else draft.ctx(call_id, parent),
+        ctx,
     ]
     return DecisionRecord.of_line(draft.line(), decision.outcome.value)
 
@@ -308,11 +307,6 @@ class _Draft:
     def _saw(self, saw: Mapping[str, object], expr: str, pointer: str) -> dict[str, Json]:
         shown = self.secrets.shown(saw, expr)
         return {utf8(path): self.value(value, f"{pointer}/{escaped(path)}") for path, value in shown.items()}
-
-    def ctx(self, call_id: str | None, parent: str | None) -> str:
-        given = (("call_id", call_id), ("parent", parent))
-        texts = [f'"{field}":{self.name(text, "/ctx", field)}' for field, text in given if text is not None]
-        return f',"ctx":{{{",".join(texts)}}}'
 
     # ---- the whole
 

@@ -14,7 +14,7 @@ from attrs import field, frozen
 from agentauthz.canonical import class_name
 from agentauthz.decision import Reason
 from agentauthz.errors import InvalidArgument
-from agentauthz.records.events import Ctx, EffectRecord, EventRecord, PolicyRecord
+from agentauthz.records.events import NO_CTX, Ctx, EffectRecord, EventRecord, PolicyRecord
 from agentauthz.records.lines import NO_HASH, NO_STREAM, NOTHING, fill, still, still_mapping, where
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ class DecisionRecord:
     inputs: tuple[Input, ...] = ()
     explain: object = field(default=None, converter=still)
     obligations: tuple[Obliged, ...] = ()
-    ctx: Ctx = field(default=Ctx())
+    ctx: Ctx = NO_CTX
     meta: Meta = field(default=Meta())
     stream: str = NO_STREAM
     seq: int = 0
