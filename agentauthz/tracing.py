@@ -35,9 +35,9 @@ def tracing(
 ) -> Iterator[None]:
     """Let what is decided in the block carry these in its records, beside what a block around it gives.
 
-    `trace_id` and `span_id` are W3C's, 32 and 16 lower-case hexadecimal digits; `request_id` is the host's; `turn` counts
-    the turns of the conversation; `call_id` is the framework's id of the tool's call. What is malformed is left out, and
-    counted in `Authorizer.ctx_dropped`: it stops no call.
+    `trace_id` and `span_id` are W3C's, 32 and 16 lower-case hexadecimal digits; `request_id` is the host's; `turn`
+    counts the turns of the conversation; `call_id` is the framework's id of the tool's call. What is malformed is left
+    out, and counted in `Authorizer.ctx_dropped`: it stops no call.
     """
     given = {"trace_id": trace_id, "span_id": span_id, "request_id": request_id, "turn": turn, "call_id": call_id}
     before = _TRACED.set({**_TRACED.get(), **{name: one for name, one in given.items() if one is not None}})

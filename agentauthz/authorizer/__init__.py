@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, cast, final
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypedDict, TypeVar, Unpack, cast, final
 
 from attrs import evolve
 
@@ -24,6 +24,7 @@ from agentauthz.keys import InstanceKey
 from agentauthz.policy.policyset import PolicySet
 from agentauthz.principals import NOBODY, Chain, Principal
 from agentauthz.records import Recorder, Sink
+from agentauthz.records.passing import Passing
 from agentauthz.request import Request, Resource, SessionFacts, Unknown
 from agentauthz.session import Session, new_session_id
 from agentauthz.state.memory import NO_MEMORY, SessionMemory, State
@@ -39,6 +40,19 @@ Mode: TypeAlias = Literal["enforce", "observe"]
 T = TypeVar("T")
 
 
+class Asked(TypedDict, total=False):
+    """Be what a session may be asked for beside who acts for whom; see `Authorizer.session`."""
+
+    id: str | None
+    chain: Chain | None
+    token: VerifiedToken | None
+    purpose: str | None
+    expires: Expiry | None
+    attributes: Mapping[str, object]
+    context: Mapping[str, object]
+    route: str | None
+
+
 @final
 class Authorizer:
     """Decide calls by a policy set, remember what sessions did, and record every decision.
@@ -49,7 +63,7 @@ class Authorizer:
     the call goes ahead, and the log and the sinks that work are told. `key` makes argument digests; without
     one, each process has its own. `mode` "observe" lets calls run that only lack a permit, a budget or an approval,
     or whose look-ups failed, until `observe_until`. `clock` returns a datetime with a zone. `ctx` is asked at each
-    decision for the ids of the trace, request, turn and tool call that its records shall name; see `agentauthz.tracing`.
+    decision for the ids of the trace, request, turn and tool call that its records name; see `agentauthz.tracing`.
 
     Raises:
         InvalidArgument: an argument of the wrong type, a policy set with another digest, "observe"
@@ -159,10 +173,44 @@ class Authorizer:
         The host chooses `id` (a conversation's, say): the same id resumes what was remembered, so that an agent
         can't lose its marks by starting over. `expires` is `"10m"`, a timedelta or a datetime.
 
+        A session of a token is recorded before it is handed out: authority is passed to it.
+
         Raises:
             InvalidArgument: no subject, a chain that disagrees with it, a token beside either, or an argument of the
                 wrong type.
+            SinkError: the delegation by a token couldn't be recorded, so there is no session.
         """
+        made = self._session(
+            subject, actor, id=id, chain=chain, token=token, purpose=purpose, expires=expires, attributes=attributes,
+            context=context, route=route,
+        )  # fmt: skip
+        if token is not None:
+            made.made_by = self.pass_on(made, _brought(made))
+        return made
+
+    async def asession(
+        self, subject: Principal | None = None, actor: Principal | None = None, **given: Unpack[Asked]
+    ) -> Session:
+        """Do what `session` does without blocking the loop on a sink; `given` are the same."""
+        made = self._session(subject, actor, **given)
+        if made.token is not None:
+            made.made_by = await self.apass_on(made, _brought(made))
+        return made
+
+    def _session(
+        self,
+        subject: Principal | None,
+        actor: Principal | None,
+        *,
+        id: str | None = None,
+        chain: Chain | None = None,
+        token: VerifiedToken | None = None,
+        purpose: str | None = None,
+        expires: Expiry | None = None,
+        attributes: Mapping[str, object] = NOTHING,
+        context: Mapping[str, object] = NOTHING,
+        route: str | None = None,
+    ) -> Session:
         if token is not None:
             if subject is not None or actor is not None or chain is not None:
                 raise InvalidArgument("token", "says who acts for whom: leave out `subject`, `actor` and `chain`")
@@ -345,6 +393,26 @@ class Authorizer:
         """Decide, commit and record one call of a session, without blocking the loop on a sink."""
         return self._ataken(self._of_session(session, call))
 
+    def pass_on(self, session: Session, passing: Passing) -> str | None:
+        """Record an attempt to pass a session's authority on; return the record's id, None where no sink wants it.
+
+        Raises:
+            SinkError: it couldn't be recorded, so it must not go ahead.
+        """
+        return self._recording.write_passing(passing, session.id, self.now(), session.made_by)
+
+    async def apass_on(self, session: Session, passing: Passing) -> str | None:
+        """Record an attempt to pass a session's authority on, without blocking the loop on a sink."""
+        return await self._recording.awrite_passing(passing, session.id, self.now(), session.made_by)
+
+    def record_passing(self, passing: Passing) -> str | None:
+        """Record an attempt to pass authority on outside of any session, as `agentauthz.sts` does; return as `pass_on`.
+
+        Raises:
+            SinkError: it couldn't be recorded, so it must not go ahead.
+        """
+        return self._recording.write_passing(passing, None, self.now())
+
     def preview_call(self, session: Session, call: Call, state: State | None) -> Decision:
         """Decide one call of a session; commit and record nothing."""
         return previewed(self._of_session(session, call), state)
@@ -429,6 +497,12 @@ class Authorizer:
 
     def _observing(self, now: dt.datetime) -> bool:
         return self._observe_until is not None and now < self._observe_until
+
+
+def _brought(made: Session) -> Passing:
+    """Return what is recorded of the chain that a token brings into a session."""
+    token = cast("VerifiedToken", made.token)
+    return Passing("token", made.chain, scopes=token.actions, audience=token.audience, token=made.token_name())
 
 
 def _merged(given: SessionFacts, state: State, tracked: Mapping[str, dt.datetime]) -> SessionFacts:

@@ -4,7 +4,7 @@ from agentauthz.records.build import decision_record
 from agentauthz.records.events import EffectRecord, EventRecord, PolicyRecord
 from agentauthz.records.files import FileSink
 from agentauthz.records.ids import RecordIds
-from agentauthz.records.record import DecisionRecord, Record, read_record
+from agentauthz.records.record import DecisionRecord, DelegationRecord, Record, read_record
 from agentauthz.records.recorder import Recorder
 from agentauthz.records.shipping import Shipper
 from agentauthz.records.sinks import (
@@ -24,6 +24,7 @@ from agentauthz.records.sinks import (
 
 __all__ = [
     "DecisionRecord",
+    "DelegationRecord",
     "EffectRecord",
     "EventRecord",
     "FileSink",

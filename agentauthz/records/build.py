@@ -34,7 +34,8 @@ _NO_SECRETS: Final = Secrets(frozenset(), {})
 # What gives way first where a line would be too long; the identities go last
 _DROPPED: Final = (
     "explain", "action/args", "resource/attributes", "inputs", "action/given", "missing", "undetermined",
-    "obligations", "marks", "reasons", "rules", "chain", "actors",
+    "obligations", "marks", "reasons", "rules", "delegation/scopes", "delegation/audience", "delegation/hop", "chain",
+    "actors",
 )  # fmt: skip
 
 

@@ -36,7 +36,7 @@ STATUSES: Final[tuple[Status, ...]] = ("done", "failed", "stopped", "not_run", "
 # Of the log itself, and what other parts of the library tell; a newer minor version may know more
 EVENTS: Final = (
     "stream.open", "stream.sealed", "stream.recovered", "stream.gap", "log.pruned", "sink.failed",
-    "delegation", "approval", "state", "erasure",
+    "approval", "state", "erasure",
 )  # fmt: skip
 ALARMS: Final = frozenset({"stream.recovered", "stream.gap", "sink.failed"})
 
@@ -247,8 +247,8 @@ def _chunks(text: str) -> Iterator[str]:
 @final
 @frozen(kw_only=True, eq=False, repr=False)
 class EventRecord:
-    """Be the account of anything else: of the log itself (`stream.*`, `log.pruned`, `sink.failed`), of a
-    `delegation`, or of a type that this version doesn't know. `about` holds what the type tells.
+    """Be the account of anything else: of the log itself (`stream.*`, `log.pruned`, `sink.failed`), of approvals and
+    state, or of a type that this version doesn't know. `about` holds what the type tells.
     """
 
     id: str
