@@ -111,7 +111,8 @@ def exchanging(session: Session, request: TokenExchangeRequest, cause: str | Non
 
 def unexchanged(session: Session, error: AgentAuthzError) -> Passing:
     """Return what is recorded of an exchange that was refused before anything was sent."""
-    cause = error.decision.record_id if isinstance(error, Denied | ReviewRequired) and error.decision else None
+    decided = error.decision if isinstance(error, Denied | ReviewRequired) else None
+    cause = None if decided is None else decided.record_id
     return Passing("exchange", session.chain, token=session.token_name(), reason=_reason(error), cause=cause)
 
 

@@ -405,13 +405,13 @@ class Authorizer:
         """Record an attempt to pass a session's authority on, without blocking the loop on a sink."""
         return await self._recording.awrite_passing(passing, session.id, self.now(), session.made_by)
 
-    def record_passing(self, passing: Passing) -> str | None:
+    def record_passing(self, passing: Passing, now: dt.datetime) -> str | None:
         """Record an attempt to pass authority on outside of any session, as `agentauthz.sts` does; return as `pass_on`.
 
         Raises:
             SinkError: it couldn't be recorded, so it must not go ahead.
         """
-        return self._recording.write_passing(passing, None, self.now())
+        return self._recording.write_passing(passing, None, now)
 
     def preview_call(self, session: Session, call: Call, state: State | None) -> Decision:
         """Decide one call of a session; commit and record nothing."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from agentauthz.records.delegations import Refused
 from agentauthz.records.events import EffectRecord, PolicyRecord
 from agentauthz.records.record import Actor, DecisionRecord, DelegationRecord, Record
 
@@ -37,6 +38,15 @@ def delegation_line(record: DelegationRecord) -> str:
     to = "" if record.to is None else f" to {party(record.to)}"
     why = "" if record.reason is None else f": {record.reason.code}: {record.reason.text}"
     return f"{when(record)}  {record.outcome}  {record.kind} by {who}{to}{why}  {record.id}"
+
+
+def refusal_words(refused: Refused) -> str:
+    """Return what was not passed on, to whom and why, and at which hop the authority for it was lost."""
+    record, at = refused.record, refused.at
+    to = "" if record.to is None else f" to {party(record.to)}"
+    why = "" if record.reason is None else f": {record.reason.code}: {record.reason.text}"
+    lost = "" if at is None else f"; lost at the hop to {at.to}"
+    return f"refused to pass on{to}{why}{lost}"
 
 
 def when(record: Record) -> str:
