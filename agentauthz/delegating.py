@@ -102,10 +102,10 @@ class Delegating:
 
 def exchanging(session: Session, request: TokenExchangeRequest, cause: str | None) -> Passing:
     """Return what is recorded before a session's token is exchanged, which the decision `cause` allows."""
-    named = (*request.audience, *request.resource)
+    audience = (*request.audience, *request.resource)
     to = None if request.actor_token is None else cast("VerifiedToken", request.actor_token).subject
     return Passing(
-        "exchange", session.chain, to, scopes=request.scope, audience=named, token=session.token_name(), cause=cause
+        "exchange", session.chain, to, scopes=request.scope, audience=audience, token=named(session), cause=cause
     )
 
 
@@ -113,7 +113,22 @@ def unexchanged(session: Session, error: AgentAuthzError) -> Passing:
     """Return what is recorded of an exchange that was refused before anything was sent."""
     decided = error.decision if isinstance(error, Denied | ReviewRequired) else None
     cause = None if decided is None else decided.record_id
-    return Passing("exchange", session.chain, token=session.token_name(), reason=_reason(error), cause=cause)
+    return Passing("exchange", session.chain, token=named(session), reason=_reason(error), cause=cause)
+
+
+def brought(session: Session) -> Passing:
+    """Return what is recorded of the chain that a token brings into a session."""
+    token = cast("VerifiedToken", session.token)
+    return Passing("token", session.chain, scopes=token.actions, audience=token.audience, token=named(session))
+
+
+def named(session: Session) -> str | None:
+    """Return how a session's token is named outside of it, which tells nothing of it; None: there is none."""
+    if session.token is None:
+        return None
+    from agentauthz.tokens.revocation import token_name  # who has no token doesn't load what verifies them
+
+    return token_name(session.token)
 
 
 def _reason(error: AgentAuthzError) -> Reason:

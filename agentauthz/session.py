@@ -108,14 +108,6 @@ class Session:
         """Return what the session's token covers where it is the subject's own; a delegated one narrows its hop."""
         return None if self.token is None or self.token.chain.delegations else self.token.actions
 
-    def token_name(self) -> str | None:
-        """Return how the session's token is named outside of it, which tells nothing of it; None: there is none."""
-        if self.token is None:
-            return None
-        from agentauthz.tokens.revocation import token_name
-
-        return token_name(self.token)
-
     def fallen(self) -> tuple[Basis, Reason] | None:
         """Say why the token that the session rests on stands no more; None: it does, or there is none."""
         if self.token is None:

@@ -292,7 +292,8 @@ def test_names_that_are_too_long_stay_within_a_line() -> None:
 def test_threads_delegate_at_the_same_time() -> None:
     """Each of many delegations at once has its own record, and its own session knows it."""
     recorded = made()
-    session, sessions = recorded.session(), []
+    session = recorded.session()
+    sessions: list[Any] = []
     threads = [threading.Thread(target=lambda: sessions.append(session.delegate(READER))) for _ in range(16)]
     for thread in threads:
         thread.start()

@@ -19,6 +19,7 @@ from agentauthz.authorizer.recording import OnFailure, Recording, regardless
 from agentauthz.authorizer.resources import Resources
 from agentauthz.calls import NOTHING, Call, Effect, Expiry, Verdict, allowed, effect_of, moment, own_names
 from agentauthz.decision import Basis, Decision, Obligation, Reason
+from agentauthz.delegating import brought
 from agentauthz.errors import InvalidArgument, TokenError
 from agentauthz.keys import InstanceKey
 from agentauthz.policy.policyset import PolicySet
@@ -185,7 +186,7 @@ class Authorizer:
             context=context, route=route,
         )  # fmt: skip
         if token is not None:
-            made.made_by = self.pass_on(made, _brought(made))
+            made.made_by = self.pass_on(made, brought(made))
         return made
 
     async def asession(
@@ -194,7 +195,7 @@ class Authorizer:
         """Do what `session` does without blocking the loop on a sink; `given` are the same."""
         made = self._session(subject, actor, **given)
         if made.token is not None:
-            made.made_by = await self.apass_on(made, _brought(made))
+            made.made_by = await self.apass_on(made, brought(made))
         return made
 
     def _session(
@@ -497,12 +498,6 @@ class Authorizer:
 
     def _observing(self, now: dt.datetime) -> bool:
         return self._observe_until is not None and now < self._observe_until
-
-
-def _brought(made: Session) -> Passing:
-    """Return what is recorded of the chain that a token brings into a session."""
-    token = cast("VerifiedToken", made.token)
-    return Passing("token", made.chain, scopes=token.actions, audience=token.audience, token=made.token_name())
 
 
 def _merged(given: SessionFacts, state: State, tracked: Mapping[str, dt.datetime]) -> SessionFacts:
