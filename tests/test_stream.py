@@ -287,8 +287,8 @@ def _examples() -> dict[str, Record]:
     )  # fmt: skip
     ctx = Ctx(trace_id="0" * 31 + "1", span_id="0" * 15 + "1", request_id="r-1", turn=3, call_id="c-1", parent="01")
     passed = delegation_record(refusal, id="03", ts=NOW, session="s-1", key=KEY, ctx=ctx_member(ctx))
-    told = {"decision": record("01", "a note"), "effect": effect, "delegation": passed, "policy": policy}
-    return {**told, **events}
+    told: dict[str, Record] = {"decision": record("01", "a note"), "effect": effect, "delegation": passed}
+    return {**told, "policy": policy, **events}
 
 
 @pytest.mark.parametrize("kind", ["decision", "effect", "delegation", *_EVENTS])

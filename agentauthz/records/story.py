@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, Literal, TypeAlias, TypeVar, final
 
@@ -136,11 +137,14 @@ def ordered(records: Sequence[T]) -> Iterator[T]:
         streams.setdefault(record.stream, []).append(record)
     waiting = {record.id for record in records}
     heads = dict.fromkeys(streams, 0)
+    left = Counter(record.ctx.trace_id for record in records)
     trace: str | None = None
     while heads:
-        name = _next({name: streams[name][place] for name, place in heads.items()}, waiting, trace)
-        record = streams[name][heads[name]]
+        now = {name: streams[name][place] for name, place in heads.items()}
+        name = _next(now, waiting, trace if left[trace] else None)
+        record = now[name]
         trace = record.ctx.trace_id or trace
+        left[record.ctx.trace_id] -= 1
         waiting.discard(record.id)
         heads[name] += 1
         if heads[name] == len(streams[name]):
@@ -151,7 +155,7 @@ def ordered(records: Sequence[T]) -> Iterator[T]:
 def _next(heads: Mapping[str, _Told], waiting: set[str], trace: str | None) -> str:
     """Return the stream whose next record comes first; where causes go round in a circle, the clock decides.
 
-    `trace` is that of the records so far: another one waits until all that is there of it is told.
+    `trace` is the one that is being told: another one waits for its end.
     """
 
     def key(name: str) -> tuple[bool, bool, object, str]:
