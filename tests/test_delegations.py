@@ -257,7 +257,7 @@ def test_a_session_that_passes_nothing_on_leaves_no_record() -> None:
     """Making a session, entering and leaving it writes nothing; one delegation writes one record."""
     recorded = made()
     with recorded.session() as session:
-        assert len(recorded.sink.records) == 0
+        assert not [*recorded.sink.records]
         with session.delegate(READER):
             pass
     assert [json.loads(each.line())["type"] for each in recorded.sink.records] == ["stream.open", "delegation"]
