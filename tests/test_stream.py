@@ -24,14 +24,14 @@ from agentauthz.records import (
     Recorder,
     read_record,
 )
-from agentauthz.records.events import Ctx, ctx_member
-from agentauthz.records.lines import MAX_LINE, NO_HASH
+from agentauthz.records.events import Ctx, ctx_member, policy_bodies
+from agentauthz.records.lines import ALONE, MAX_LINE, NO_HASH, finished, opening
 from agentauthz.records.merkle import leaf_hash
 from agentauthz.records.passing import Passing, delegation_record
 from tests import logs
 from tests.faults.logged import KEY, NOW, append, checked, record
 from tests.golden import ROOT, check_golden
-from tests.record_schema import problems
+from tests.record_schema import SCHEMA, problems
 from tests.support import ANYTHING, BOT, MARIA
 
 GOLDEN: Final = ROOT / "tests" / "vectors" / "records"
@@ -267,11 +267,8 @@ _OF_SESSIONS: Final = frozenset({"approval", "state"})
 
 def _examples() -> dict[str, Record]:
     """Return a record of each type."""
-    memory = MemorySink()
-    policies = PolicySet.parse(ANYTHING, "a.authz")
-    authorizer = Authorizer(policies, sinks=[memory], clock=lambda: NOW)
-    authorizer.session(MARIA, BOT).decide("t.pay")
-    policy = next(each for each in memory.records if isinstance(each, PolicyRecord))
+    [body] = policy_bodies("sha256:00", [("a.authz", ANYTHING)])
+    policy = PolicyRecord.of_line(ALONE + finished(f"{opening('policy', '04', NOW)},{body}}}"))
     events = {
         kind: EventRecord(
             id=f"{i:026}", ts=NOW, type=kind, about=about, session="s-1" if kind in _OF_SESSIONS else None,
@@ -291,7 +288,13 @@ def _examples() -> dict[str, Record]:
     return {**told, "policy": policy, **events}
 
 
-@pytest.mark.parametrize("kind", ["decision", "effect", "delegation", *_EVENTS])
+def test_every_type_has_its_golden_file() -> None:
+    """Each type that the schema knows has a record of version 1.0 to be held to."""
+    known = {each["if"]["properties"]["type"]["const"] for each in SCHEMA["allOf"]}
+    assert known == {path.stem for path in (GOLDEN / "1.0").glob("*.ndjson")} == _examples().keys()
+
+
+@pytest.mark.parametrize("kind", ["decision", "effect", "delegation", "policy", *_EVENTS])
 def test_golden_records(kind: str) -> None:
     """A record of version 1.0 is written with these very bytes."""
     line = _examples()[kind].line()

@@ -58,7 +58,7 @@ def delegation_record(
         "}",
         ctx,
     ]
-    return DelegationRecord.of_line(draft.line(), passing.outcome)
+    return DelegationRecord.of_line(draft.line(), id, passing.outcome)
 
 
 def _told(draft: _Draft, passing: Passing) -> Iterator[str]:

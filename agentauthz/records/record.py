@@ -229,10 +229,11 @@ class DelegationRecord:
     _line: bytes
 
     @classmethod
-    def of_line(cls, line: bytes, outcome: Fate) -> DelegationRecord:
+    def of_line(cls, line: bytes, id: str, outcome: Fate) -> DelegationRecord:
         """Return the record that the library has just written; its other fields are read when first asked for."""
         record = cls.__new__(cls)
         object.__setattr__(record, "_line", line)
+        object.__setattr__(record, "id", id)
         object.__setattr__(record, "outcome", outcome)
         return record
 
@@ -326,7 +327,7 @@ def of_line(line: bytes, record: Record) -> Record:
     if type(record) is DecisionRecord:
         return DecisionRecord.of_line(line, record.outcome)
     if type(record) is DelegationRecord:
-        return DelegationRecord.of_line(line, record.outcome)
+        return DelegationRecord.of_line(line, record.id, record.outcome)
     return cast("Record", cast("Any", type(record)).of_line(line))
 
 
