@@ -10,14 +10,13 @@ import os
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypedDict, TypeVar, Unpack, cast, final
-
-from attrs import evolve
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, Unpack, final
 
 from agentauthz.authorizer.deciding import Case, Stop, failed, judged, previewed
+from agentauthz.authorizer.opening import Asked, new_session
 from agentauthz.authorizer.recording import OnFailure, Recording, regardless
 from agentauthz.authorizer.resources import Resources
-from agentauthz.calls import NOTHING, Call, Effect, Expiry, Verdict, allowed, effect_of, moment, own_names
+from agentauthz.calls import NOTHING, Call, Effect, Expiry, Verdict, allowed, effect_of
 from agentauthz.decision import Basis, Decision, Obligation, Reason
 from agentauthz.delegating import brought
 from agentauthz.errors import InvalidArgument, TokenError
@@ -27,10 +26,10 @@ from agentauthz.principals import NOBODY, Chain, Principal
 from agentauthz.records import Recorder, Sink
 from agentauthz.records.passing import Passing
 from agentauthz.request import Request, Resource, SessionFacts, Unknown
-from agentauthz.session import Session, new_session_id
+from agentauthz.session import Session
 from agentauthz.state.memory import NO_MEMORY, SessionMemory, State
 from agentauthz.tracing import Ids, Tracer
-from agentauthz.values import UNKNOWN, field_reader, utc
+from agentauthz.values import UNKNOWN, utc
 
 if TYPE_CHECKING:
     from agentauthz.policy.explain import Explanation
@@ -39,19 +38,6 @@ if TYPE_CHECKING:
 Policies: TypeAlias = PolicySet | str | os.PathLike[str]
 Mode: TypeAlias = Literal["enforce", "observe"]
 T = TypeVar("T")
-
-
-class Asked(TypedDict, total=False):
-    """Be what a session may be asked for beside who acts for whom; see `Authorizer.session`."""
-
-    id: str | None
-    chain: Chain | None
-    token: VerifiedToken | None
-    purpose: str | None
-    expires: Expiry | None
-    attributes: Mapping[str, object]
-    context: Mapping[str, object]
-    route: str | None
 
 
 @final
@@ -181,9 +167,9 @@ class Authorizer:
                 wrong type.
             SinkError: the delegation by a token couldn't be recorded, so there is no session.
         """
-        made = self._session(
-            subject, actor, id=id, chain=chain, token=token, purpose=purpose, expires=expires, attributes=attributes,
-            context=context, route=route,
+        made = new_session(
+            self, self._memory, subject, actor, id=id, chain=chain, token=token, purpose=purpose, expires=expires,
+            attributes=attributes, context=context, route=route,
         )  # fmt: skip
         if token is not None:
             made.made_by = self.pass_on(made, brought(made))
@@ -193,54 +179,10 @@ class Authorizer:
         self, subject: Principal | None = None, actor: Principal | None = None, **given: Unpack[Asked]
     ) -> Session:
         """Do what `session` does without blocking the loop on a sink; `given` are the same."""
-        made = self._session(subject, actor, **given)
+        made = new_session(self, self._memory, subject, actor, **given)
         if made.token is not None:
             made.made_by = await self.apass_on(made, brought(made))
         return made
-
-    def _session(
-        self,
-        subject: Principal | None,
-        actor: Principal | None,
-        *,
-        id: str | None = None,
-        chain: Chain | None = None,
-        token: VerifiedToken | None = None,
-        purpose: str | None = None,
-        expires: Expiry | None = None,
-        attributes: Mapping[str, object] = NOTHING,
-        context: Mapping[str, object] = NOTHING,
-        route: str | None = None,
-    ) -> Session:
-        if token is not None:
-            if subject is not None or actor is not None or chain is not None:
-                raise InvalidArgument("token", "says who acts for whom: leave out `subject`, `actor` and `chain`")
-            chain = _chain_of(token)
-        if chain is None and subject is None:
-            raise InvalidArgument("subject", "must be given: whose authority does the session use")
-        now = self.now()
-        # a request checks all of these; making one here reports a mistake now, not at the first call
-        checked = Request(
-            "session", subject=subject or cast(Chain, chain).subject, actor=actor, chain=chain, purpose=purpose,
-            route=route, context=context, now=now,
-        )  # fmt: skip
-        if id is not None and (not isinstance(id, str) or not id):
-            raise InvalidArgument("id", "must be a string that is not empty")
-        if field_reader(attributes) is None:
-            raise InvalidArgument("attributes", "must be a mapping of names to values")
-        own = id or new_session_id()
-        ends = None if expires is None else moment(expires, now)
-        if token is not None:
-            ends = token.expires_at if ends is None else min(ends, token.expires_at)
-        return Session(
-            self, self._memory(own, now, keep=id is not None),
-            checked.chain.by_hand() if token is None else checked.chain, id=own, token=token,
-            purpose=cast(str | None, checked.purpose),
-            expires=ends,
-            attributes=own_names("attributes", attributes),
-            context=own_names("context", context),
-            route=cast(str | None, checked.route),
-        )  # fmt: skip
 
     def _memory(self, id: str, now: dt.datetime, *, keep: bool) -> SessionMemory:
         if not keep:
@@ -509,20 +451,6 @@ def _merged(given: SessionFacts, state: State, tracked: Mapping[str, dt.datetime
         given.done if given.done is UNKNOWN else {**given.done, **state.done},
         {**tracked, **given.tracked}, given.ceiling,
     )  # fmt: skip
-
-
-def _chain_of(token: VerifiedToken) -> Chain:
-    """Return a token's chain with what its scopes cover as its last hop's actions."""
-    from agentauthz.tokens.verified import VerifiedToken  # who has no token doesn't load what verifies them
-
-    if type(token) is not VerifiedToken:
-        raise InvalidArgument("token", "must be a VerifiedToken: what `validator.verify(…)` returns")
-    if not token.admitted:
-        raise InvalidArgument("token", "must come from `verify` or `authenticate`, which check that it is meant for us")
-    if token.kind == "id-jag":
-        raise InvalidArgument("token", "is an identity assertion, which permits nothing here: it must be redeemed")
-    hops = token.chain.delegations
-    return Chain(token.subject, (*hops[:-1], evolve(hops[-1], actions=token.actions))) if hops else token.chain
 
 
 def _policies(given: Policies, digest: str | None) -> PolicySet:
