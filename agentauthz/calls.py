@@ -18,6 +18,7 @@ from agentauthz.values import ATOMIC, UNKNOWN, copy_plain, utc
 
 if TYPE_CHECKING:
     from agentauthz.policy.inputs import Inputs
+    from agentauthz.records.passing import Passing
     from agentauthz.session import Session
     from agentauthz.state.memory import State
 
@@ -81,6 +82,16 @@ class Deciding(Protocol):
 
     async def adecide_call(self, session: Session, call: Call) -> Verdict:
         """Decide, commit and record, without blocking the loop on a sink."""
+
+    def pass_on(self, session: Session, passing: Passing) -> str | None:
+        """Record an attempt to pass a session's authority on; return the record's id, if there is one.
+
+        Raises:
+            SinkError: it couldn't be recorded, so it must not go ahead.
+        """
+
+    async def apass_on(self, session: Session, passing: Passing) -> str | None:
+        """Record an attempt to pass a session's authority on, without blocking the loop on a sink."""
 
     def preview_call(self, session: Session, call: Call, state: State | None) -> Decision:
         """Decide; commit and record nothing."""

@@ -91,17 +91,19 @@ class Decision:
     enforced: bool = True
     # what records write of rules and reasons, kept by the first one
     _written: str | None = field(default=None, init=False, eq=False, repr=False)
+    # as the record writes where it belongs: the record of the call's effect writes the same
+    _ctx: str = field(default="", repr=False)
 
     @property
     def allowed(self) -> bool:
         """Say whether the call may run now."""
         return self.outcome is Outcome.ALLOW or not self.enforced
 
-    def _numbered(self, record_id: str) -> Decision:
+    def _numbered(self, record_id: str, ctx: str) -> Decision:
         """Return the same decision with its record's id; calls that the same rules allow may share one without."""
         return Decision(
             self.outcome, self.basis, self.action, self.rules, self.undetermined, self.missing, self.reasons,
-            self.obligations, self.marks, self.policy_digest, record_id, self.enforced,
+            self.obligations, self.marks, self.policy_digest, record_id, self.enforced, ctx,
         )  # fmt: skip
 
     def _keep(self, written: str) -> str:

@@ -25,7 +25,7 @@ from agentauthz.errors import InvalidArgument
 from agentauthz.keys import InstanceKey
 from agentauthz.principals import Chain, Delegation, Principal
 from agentauthz.records import DecisionRecord, EffectRecord, Record, RecordIds, decision_record, read_record
-from agentauthz.records.events import Ctx
+from agentauthz.records.events import Ctx, ctx_member
 from agentauthz.records.lines import MAX_LINE
 from agentauthz.request import Request, Resource, SessionFacts
 from agentauthz.values import ABSENT, INVALID, UNKNOWN, Value
@@ -35,6 +35,7 @@ NOW: Final = dt.datetime(2026, 11, 23, 9, 0, 0, 123456, tzinfo=dt.UTC)
 KEY: Final = InstanceKey.from_bytes(bytes(32))
 MARIA: Final = Principal.user("maria", issuer="https://id.example")
 BOT: Final = Principal.agent("bot")
+CTX: Final = {"call_id": "call-1", "parent": "00"}
 ALLOW: Final = Decision(
     Outcome.ALLOW, Basis.RULE, "payments.refund",
     rules=("small_refund",),
@@ -68,7 +69,7 @@ def _record(
 ) -> DecisionRecord:
     return decision_record(
         id="01", ts=NOW, request=request or _request(), args=args or {}, decision=decision, seen=seen, explain=explain,
-        sensitive=frozenset(sensitive), key=key, mode="enforce", call_id="call-1", parent="00",
+        sensitive=frozenset(sensitive), key=key, mode="enforce", ctx=ctx_member(CTX),
     )  # fmt: skip
 
 

@@ -15,15 +15,18 @@ from agentauthz.authorizer.deciding import Case
 from agentauthz.calls import Effect, Verdict
 from agentauthz.canonical import class_name
 from agentauthz.decision import Basis, Outcome, Reason
-from agentauthz.errors import InvalidArgument
+from agentauthz.errors import InvalidArgument, SinkError
 from agentauthz.keys import InstanceKey
-from agentauthz.records import DecisionRecord, EffectRecord, Recorder, RecordIds, decision_record
+from agentauthz.records import DecisionRecord, DelegationRecord, EffectRecord, Recorder, RecordIds, decision_record
 from agentauthz.records.events import effect_line
+from agentauthz.records.passing import Passing, delegation_record
 from agentauthz.records.record import Cause
 from agentauthz.records.redaction import Redaction
 from agentauthz.records.writing import ended
+from agentauthz.tracing import Tracer, around
 from agentauthz.values import UNKNOWN
 
+PASSING: Final = "delegation.pass"  # what `on_failure` may name: delegations go ahead without a record
 OnFailure: TypeAlias = Literal["deny", "allow_and_alarm"] | Collection[str]
 
 
@@ -40,9 +43,11 @@ class Recording:
         recorder: Recorder,
         key: InstanceKey,
         regardless: Callable[[str], bool],
+        tracer: Tracer,
         redaction: Redaction | None = None,
     ) -> None:
         self.recorder: Final = recorder
+        self.tracer: Final = tracer
         self._redaction: Final = redaction
         self._regardless: Final = regardless
         self._key: Final = key
@@ -91,6 +96,37 @@ class Recording:
         except RuntimeError as error:  # no thread could be had
             return _unrecorded(verdict, error)
 
+    def write_passing(
+        self, passing: Passing, session: str | None, now: dt.datetime, before: str | None = None
+    ) -> str | None:
+        """Record an attempt to pass authority on; return the record's id, None where no sink wants it.
+
+        `before` is its cause where it has none of its own and no call is running here. What was refused already is,
+        though its record be lost: that is logged.
+
+        Raises:
+            SinkError: the record of what would go ahead couldn't be kept, so it must not.
+        """
+        try:
+            if (record := self._passing(passing, session, now, before)) is not None:
+                self.recorder.write(record, regardless=self._regardless(PASSING))
+        except Exception as error:
+            _unpassed(passing, error)
+            return None
+        return None if record is None else record.id
+
+    async def awrite_passing(
+        self, passing: Passing, session: str | None, now: dt.datetime, before: str | None = None
+    ) -> str | None:
+        """Do what `write_passing` does without blocking the loop on a sink."""
+        try:
+            if (record := self._passing(passing, session, now, before)) is not None:
+                await self.recorder.awrite(record, regardless=self._regardless(PASSING))
+        except Exception as error:
+            _unpassed(passing, error)
+            return None
+        return None if record is None else record.id
+
     def write_effect(self, session: str | None, effect: Effect, now: dt.datetime) -> None:
         """Record how a call ended; `session` is the id of the one that it was made in."""
         if (record := self._effect(session, effect, now)) is not None:
@@ -124,9 +160,9 @@ class Recording:
 
     def _record(self, case: Case, verdict: Verdict) -> DecisionRecord:
         request, inputs = verdict.request, verdict.inputs
-        own = self._ids.next(request.now)
+        own, ctx = self._ids.next(request.now), self.tracer.member()
         decision = verdict.decision  # not numbered yet: what calls share keeps what records write of it
-        verdict.decision = decision._numbered(own)
+        verdict.decision = decision._numbered(own, ctx)
         refused = decision.outcome is not Outcome.ALLOW
         held = None
         if self._redaction is not None:
@@ -146,9 +182,18 @@ class Recording:
             cause=_cause(case, verdict),
             left=case.left,
             held=held,
-            call_id=None,
-            parent=None,
+            ctx=ctx,
         )
+
+    def _passing(
+        self, passing: Passing, session: str | None, now: dt.datetime, before: str | None
+    ) -> DelegationRecord | None:
+        if self.recorder.writing():
+            raise SinkError("a sink may not pass authority on")
+        if not self.recorder.wants_delegations():
+            return None
+        own, ctx = self._ids.next(now), self.tracer.member(passing.cause or around() or before)
+        return delegation_record(passing, id=own, ts=now, session=session, key=self._key, ctx=ctx)
 
     def _effect(self, session: str | None, effect: Effect, now: dt.datetime) -> EffectRecord | None:
         if (of := effect.decision.record_id) is None or not self.recorder.wants_effects():
@@ -162,6 +207,7 @@ class Recording:
             session=session,
             error_type=None if effect.error is None else class_name(effect.error),
             dur_us=effect.ns // 1000,
+            ctx=effect.decision._ctx,
         )
         return EffectRecord.of_line(line)
 
@@ -197,6 +243,17 @@ def _unrecorded(verdict: Verdict, error: Exception) -> Verdict:
         verdict.decision, outcome=Outcome.DENY, basis=Basis.ERROR, reasons=reasons, obligations=(), enforced=True
     )
     return Verdict(denial, verdict.request, verdict.inputs, error)
+
+
+def _unpassed(passing: Passing, error: Exception) -> None:
+    """Refuse what can't be recorded; log it where it was refused already.
+
+    Raises:
+        SinkError: it would have gone ahead.
+    """
+    if passing.outcome == "passed":
+        raise SinkError("the delegation couldn't be recorded, so nothing is passed on") from error
+    logging.getLogger("agentauthz.records").error("a refused delegation couldn't be recorded: %s", class_name(error))
 
 
 def _log_lost(record: EffectRecord) -> None:

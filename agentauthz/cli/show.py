@@ -13,7 +13,15 @@ from agentauthz.records.delegations import Party, delegations, walk
 from agentauthz.records.openings import Openings, opened
 from agentauthz.records.reading import log_lines
 from agentauthz.records.story import Step, Story, story
-from agentauthz.records.words import count, decision_line, effect_words, party, record_line, value_words
+from agentauthz.records.words import (
+    count,
+    decision_line,
+    effect_words,
+    party,
+    record_line,
+    refusal_words,
+    value_words,
+)
 
 _UNKNOWN: Final = 1
 
@@ -42,8 +50,9 @@ def told(found: Story, kept: Openings | None = None) -> Iterator[str]:
     if found.unreadable:
         yield f"{count(found.unreadable, 'line')} of the log can't be read: see `agentauthz records verify`"
     yield from ("", "who acted for whom:")
-    for depth, each in walk(delegations(step.decision for step in found.steps)):
+    for depth, each in walk(delegations((step.decision for step in found.steps), found.passed)):
         yield f"{'  ' * (depth + 1)}{_party(each)}"
+        yield from (f"{'  ' * (depth + 2)}{refusal_words(one)}" for one in each.refused)
     guarded = [step for step in found.steps if step.fate != "inline"]
     inline = [step for step in found.steps if step.fate == "inline"]
     for title, steps in (("what happened:", guarded), ("decided inline, where no effect is recorded:", inline)):

@@ -6,7 +6,7 @@ from agentauthz.records.events import EffectRecord, EventRecord, PolicyRecord
 from agentauthz.records.files import FileSink
 from agentauthz.records.ids import RecordIds
 from agentauthz.records.openings import Openings
-from agentauthz.records.record import DecisionRecord, Record, read_record
+from agentauthz.records.record import DecisionRecord, DelegationRecord, Record, read_record
 from agentauthz.records.recorder import Recorder
 from agentauthz.records.redaction import Shred, correlation
 from agentauthz.records.shipping import Shipper
@@ -27,6 +27,7 @@ from agentauthz.records.sinks import (
 
 __all__ = [
     "DecisionRecord",
+    "DelegationRecord",
     "EffectRecord",
     "EventRecord",
     "FileSink",

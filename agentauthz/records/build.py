@@ -38,7 +38,8 @@ _MEMBERS: Final = {"args": "/action/args", "resource": "/resource/attributes"}
 # What gives way first where a line would be too long; the identities go last
 _DROPPED: Final = (
     "explain", "action/args", "resource/attributes", "inputs", "action/given", "missing", "undetermined",
-    "obligations", "marks", "reasons", "rules", "chain", "actors",
+    "obligations", "marks", "reasons", "rules", "delegation/scopes", "delegation/audience", "delegation/hop", "chain",
+    "actors",
 )  # fmt: skip
 
 
@@ -57,8 +58,7 @@ def decision_record(
     cause: Cause | None = None,
     left: frozenset[str] = frozenset(),
     held: Held | None = None,
-    call_id: str | None = None,
-    parent: str | None = None,
+    ctx: str = "",
     policy_set: str | None = None,
     policy_version: str | None = None,
 ) -> DecisionRecord:
@@ -68,7 +68,7 @@ def decision_record(
     shown. The arguments named in `sensitive` are never shown: not as inputs, not in `explain`, nor where a
     text repeats them. `held` is what stands at the places with a class: what opens the shredded is kept before this
     returns. `ts` has a time zone. `cause` says that it weren't the policies alone that decided, and
-    `left` has the ids of the obligations that nothing could carry out.
+    `left` has the ids of the obligations that nothing could carry out. `ctx` is what `ctx_member` gives.
 
     Raises:
         SinkError: what opens the shredded values can't be kept.
@@ -95,7 +95,7 @@ def decision_record(
         draft.duties(decision.obligations, left) if decision.obligations else "",
         inputs,
         "" if explain is None else draft.explanation(explain),
-        "" if call_id is None and parent is None else draft.ctx(call_id, parent),
+        ctx,
     ]
     line = draft.line()
     if draft.sealing is not None:
@@ -381,11 +381,6 @@ class _Draft:
             utf8(path): self.value(value, f"{pointer}/{escaped(path)}", self.secrets.place(path))
             for path, value in self.secrets.shown(saw, expr).items()
         }
-
-    def ctx(self, call_id: str | None, parent: str | None) -> str:
-        given = (("call_id", call_id), ("parent", parent))
-        texts = [f'"{field}":{self.name(text, "/ctx", field)}' for field, text in given if text is not None]
-        return f',"ctx":{{{",".join(texts)}}}'
 
     # ---- the whole
 

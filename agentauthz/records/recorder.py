@@ -119,6 +119,11 @@ class Recorder:
         plan = self._plan
         return plan.always or any(sink.wants_effects() for sink in plan.logging)
 
+    def wants_delegations(self) -> bool:
+        """Say whether a record of a delegation must be written: a sink does something with it, or is closed."""
+        plan = self._plan
+        return self._closed or plan.always or any(sink.wants_delegations() for sink in plan.logging)
+
     def writing(self) -> bool:
         """Say whether the caller runs inside a sink of this recorder: what it asks for must be refused."""
         return inside(self)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final, Literal, TypeAlias, final
+from typing import Final, Literal, TypeAlias, TypeVar, final
 
 from attrs import frozen
 
 from agentauthz.errors import InvalidArgument
 from agentauthz.records.events import EffectRecord, PolicyRecord
 from agentauthz.records.reading import tree_of
-from agentauthz.records.record import DecisionRecord, read_record
+from agentauthz.records.record import DecisionRecord, DelegationRecord, read_record
 
 # What came of a call: it didn't run; an effect tells; none tells, though there should be one; none is ever written
 Fate: TypeAlias = Literal["stopped before", "told", "unknown", "inline"]
 
-_NEEDED: Final = frozenset({"decision", "effect", "policy"})
+_Told: TypeAlias = DecisionRecord | DelegationRecord
+T = TypeVar("T", DecisionRecord, DelegationRecord)
+
+_NEEDED: Final = frozenset({"decision", "effect", "delegation", "policy"})
 
 
 @final
@@ -49,7 +53,8 @@ class Step:
 @frozen
 class Story:
     """Be the account of a session. `strays` are effects whose decision isn't there; `unreadable` counts lines of the
-    whole log that are no records. `policies` holds the texts that the log has, of any session.
+    whole log that are no records. `policies` holds the texts that the log has, of any session, and `passed` the
+    attempts to pass the session's authority on.
     """
 
     session: str
@@ -57,6 +62,7 @@ class Story:
     strays: tuple[EffectRecord, ...]
     policies: tuple[PolicyRecord, ...]
     unreadable: int
+    passed: tuple[DelegationRecord, ...] = ()
 
     @property
     def digests(self) -> tuple[str, ...]:
@@ -77,6 +83,7 @@ def story(lines: Iterable[bytes], session: str) -> Story:
     """
     decisions: dict[tuple[str, bytes], DecisionRecord] = {}  # a line that was delivered twice is told once
     effects: list[EffectRecord] = []
+    passed: dict[tuple[str, bytes], DelegationRecord] = {}
     policies: dict[tuple[str, int], PolicyRecord] = {}  # each segment has them again
     unreadable = 0
     for line in lines:
@@ -96,16 +103,18 @@ def story(lines: Iterable[bytes], session: str) -> Story:
             decisions[record.id, line] = record
         elif isinstance(record, EffectRecord):
             effects.append(record)
+        elif isinstance(record, DelegationRecord) and record.session == session:
+            passed[record.id, line] = record
         elif isinstance(record, PolicyRecord):
             policies.setdefault((record.digest, record.part), record)
     ids = {record.id for record in decisions.values()}
     effects = list({effect.line(): effect for effect in effects}.values())
     own = [effect for effect in effects if effect.of in ids]
     strays = tuple(effect for effect in effects if effect.session == session and effect.of not in ids)
-    if not ids and not strays:
+    if not ids and not strays and not passed:
         raise InvalidArgument("session", f"is in no record: `{session}`")
     steps = tuple(_steps(list(decisions.values()), own))
-    return Story(session, steps, strays, tuple(policies.values()), unreadable)
+    return Story(session, steps, strays, tuple(policies.values()), unreadable, tuple(ordered([*passed.values()])))
 
 
 def _steps(decisions: Sequence[DecisionRecord], effects: Iterable[EffectRecord]) -> Iterator[Step]:
@@ -119,16 +128,23 @@ def _steps(decisions: Sequence[DecisionRecord], effects: Iterable[EffectRecord])
         before = record
 
 
-def ordered(decisions: Sequence[DecisionRecord]) -> Iterator[DecisionRecord]:
-    """Return decisions in order: those of one stream by number, a cause before what it caused, then by the clock."""
-    streams: dict[str, list[DecisionRecord]] = {}
-    for record in sorted(decisions, key=lambda each: (each.stream, each.seq)):
+def ordered(records: Sequence[T]) -> Iterator[T]:
+    """Return records in order: those of one stream by number, a cause before what it caused, those of one trace
+    together, then by the clock.
+    """
+    streams: dict[str, list[T]] = {}
+    for record in sorted(records, key=lambda each: (each.stream, each.seq)):
         streams.setdefault(record.stream, []).append(record)
-    waiting = {record.id for record in decisions}
+    waiting = {record.id for record in records}
     heads = dict.fromkeys(streams, 0)
+    left = Counter(record.ctx.trace_id for record in records)
+    trace: str | None = None
     while heads:
-        name = _next(streams, heads, waiting)
-        record = streams[name][heads[name]]
+        now = {name: streams[name][place] for name, place in heads.items()}
+        name = _next(now, waiting, trace if left[trace] else None)
+        record = now[name]
+        trace = record.ctx.trace_id or trace
+        left[record.ctx.trace_id] -= 1
         waiting.discard(record.id)
         heads[name] += 1
         if heads[name] == len(streams[name]):
@@ -136,12 +152,16 @@ def ordered(decisions: Sequence[DecisionRecord]) -> Iterator[DecisionRecord]:
         yield record
 
 
-def _next(streams: Mapping[str, Sequence[DecisionRecord]], heads: Mapping[str, int], waiting: set[str]) -> str:
-    """Return the stream whose next record comes first; where causes go round in a circle, the clock decides."""
+def _next(heads: Mapping[str, _Told], waiting: set[str], trace: str | None) -> str:
+    """Return the stream whose next record comes first; where causes go round in a circle, the clock decides.
 
-    def key(name: str) -> tuple[bool, object, str]:
-        record = streams[name][heads[name]]
+    `trace` is the one that is being told: another one waits for its end.
+    """
+
+    def key(name: str) -> tuple[bool, bool, object, str]:
+        record = heads[name]
         held = record.ctx.parent in waiting and record.ctx.parent != record.id
-        return held, record.ts.replace(tzinfo=None), name  # records are in UTC, and a damaged one must not stop it
+        other = record.ctx.trace_id not in (None, trace) and trace is not None
+        return held, other, record.ts.replace(tzinfo=None), name  # all are in UTC, and a damaged one must not stop it
 
     return min(heads, key=key)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from agentauthz.records.delegations import Refused
 from agentauthz.records.events import EffectRecord, PolicyRecord
 from agentauthz.records.lines import compact
-from agentauthz.records.record import Actor, DecisionRecord, Record
+from agentauthz.records.record import Actor, DecisionRecord, DelegationRecord, Record
 
 
 def record_line(record: Record) -> str:
@@ -15,6 +16,8 @@ def record_line(record: Record) -> str:
         return decision_line(record)
     if isinstance(record, EffectRecord):
         return f"{when(record)}  {'effect':<6}  {record.action or ''} of {record.of}: {effect_words(record)}"
+    if isinstance(record, DelegationRecord):
+        return delegation_line(record)
     if isinstance(record, PolicyRecord):
         return f"{when(record)}  {'policy':<6}  {record.name}, part {record.part} of {record.parts} of {record.digest}"
     told = ", ".join(f"{name}: {value}" for name, value in record.about.items() if isinstance(value, str | int))
@@ -30,6 +33,23 @@ def decision_line(record: DecisionRecord) -> str:
     return (
         f"{when(record)}  {record.outcome:<6}  {record.action.name}{on} by {who}: {why(record)}{observed}  {record.id}"
     )
+
+
+def delegation_line(record: DelegationRecord) -> str:
+    """Return what a delegation tells: when, by whom, to whom, and why not."""
+    who = " -> ".join(map(party, record.actors)) or "nobody"
+    to = "" if record.to is None else f" to {party(record.to)}"
+    why = "" if record.reason is None else f": {record.reason.code}: {record.reason.text}"
+    return f"{when(record)}  {record.outcome}  {record.kind} by {who}{to}{why}  {record.id}"
+
+
+def refusal_words(refused: Refused) -> str:
+    """Return what was not passed on, to whom and why, and at which hop the authority for it was lost."""
+    record, at = refused.record, refused.at
+    to = "" if record.to is None else f" to {party(record.to)}"
+    why = "" if record.reason is None else f": {record.reason.code}: {record.reason.text}"
+    lost = "" if at is None else f"; lost at the hop to {at.to}"
+    return f"refused to pass on{to}{why}{lost}"
 
 
 def when(record: Record) -> str:

@@ -7,7 +7,7 @@ from typing import Final, Literal, Protocol, TypeAlias, final
 from attrs import frozen
 
 from agentauthz.records.events import ALARMS, EventRecord
-from agentauthz.records.record import DecisionRecord, Record
+from agentauthz.records.record import DecisionRecord, DelegationRecord, Record
 
 Survives: TypeAlias = Literal["best_effort", "process_crash", "power_loss"]
 LEVELS: Final[tuple[Survives, ...]] = ("best_effort", "process_crash", "power_loss")  # from the least to the most
@@ -59,4 +59,6 @@ def precious(record: Record) -> bool:
     """Say whether a record may never be given up for others: a denial, a review, or what tells of a loss."""
     if isinstance(record, DecisionRecord):
         return record.outcome != "allow"
+    if isinstance(record, DelegationRecord):
+        return record.outcome == "refused"
     return isinstance(record, EventRecord) and record.type in ALARMS

@@ -11,7 +11,7 @@ from agentauthz.records.findings import MEANINGS, place, proven
 from agentauthz.records.record import Input, Obliged
 from agentauthz.records.story import Step, Story
 from agentauthz.records.verify import Report, Verdict
-from agentauthz.records.words import count, effect_words, party, value_words, when, why
+from agentauthz.records.words import count, effect_words, party, refusal_words, value_words, when, why
 from agentauthz.replay.clauses import Accounts, ToldRule, Why
 from agentauthz.replay.report.html import Html, Part, joined, lines, tag
 
@@ -73,6 +73,7 @@ def _about(one: Party) -> Iterator[Part]:
         yield tag("div", words, class_="small" if narrowing else "small soft")
     if one.lost:
         yield tag("div", f"{count(len(one.lost), 'call')} refused at this hop", class_="small lost")
+    yield from (tag("div", refusal_words(each), class_="small lost") for each in one.refused)
 
 
 # ---- policies
