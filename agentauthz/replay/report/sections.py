@@ -7,7 +7,7 @@ from typing import Final
 
 from agentauthz.records import DecisionRecord, EffectRecord
 from agentauthz.records.delegations import Party
-from agentauthz.records.findings import MEANINGS, place, proven
+from agentauthz.records.findings import meaning, place, proven
 from agentauthz.records.lines import compact
 from agentauthz.records.record import Input, Obliged
 from agentauthz.records.story import Step, Story
@@ -28,7 +28,7 @@ def banner(report: Report, unreadable: int) -> Html:
     left = len(report.damages) - len(damages)
     return tag(
         "div",
-        tag("p", _sentence(MEANINGS[report.verdict])),
+        tag("p", _sentence(meaning(report))),
         tag("p", f"{count(unreadable, 'line')} of the log can't be read, so something may be missing below.")
         if unreadable
         else None,
