@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -41,10 +42,11 @@ def ask(
             if not 200 <= answer.status_code < 300:
                 raise ConnectionError(f"it answered {answer.status_code}")
             found = bytearray()
-            async for chunk in answer.aiter_raw():
-                found += chunk
-                if len(found) > limit:
-                    raise ConnectionError(f"it answered with more than {limit} bytes")
+            async with contextlib.aclosing(answer.aiter_raw()) as chunks:  # type: ignore[type-var]  # it is a generator
+                async for chunk in chunks:
+                    found += chunk
+                    if len(found) > limit:
+                        raise ConnectionError(f"it answered with more than {limit} bytes")
             return bytes(found)
         finally:
             await answer.aclose()
