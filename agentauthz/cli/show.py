@@ -12,6 +12,7 @@ from agentauthz.records.delegations import Party, delegations, walk
 from agentauthz.records.reading import log_lines
 from agentauthz.records.story import Step, Story, story
 from agentauthz.records.words import count, decision_line, effect_words, party, record_line
+from agentauthz.replay.clauses import Accounts
 
 _UNKNOWN: Final = 1
 
@@ -27,11 +28,11 @@ def show(parser: argparse.ArgumentParser) -> Run:
 def _show(arguments: argparse.Namespace) -> int:
     with working("reading"):
         found = story(log_lines(arguments.path), arguments.session)
-    write(*told(found))
+    write(*told(found, Accounts(found.policies)))
     return _UNKNOWN if found.unknown else 0
 
 
-def told(found: Story) -> Iterator[str]:
+def told(found: Story, accounts: Accounts) -> Iterator[str]:
     """Return the account of a session, as lines."""
     yield f"session {found.session}: {count(len(found.steps), 'decision')}"
     yield from (f"under {digest or 'no policies'}" for digest in found.digests)
@@ -46,7 +47,7 @@ def told(found: Story) -> Iterator[str]:
         if steps:
             yield from ("", title)
             for step in steps:
-                yield from _step(step)
+                yield from _step(step, accounts)
     if found.strays:
         yield from ("", "effects whose decision isn't in the log:")
         yield from (f"  {record_line(effect)}" for effect in found.strays)
@@ -61,9 +62,11 @@ def _party(each: Party) -> str:
     return f"{name}{narrower}{acted}{lost}"
 
 
-def _step(step: Step) -> Iterator[str]:
+def _step(step: Step, accounts: Accounts) -> Iterator[str]:
     clock = "  (order by the clock only)" if step.by_clock else ""
     yield f"  {decision_line(step.decision)}{clock}"
+    if step.decision.outcome != "allow":
+        yield from (f"    {flip}" for flip in accounts.why(step.decision).flips)
     yield from (f"    -> {effect_words(effect)}" for effect in step.effects)
     if step.fate == "unknown":
         yield "    -> ALLOWED, EFFECT UNKNOWN"

@@ -215,13 +215,13 @@ class PolicySet:
         return deciding.decide(self._decider, inputs.request, inputs, undeclared=undeclared)
 
     def explain(self, request: Request) -> Explanation:
-        """Return the decision with every clause of every rule that matches, and what each of them saw.
+        """Return the decision, every clause of every rule that matches with what it saw, and what would turn it.
 
         Raises:
             InvalidArgument: `request` is no Request, or an argument's name no string.
         """
         decision, inputs = self.judge(request)
-        return self.explanation(decision, inputs)
+        return evolve(self.explanation(decision, inputs), flips=self.flips(decision, inputs))
 
     def explanation(self, decision: Decision, inputs: Inputs) -> Explanation:
         """Return the explanation of a decision that was made on `inputs`."""

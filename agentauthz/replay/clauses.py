@@ -46,12 +46,13 @@ class ToldRule:
 class Why:
     """Be the account of one decision. `recorded` tells why it isn't derived again; None: it is.
 
-    `more` counts the rules that are left out.
+    `more` counts the rules that are left out. `flips` says what would have turned it, as far as that is known.
     """
 
     rules: tuple[ToldRule, ...]
     recorded: str | None = None
     more: int = 0
+    flips: tuple[str, ...] = ()
 
 
 @final
@@ -67,14 +68,12 @@ class Accounts:
         try:
             policies = self._policies(record.policy.digest)
             explanation = explain(record, policies)
-            if (explanation.decision.outcome.value, explanation.decision.basis.value) != (record.outcome, record.basis):
-                raise NotReplayable("derived again, it comes out in another way")
-            told = _derived(explanation)
+            told, flips = _derived(explanation), tuple(flip.words() for flip in explanation.flips)
         except NotReplayable as cause:
             return _named(_recorded(record.explain), record, cause.reason)
         except Exception as cause:  # a record of any shape must not stop the account of the others
             return _named([], record, f"the record is damaged ({class_name(cause)})")
-        return _named(told, record, None)
+        return _named(told, record, None, flips)
 
     def _policies(self, digest: str) -> PolicySet:
         if digest not in self._known:
@@ -103,7 +102,9 @@ def _recorded(part: object) -> list[Mapping[str, object]]:
     return [told for told in _list(part) if isinstance(told.get("rule"), str)]
 
 
-def _named(told: Iterable[Mapping[str, object]], record: DecisionRecord, recorded: str | None) -> Why:
+def _named(
+    told: Iterable[Mapping[str, object]], record: DecisionRecord, recorded: str | None, flips: tuple[str, ...] = ()
+) -> Why:
     """Return the account with the rules that the decision names first."""
     named = {*record.rules, *record.undetermined}
     rules = [
@@ -114,7 +115,7 @@ def _named(told: Iterable[Mapping[str, object]], record: DecisionRecord, recorde
         for one in told
     ]  # fmt: skip
     rules.sort(key=lambda rule: not rule.named)
-    return Why(tuple(rules[:MAX_RULES]), recorded, max(0, len(rules) - MAX_RULES))
+    return Why(tuple(rules[:MAX_RULES]), recorded, max(0, len(rules) - MAX_RULES), flips)
 
 
 def _clause(tree: Mapping[str, object]) -> Clause:

@@ -19,7 +19,7 @@ from tests.strategies.cases import Case, cases
 from tests.strategies.plans import Facts, Plan
 
 
-@law(cases(), quick=600)
+@law(cases(), pairs=5_000, quick=300)
 def test_a_flip_turns_the_decision(shard: int, case: Case) -> None:
     """A request with the facts changed, and with the clauses answering otherwise, is decided as the flip says."""
     for plan in case.plans:

@@ -177,6 +177,7 @@ def _details(record: DecisionRecord, told: Why, policy: str, own: str) -> Html:
         tag("p", f"As it was recorded; not derived again: {told.recorded}", class_="small soft")
         if told.recorded is not None
         else None,
+        tag("ul", *(tag("li", _sentence(flip)) for flip in told.flips), class_="plain flips") if told.flips else None,
         *(_rule(rule) for rule in told.rules),
         tag("p", f"… and {count(told.more, 'rule')} more that match this action", class_="small soft")
         if told.more
