@@ -389,7 +389,10 @@ def _roots(known: Sequence[bytes | None], sizes: set[int], tree: Tree) -> dict[i
     It grows from `tree`, the state before the first record that was looked at.
     """
     roots = dict[int, bytes]()
-    sound = next((i for i in range(tree.size, len(known)) if known[i] is None), len(known))
+    try:
+        sound = known.index(None, tree.size)
+    except ValueError:
+        sound = len(known)
     for size in sorted({*sizes, len(known)}):
         if tree.size <= size <= sound:
             tree.extend(cast("Sequence[bytes]", known[tree.size : size]))
