@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from agentauthz.errors import InvalidArgument
@@ -19,10 +20,11 @@ from agentauthz.keys.signing import SigningKey
 from agentauthz.records import FileSink, keeper, witnessed
 from agentauthz.records.checkpoints import read_checkpoints, signed_note
 from agentauthz.records.verify import Verdict, verify
-from agentauthz.records.witness import FileWitness, HttpWitness
+from agentauthz.records.witness import FileWitness, HttpWitness, PostgresWitness
 from tests import logs
 from tests.faults.logged import SIGNER, VKEY, append, sealed
 from tests.loopback import HOSTILE, Loopback, answer, everything_told, never
+from tests.postgres import Postgres
 from tests.recording import until
 
 OK = answer({})
@@ -325,3 +327,52 @@ def test_never_is_given_up(server: Loopback) -> None:
     with pytest.raises(TimeoutError):
         HttpWitness(server.url, loopback_http=True, timeout=0.2)("note\n")
     assert time.monotonic() - begun < 8
+
+
+# ---- PostgreSQL
+
+
+def test_a_database_of_somebody_else(tmp_path: Path, postgres: Postgres) -> None:
+    """Each checkpoint is a row; a role that may only insert is enough, and what was kept verifies the log."""
+    postgres.run("DROP TABLE IF EXISTS agentauthz_checkpoints")
+    PostgresWitness(postgres.dsn)(sealed(tmp_path / "first", 1)[0])  # its owner makes the table
+    postgres.run("CREATE ROLE log_writer LOGIN; GRANT INSERT ON agentauthz_checkpoints TO log_writer")
+    writer = PostgresWitness(postgres.dsn.replace("tests:CANARY", "log_writer"))
+    sink = FileSink(tmp_path / "log", key=SIGNER, witness=writer, checkpoint_every=5)
+    _fill(sink, 0, 20)
+    sink.close()
+    assert verify(tmp_path / "log", keys=[VKEY], checkpoint=_of(tmp_path, postgres)).streams[0].exposed == 0
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        writer.notes()
+    postgres.run("DROP TABLE agentauthz_checkpoints; DROP ROLE log_writer")
+
+
+def _of(folder: Path, postgres: Postgres) -> str:
+    """Return what the database keeps of the log in a folder; it has another's, too."""
+    found = read_checkpoints(PostgresWitness(postgres.dsn).notes())
+    [stream] = [path.parent.name for path in logs.segments(folder / "log")]
+    assert {each.stream for each in found} > {stream}
+    return "\n".join(each.note for each in found if each.stream == stream)
+
+
+def test_a_database_that_is_gone_is_exposure(tmp_path: Path, postgres: Postgres) -> None:
+    """While the server is down records are taken, and failures counted; the newest checkpoint is kept afterwards."""
+    postgres.run("DROP TABLE IF EXISTS agentauthz_checkpoints")
+    witness = PostgresWitness(postgres.dsn)
+    postgres.stop()
+    sink = FileSink(tmp_path / "log", key=SIGNER, witness=witness, checkpoint_every=5, checkpoint_idle=0.05)
+    with closing(sink):
+        _fill(sink, 0, 20)
+        until(lambda: sink.exposure is not None and sink.exposure.failures >= 1)
+        postgres.start()
+        until(lambda: sink.exposure is not None and sink.exposure.records == 0)
+    assert verify(tmp_path / "log", keys=[VKEY], checkpoint=witness.notes()).verdict is Verdict.OK
+    postgres.run("DROP TABLE agentauthz_checkpoints")
+
+
+def test_what_is_no_database_is_refused() -> None:
+    """A string that is no connection's, a table's name that would need quotes, a time-out of nothing."""
+    for given in ({"dsn": "not a dsn CANARY"}, {"dsn": "dbname=x", "table": 'a"b'}, {"dsn": "dbname=x", "timeout": -1}):
+        with pytest.raises(InvalidArgument) as error:
+            PostgresWitness(**given)
+        assert "CANARY" not in everything_told(error.value)

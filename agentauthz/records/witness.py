@@ -13,7 +13,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, final
 
 from agentauthz.errors import InvalidArgument
+from agentauthz.records.checkpoints import read_checkpoint
 from agentauthz.records.sinks.extras import require
+from agentauthz.records.sinks.postgres import TABLE, connecting
 from agentauthz.urls import checked_url
 
 if TYPE_CHECKING:
@@ -24,6 +26,11 @@ _NONE: Final[Mapping[str, str]] = MappingProxyType({})
 _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
 _VALUE: Final = re.compile(r"[\x20-\x7e]*")
 _MAX_ANSWER: Final = 64 * 1024  # bytes
+_CHECKPOINTS: Final = """
+CREATE TABLE IF NOT EXISTS {table} (
+    at timestamptz NOT NULL DEFAULT now(), origin text NOT NULL, size bigint NOT NULL, note text NOT NULL
+)
+"""
 
 
 @final
@@ -55,12 +62,11 @@ class HttpWitness:
         for name, value in headers.items():
             if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
                 raise InvalidArgument("headers", "must be of printable ASCII characters")
-        if not isinstance(timeout, int | float) or not 0 < timeout < float("inf"):
-            raise InvalidArgument("timeout", "must be a positive number")
+        self._timeout = _positive(timeout)
         if tls is not None and not (tls.check_hostname and tls.verify_mode.name == "CERT_REQUIRED"):
             raise InvalidArgument("tls", "must verify certificates and host names")
         self._headers = {**headers, "content-type": "text/plain; charset=utf-8"}
-        self._timeout, self._tls = float(timeout), tls
+        self._tls = tls
 
     def __call__(self, note: str) -> None:
         """Return once the other side keeps a checkpoint.
@@ -102,3 +108,59 @@ class FileWitness:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+@final
+class PostgresWitness:
+    """Add each checkpoint to the table `table` of somebody else's PostgreSQL, made where it isn't there.
+
+    The log's own user should have the right to insert there, and no other (extra `postgres`). `dsn` is a connection
+    string or URL; its password is never shown. Nothing takes much longer than `timeout` seconds.
+
+    Raises:
+        InvalidArgument: psycopg is missing, no connection string, a table's name with other than lower-case letters,
+            digits and `_`, or a time-out that is no positive number.
+    """
+
+    __slots__ = ("_options", "_table")
+
+    def __init__(self, dsn: str, *, table: str = "agentauthz_checkpoints", timeout: float = 5.0) -> None:
+        require("psycopg", "postgres", "witness")
+        if not isinstance(table, str) or not TABLE.fullmatch(table):
+            raise InvalidArgument("table", "must be a name of lower-case letters, digits and `_`")
+        self._table = table
+        self._options = connecting(dsn, _positive(timeout))
+
+    def __call__(self, note: str) -> None:
+        """Return once a checkpoint is committed.
+
+        Raises:
+            psycopg.Error: it isn't.
+        """
+        import psycopg
+
+        said = read_checkpoint(note)
+        with psycopg.connect(**self._options) as connection:
+            found = connection.execute("SELECT to_regclass(%s)", (self._table,)).fetchone()
+            if found is None or found[0] is None:
+                connection.execute(_CHECKPOINTS.format(table=self._table))
+            insert = f"INSERT INTO {self._table} (origin, size, note) VALUES (%s, %s, %s)"  # noqa: S608  (a checked name)
+            connection.execute(insert, (said.origin, said.size, note))
+
+    def notes(self) -> str:
+        """Return all checkpoints that are kept, as `verify` takes them; it needs the right to read the table.
+
+        Raises:
+            psycopg.Error: they can't be read.
+        """
+        import psycopg
+
+        with psycopg.connect(**self._options) as connection:
+            rows = connection.execute(f"SELECT note FROM {self._table} ORDER BY origin, size").fetchall()  # noqa: S608
+        return "".join(f"{note}\n" for (note,) in rows)
+
+
+def _positive(timeout: object) -> float:
+    if not isinstance(timeout, int | float) or not 0 < timeout < float("inf"):
+        raise InvalidArgument("timeout", "must be a positive number")
+    return float(timeout)
