@@ -74,6 +74,37 @@ def test_explain_uses_the_recorded_text(log: Path, capsys: pytest.CaptureFixture
     assert 'user("maria") -> agent("bot")' in shown
 
 
+def test_explain_tells_an_allow_too(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of an allow the record holds no clauses: they are derived from the recorded text, with what would deny it."""
+    assert run("records", "explain", ids(log)[0], log) == 0
+    shown = capsys.readouterr().out
+    for told in (
+        "recorded: allow (rule) under sha256:", "pay.refund: allow (rule)", "because Up to 100", "permit small: true",
+        "true: args.amount <= 100   [args.amount = 10]",
+        "it would be denied if `args.amount <= 100` were false, as with args.amount = 101",
+    ):  # fmt: skip
+        assert told in shown
+
+
+def test_explain_tells_what_would_turn_a_denial(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The smallest change that would have allowed it, with the value that would have done it."""
+    run("records", "explain", ids(log)[2], log)
+    told = "it would be allowed if `args.amount <= 100` were true, as with args.amount = 100"
+    assert told in capsys.readouterr().out
+
+
+def test_explain_does_not_explain_what_did_not_come(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A record whose own policies come to something else than it says isn't explained by them."""
+    [path] = log.glob("*/*.ndjson")
+    path.write_bytes(
+        path.read_bytes().replace(b'"outcome":"deny","basis":"default"', b'"outcome":"allow","basis":"rule"')
+    )
+    assert run("records", "explain", ids(log)[2], log) == 2
+    shown = capsys.readouterr().out
+    assert "not replayable: derived again, it comes out in another way" in shown
+    assert "would be" not in shown
+
+
 def test_explain_says_what_it_lacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Without the policy's text, only what the record says is told, with exit code 2; another text may be given."""
     kept = Recorded(POLICY)

@@ -52,6 +52,9 @@ def test_a_session_is_told(log: Path, capsys: pytest.CaptureFixture[str]) -> Non
     happened, _, inline = found.out.partition("decided inline, where no effect is recorded:")
     assert happened.count("-> done in ") == happened.count("-> failed with LookupError in ") == 1
     assert "rule: Not to strangers" in happened
+    assert '    it would be allowed if `args.to == "mallory"` were false\n' in happened
+    assert "    it would be allowed if `args.amount > 500` were false, as with args.amount = 500\n" in happened
+    assert "would be denied" not in happened
     assert "review  shop.refund" in happened
     assert inline.count("shop.find") == 2
     assert "conversation-8" not in found.out

@@ -166,10 +166,13 @@ def test_checkpoints_come_by_count_and_by_time(tmp_path: Path) -> None:
         assert (sink.folder / "checkpoints").read_text().count("\u2014 ") >= 2
 
 
-def test_a_witness_that_fails_is_asked_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_witness_that_fails_is_asked_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A checkpoint that couldn't be handed over is handed over later; the failure is told once."""
     from tests.faults.logged import SIGNER
 
+    monkeypatch.setattr("agentauthz.records.keeper._FIRST_PAUSE", 0.0)
     notes: list[str] = []
     works = False
 

@@ -22,6 +22,7 @@ from agentauthz.records.words import (
     refusal_words,
     value_words,
 )
+from agentauthz.replay.clauses import Accounts
 
 _UNKNOWN: Final = 1
 
@@ -39,11 +40,11 @@ def _show(arguments: argparse.Namespace) -> int:
     with working("reading"):
         found = story(log_lines(arguments.path), arguments.session)
     with given(arguments) as kept:
-        write(*told(found, kept))
+        write(*told(found, Accounts(found.policies, kept), kept))
     return _UNKNOWN if found.unknown else 0
 
 
-def told(found: Story, kept: Openings | None = None) -> Iterator[str]:
+def told(found: Story, accounts: Accounts, kept: Openings | None = None) -> Iterator[str]:
     """Return the account of a session, as lines; with what `kept` still holds of its values."""
     yield f"session {found.session}: {count(len(found.steps), 'decision')}"
     yield from (f"under {digest or 'no policies'}" for digest in found.digests)
@@ -59,7 +60,7 @@ def told(found: Story, kept: Openings | None = None) -> Iterator[str]:
         if steps:
             yield from ("", title)
             for step in steps:
-                yield from _step(step, kept)
+                yield from _step(step, accounts, kept)
     if found.strays:
         yield from ("", "effects whose decision isn't in the log:")
         yield from (f"  {record_line(effect)}" for effect in found.strays)
@@ -74,12 +75,14 @@ def _party(each: Party) -> str:
     return f"{name}{narrower}{acted}{lost}"
 
 
-def _step(step: Step, kept: Openings | None) -> Iterator[str]:
+def _step(step: Step, accounts: Accounts, kept: Openings | None) -> Iterator[str]:
     clock = "  (order by the clock only)" if step.by_clock else ""
     yield f"  {decision_line(step.decision)}{clock}"
     for one in step.decision.inputs if kept is not None else ():
         if isinstance(one.value, Mapping) and "$s" in one.value:
             yield f"    {one.name} = {value_words(opened({**one.value}, kept))}"
+    if step.decision.outcome != "allow":
+        yield from (f"    {flip}" for flip in accounts.why(step.decision).flips)
     yield from (f"    -> {effect_words(effect)}" for effect in step.effects)
     if step.fate == "unknown":
         yield "    -> ALLOWED, EFFECT UNKNOWN"

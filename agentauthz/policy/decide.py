@@ -10,7 +10,7 @@ from agentauthz.policy.builtins import Answer, all_of
 from agentauthz.policy.evaluate import Verdict, answer
 from agentauthz.policy.inputs import Inputs
 from agentauthz.policy.syntax import CheckedRule, Effect
-from agentauthz.principals import Delegation, covered
+from agentauthz.principals import Chain, Delegation, covered
 from agentauthz.request import Request, SessionFacts
 from agentauthz.values import UNKNOWN
 
@@ -42,6 +42,11 @@ class Rules(Protocol):
 def inputs_of(rules: Rules, request: Request) -> Inputs:
     """Return what the rules see of `request`; attributes are frozen when a rule first reads them."""
     return Inputs(request, request.chain, lambda asked: _permitted(rules, asked))
+
+
+def inputs_over(rules: Rules, inputs: Inputs, chain: Chain) -> Inputs:
+    """Return the same call for other rules, or by another chain; what was read stays shared."""
+    return Inputs(inputs.request, chain, lambda asked: _permitted(rules, asked), inputs)
 
 
 def decide(rules: Rules, request: Request, inputs: Inputs, *, undeclared: bool = False) -> Decision:

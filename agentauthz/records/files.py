@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, final
 from agentauthz.errors import InvalidArgument, SinkError
 from agentauthz.records.checkpoints import origin_of, require_ed25519
 from agentauthz.records.ids import Process
-from agentauthz.records.keeper import Keeper
+from agentauthz.records.keeper import Exposure, Keeper
 from agentauthz.records.log import Log, Mode
 from agentauthz.records.record import Record
 from agentauthz.records.recovery import recover
@@ -24,6 +24,7 @@ from agentauthz.values import utc
 
 if TYPE_CHECKING:
     from agentauthz.keys.signing import Signer
+    from agentauthz.records.witnessed import Kept
 
 SEGMENT: Final = 64 * 1024 * 1024  # bytes
 
@@ -43,7 +44,8 @@ class FileSink:
 
     With `key` (Ed25519), the state of the stream is signed every `checkpoint_every` records, and after
     `checkpoint_idle` seconds, in the name of `org`; each checkpoint is also given to `witness`, which should keep it
-    where the owner of the folder can't change it.
+    where the owner of the folder can't change it (`agentauthz.records.witness` has some). Where it raises, it is asked
+    again after ever longer pauses; no call waits for it.
 
     Raises:
         SinkError: the folder can't be made or written.
@@ -119,6 +121,12 @@ class FileSink:
         log = self.stream.log
         return self.folder if log is None else log.path
 
+    @property
+    def exposure(self) -> Exposure | None:
+        """Return what no witness has seen yet of this process's stream; None: there is no witness."""
+        keeper = self.stream.keeper
+        return None if keeper is None or self._witness is None else keeper.exposure
+
     def append(self, line: bytes, record: Record) -> None:
         """Give a record its place in the stream, and write it, all of it or nothing.
 
@@ -131,7 +139,7 @@ class FileSink:
         self,
         before: dt.datetime,
         *,
-        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint: Kept = None,
         keys: Iterable[str] = (),
     ) -> int:
         """Let go of whole segments that ended before a moment, and return how many; it is recorded which.

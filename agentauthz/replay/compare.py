@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, Literal, TypeAlias, final
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from agentauthz.errors import InvalidArgument, NotReplayable
 from agentauthz.policy.explain import Explanation
@@ -150,11 +150,12 @@ def _action(tree: Tree) -> str:
 def explain(record: DecisionRecord, policies: PolicySet, *, openings: Openings | None = None) -> Explanation:
     """Return why `policies` decide as they do on what a record says that was asked, clause by clause.
 
-    With the policies of the record's own digest, that is why it came out as it did. `openings` hold the values that
-    the record only commits to.
+    With the policies of the record's own digest, that is why it came out as it did. `flips` has the smallest changes
+    that would have turned it. `openings` hold the values that the record only commits to.
 
     Raises:
-        NotReplayable: the record doesn't hold all that the policies read, or no policy was asked.
+        NotReplayable: the record doesn't hold all that the policies read, no policy was asked, or its own policies
+            come to something else than it says.
         InvalidArgument: `record` is no decision's, `policies` no PolicySet, or `openings` are another key's.
         SinkError: `openings` can't be read.
     """
@@ -171,4 +172,9 @@ def explain(record: DecisionRecord, policies: PolicySet, *, openings: Openings |
     explanation = policies.explanation(decision, asking.inputs)
     if asking.gaps.found:
         raise NotReplayable(why(min(asking.gaps.found), tree))
-    return explanation
+    come_to = (decision.outcome.value, decision.basis.value)
+    if policies.digest == record.policy.digest and come_to != (record.outcome, record.basis):
+        raise NotReplayable("derived again, it comes out in another way")
+    turning = policies.flips(decision, asking.inputs)
+    # with another fact, rules may read what the record doesn't hold: then nobody knows what would have come
+    return explanation if asking.gaps.found else evolve(explanation, flips=turning)

@@ -7,7 +7,7 @@ from typing import Final
 
 from agentauthz.records import DecisionRecord, EffectRecord
 from agentauthz.records.delegations import Party
-from agentauthz.records.findings import MEANINGS, place, proven
+from agentauthz.records.findings import meaning, place, proven
 from agentauthz.records.record import Input, Obliged
 from agentauthz.records.story import Step, Story
 from agentauthz.records.verify import Report, Verdict
@@ -27,7 +27,7 @@ def banner(report: Report, unreadable: int) -> Html:
     left = len(report.damages) - len(damages)
     return tag(
         "div",
-        tag("p", _sentence(MEANINGS[report.verdict])),
+        tag("p", _sentence(meaning(report))),
         tag("p", f"{count(unreadable, 'line')} of the log can't be read, so something may be missing below.")
         if unreadable
         else None,
@@ -177,6 +177,7 @@ def _details(record: DecisionRecord, told: Why, policy: str, own: str) -> Html:
         tag("p", f"As it was recorded; not derived again: {told.recorded}", class_="small soft")
         if told.recorded is not None
         else None,
+        tag("ul", *(tag("li", _sentence(flip)) for flip in told.flips), class_="plain flips") if told.flips else None,
         *(_rule(rule) for rule in told.rules),
         tag("p", f"… and {count(told.more, 'rule')} more that match this action", class_="small soft")
         if told.more
