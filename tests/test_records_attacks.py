@@ -50,7 +50,7 @@ def followed(path: Path, rest: str, seq: int | None = None) -> None:
 
 
 def test_a_torn_end_hides_no_rewriting(tmp_path: Path) -> None:
-    """A log that was written anew is tampered with, by its checkpoint, also where its last line is torn as by a crash."""
+    """A log that was written anew is tampered with, by its checkpoint, also where its end is torn."""
     notes = sealed(tmp_path)
     path = left_open(tmp_path)
     lines = rewritten(path.read_bytes().splitlines(), lambda line: line.replace(b'"allow"', b'"deny"'))
@@ -96,7 +96,8 @@ def test_a_broken_line_of_the_catalog_vouches_for_nothing(tmp_path: Path) -> Non
     path.write_bytes(b"".join(lines))
     cut = {**json.loads(closed), "prev": HASH, "size": 10, "last": leaf_hash(lines[-1][:-1]).hex()}
     catalog.write_bytes(opened + b"junk\n" + json.dumps(cut).encode() + b"\n")
-    assert [(damage.kind, damage.stream) for damage in checked(tmp_path).damages] == [("edited", path.parent.name)]
+    first = checked(tmp_path).damages[0]
+    assert (first.kind, first.text) == ("edited", "the catalog isn't what was written")
 
 
 def test_a_fragment_in_the_catalog_is_none(tmp_path: Path) -> None:

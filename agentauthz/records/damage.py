@@ -256,5 +256,5 @@ def _missing(text: bytes, before: int) -> Iterator[tuple[int, bytes]]:
         first, hashes = about["first_seq"], [bytes.fromhex(leaf) for leaf in about["hashes"]]
     except (ValueError, TypeError, LookupError, RecursionError):
         return
-    if type(first) is int and 0 <= first and all(len(leaf) == 32 for leaf in hashes):
+    if type(first) is int and first >= 0 and all(len(leaf) == 32 for leaf in hashes):
         yield from ((first + i, leaf) for i, leaf in enumerate(hashes) if first + i < before)
