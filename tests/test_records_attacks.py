@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from agentauthz.errors import InvalidArgument
 from agentauthz.records.lines import NO_HASH
 from agentauthz.records.merkle import leaf_hash
-from agentauthz.records.verify import Verdict
+from agentauthz.records.verify import Verdict, verify
+from agentauthz.replay.report import report
 from tests import logs
+from tests.commands import POLICY, ran, written
 from tests.faults.logged import VKEY, checked, sealed
 
 HASH = "ab" * 32
@@ -55,9 +60,9 @@ def test_a_torn_end_hides_no_rewriting(tmp_path: Path) -> None:
     path = left_open(tmp_path)
     lines = rewritten(path.read_bytes().splitlines(), lambda line: line.replace(b'"allow"', b'"deny"'))
     path.write_bytes(b"\n".join(lines) + b'\n{"v":"1.0","str')
-    report = checked(tmp_path, notes)
-    assert report.verdict is Verdict.TAMPERED
-    assert [damage.kind for damage in report.damages] == ["torn", "edited"]
+    found = checked(tmp_path, notes)
+    assert found.verdict is Verdict.TAMPERED
+    assert [damage.kind for damage in found.damages] == ["torn", "edited"]
 
 
 @pytest.mark.parametrize(
@@ -117,9 +122,9 @@ def test_a_file_of_another_name_is_found(tmp_path: Path) -> None:
     path = logs.segments(tmp_path)[2]
     first = int(path.stem)
     path.rename(path.with_name(f"{first + 1:012}.ndjson"))
-    report = checked(tmp_path, notes)
-    assert [(damage.kind, damage.seq) for damage in report.damages] == [("edited", first)]
-    assert report.verdict is Verdict.TAMPERED
+    found = checked(tmp_path, notes)
+    assert [(damage.kind, damage.seq) for damage in found.damages] == [("edited", first)]
+    assert found.verdict is Verdict.TAMPERED
 
 
 def test_junk_behind_the_hashes_of_pruned_records_is_found(tmp_path: Path) -> None:
@@ -161,8 +166,111 @@ def test_many_lines_of_one_number_take_no_longer(tmp_path: Path) -> None:
 @pytest.mark.parametrize("given", ["a\0b", 5, b"x", ["x"]])
 def test_a_checkpoint_that_is_none_is_told(given: object, tmp_path: Path) -> None:
     """Whatever is given as a checkpoint, the error is the library's own."""
-    from agentauthz.errors import InvalidArgument
-    from agentauthz.records.verify import verify
-
     with pytest.raises(InvalidArgument):
         verify(tmp_path, checkpoint=given, keys=[VKEY])  # type: ignore[arg-type]
+
+
+# ---- what readers show
+
+
+def one(path: Path, tree: dict[str, Any]) -> Path:
+    """Write one record as a file of lines."""
+    path.write_text(json.dumps(tree) + "\n", encoding="utf-8")
+    return path
+
+
+def first(folder: Path, kind: str) -> dict[str, Any]:
+    """Return the tree of the first record of a type, which must be of a session."""
+    trees = (json.loads(line) for line in logs.lines(folder))
+    return next(tree for tree in trees if tree["type"] == kind)
+
+
+def test_files_beside_the_streams_are_no_part_of_the_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What somebody lays into a log's folder is shown by nobody: `verify` doesn't vouch for it."""
+    notes = written(tmp_path / "log")
+    forged = first(tmp_path / "log", "decision") | {"id": "FORGED", "outcome": "deny"}
+    one(tmp_path / "log" / "a.ndjson", forged)
+    (tmp_path / "log" / "b.jsonl").mkdir()
+    assert checked(tmp_path / "log", notes).verdict is Verdict.OK
+    for argv in (("show", "conversation-7"), ("query",), ("tail", "-n", 99)):
+        assert "FORGED" not in ran(capsys, *argv, tmp_path / "log").out
+    assert "FORGED" not in report(tmp_path / "log", "conversation-7", checkpoint="\n".join(notes), keys=[VKEY])
+
+
+def nested(levels: int) -> object:
+    """Return lists in lists."""
+    found: object = 1
+    for _ in range(levels):
+        found = [found]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("kind", "place", "value"),
+    [
+        ("decision", ("type",), []),
+        ("decision", ("v",), [[]]),
+        ("decision", ("inputs", 0, "value"), float("nan")),
+        ("decision", ("inputs", 0, "value"), nested(400)),
+        ("decision", ("inputs", 0, "value"), nested(900)),
+        ("decision", ("explain",), [{"rule": "refunds", "clauses": [{"saw": {"x": float("inf")}}]}]),
+        ("decision", ("rules",), [1, {}]),
+        ("decision", ("outcome",), {}),
+        ("decision", ("obligations",), [{"id": "x"}]),
+        ("decision", ("obligations",), [7]),
+        ("decision", ("meta",), {"more": {"/rules": "x"}}),
+        ("effect", ("effect", "dur_us"), 10**400),
+        ("effect", ("effect", "dur_us"), -1),
+        ("effect", ("type",), {}),
+    ],
+)
+def test_a_hostile_record_stops_no_reader(
+    kind: str, place: tuple[str | int, ...], value: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever a record holds where another type belongs, no command ends in a traceback."""
+    written(tmp_path / "log")
+    tree = first(tmp_path / "log", kind)
+    own = tree
+    for step in place[:-1]:
+        own = own[step]  # type: ignore[index]
+    own[place[-1]] = value  # type: ignore[index]
+    path = one(tmp_path / "one.jsonl", tree)
+    (tmp_path / "new.authz").write_text('permit refunds on shop.refund when args.amount <= 5 and args.order == "x"\n')
+    assert all(
+        ran(capsys, *argv).code in range(5)
+        for argv in (
+            ("show", "conversation-7", path),
+            ("query", path),
+            ("tail", path),
+            ("export", path, "--format", "ocsf"),
+            ("explain", tree["id"], path, "--policy", tmp_path / "new.authz"),
+            ("explain", tree["id"], path),
+            ("replay", path, "--policy", tmp_path / "new.authz"),
+        )
+    )
+    [stream] = [each for each in (tmp_path / "log").iterdir() if each.is_dir()]
+    one(stream / "000000000000.ndjson", tree)
+    with contextlib.suppress(InvalidArgument):  # there may be nothing of the session
+        assert report(tmp_path / "log", "conversation-7").startswith("<!doctype html>")
+
+
+def test_an_input_that_comes_twice_is_no_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A record that gives one place two values isn't replayable: nobody knows which one the decision saw."""
+    written(tmp_path / "log")
+    tree = first(tmp_path / "log", "decision")
+    (tmp_path / "same.authz").write_text(POLICY)
+    assert ran(capsys, "replay", one(tmp_path / "a.jsonl", tree), "--policy", tmp_path / "same.authz").code == 0
+    tree["inputs"].append({"name": "args.amount", "state": "value", "value": 5})
+    found = ran(capsys, "replay", one(tmp_path / "a.jsonl", tree), "--policy", tmp_path / "same.authz")
+    assert (found.code, "not replayable: 1" in found.out) == (2, True)
+
+
+def test_a_report_shows_no_text_that_is_not_of_the_digest(tmp_path: Path) -> None:
+    """A page shows the text of policies only if it has the digest that decided."""
+    written(tmp_path / "log")
+    assert "permit refunds" in report(tmp_path / "log", "conversation-7")
+    [path] = logs.segments(tmp_path / "log")
+    path.write_bytes(path.read_bytes().replace(b"args.amount <= 1000 because", b"args.amount <= 9999 because"))
+    page = report(tmp_path / "log", "conversation-7")
+    assert "args.amount &lt;= 9999 because" not in page
+    assert "The text of P1 can&#x27;t be shown: the recorded text of the policies" in page

@@ -12,7 +12,7 @@ from agentauthz.errors import NotReplayable
 from agentauthz.policy.explain import Explanation, shown
 from agentauthz.policy.policyset import PolicySet
 from agentauthz.records import DecisionRecord, PolicyRecord
-from agentauthz.records.lines import compact
+from agentauthz.records.words import json_words
 from agentauthz.replay.compare import explain
 from agentauthz.replay.policies import recorded_policies
 
@@ -120,7 +120,7 @@ def _named(told: Iterable[Mapping[str, object]], record: DecisionRecord, recorde
 def _clause(tree: Mapping[str, object]) -> Clause:
     saw = tree.get("saw")
     values = saw.items() if isinstance(saw, Mapping) else ()
-    told = tuple((str(path), value if isinstance(value, str) else compact(value)) for path, value in values)
+    told = tuple((str(path), value if isinstance(value, str) else json_words(value)) for path, value in values)
     return Clause(str(tree.get("expr", "")), str(tree.get("result", "")), str(tree.get("at", "")), told)
 
 
