@@ -6,6 +6,8 @@ import contextlib
 import json
 import os
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +23,7 @@ from agentauthz.replay.report import report
 from tests import logs
 from tests.commands import POLICY, ran, written
 from tests.faults.logged import VKEY, checked, sealed
+from tests.golden import ROOT
 
 HASH = "ab" * 32
 
@@ -274,3 +277,63 @@ def test_a_report_shows_no_text_that_is_not_of_the_digest(tmp_path: Path) -> Non
     page = report(tmp_path / "log", "conversation-7")
     assert "args.amount &lt;= 9999 because" not in page
     assert "The text of P1 can&#x27;t be shown: the recorded text of the policies" in page
+
+
+# ---- what commands come to
+
+
+def shell(line: str, *argv: object, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    """Run a shell's line, in which `$@` is the command."""
+    program = ["bash", "-c", f"set -o pipefail; {line}", "bash", sys.executable, "-m", "agentauthz", "records"]
+    own = os.environ | {"PYTHONPATH": str(ROOT)} | environment
+    return subprocess.run([*program, *map(str, argv)], capture_output=True, env=own, check=False, timeout=60)
+
+
+def test_nobody_reading_makes_no_ok(tmp_path: Path) -> None:
+    """A tampered log exits with 1 whether or not somebody reads what is said, and with outputs that are closed."""
+    sealed(tmp_path, 3)
+    [path] = logs.segments(tmp_path)
+    path.write_bytes(path.read_bytes().replace(b'"allow"', b'"denys"'))
+    for line in ('"$@" | true', '"$@" >&-', '"$@" 2>&-', '"$@" >&- 2>&-'):
+        found = shell(line, "verify", tmp_path)
+        assert (found.returncode, found.stderr) == (1, b""), line
+    assert shell('"$@" 2>&-', "verify", tmp_path / "none").returncode == 4
+
+
+def test_an_encoding_without_a_character_gets_its_escape(tmp_path: Path) -> None:
+    """A terminal that isn't of UTF-8 gets escapes for what it lacks, and the exit code stays."""
+    written(tmp_path / "log")
+    (tmp_path / "new.authz").write_text("permit refunds on shop.refund when false\n")
+    found = shell(
+        '"$@"', "replay", tmp_path / "log", "--policy", tmp_path / "new.authz", "--show", 1, PYTHONIOENCODING="ascii"
+    )
+    assert (found.returncode, found.stderr) == (1, b"")
+    assert b"\\u2026 and 1 more" in found.stdout
+
+
+def test_mistakes_are_told_on_the_error_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is printed for others to read holds no usage, and an argument that isn't UTF-8 is no crash."""
+    found = ran(capsys, "export", tmp_path, "--format", "x")
+    assert (found.code, found.out) == (4, "")
+    written(tmp_path / "log")
+    found = ran(capsys, "explain", "\udcff", tmp_path / "log")
+    assert (found.code, found.err) == (4, f"agentauthz: `ID` is of no decision in `{tmp_path / 'log'}`: \\udcff\n")
+
+
+def test_explaining_tells_a_lie_from_an_account(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A decision that its own policies would not have made isn't explained, nor one of two with the same id."""
+    written(tmp_path / "log")
+    tree = first(tmp_path / "log", "decision")
+    assert ran(capsys, "explain", tree["id"], tmp_path / "log").code == 0
+    [path] = logs.segments(tmp_path / "log")
+    lines = path.read_bytes()
+    honest = next(line for line in lines.splitlines(keepends=True) if tree["id"].encode() in line)
+    lie = honest.replace(b'"outcome":"allow"', b'"outcome":"deny"')
+    path.write_bytes(lines.replace(honest, lie))
+    found = ran(capsys, "explain", tree["id"], tmp_path / "log")
+    assert (found.code, "not replayable: derived again, it comes out in another way" in found.out) == (2, True)
+    path.write_bytes(lines + lie)
+    found = ran(capsys, "explain", tree["id"], tmp_path / "log")
+    assert (found.code, "several decisions" in found.err) == (4, True)
+    path.write_bytes(lines + honest)
+    assert ran(capsys, "explain", tree["id"], tmp_path / "log").code == 0

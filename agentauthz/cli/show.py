@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from agentauthz.cli.command import Run, working, write
+from agentauthz.cli.command import Run, conclude, working
 from agentauthz.records.delegations import Party, delegations, walk
 from agentauthz.records.reading import log_lines
 from agentauthz.records.story import Step, Story, story
@@ -27,8 +27,7 @@ def show(parser: argparse.ArgumentParser) -> Run:
 def _show(arguments: argparse.Namespace) -> int:
     with working("reading"):
         found = story(log_lines(arguments.path), arguments.session)
-    write(*told(found))
-    return _UNKNOWN if found.unknown else 0
+    return conclude(_UNKNOWN if found.unknown else 0, *told(found))
 
 
 def told(found: Story) -> Iterator[str]:
