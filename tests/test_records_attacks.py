@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import json
 import os
 import re
@@ -15,14 +16,19 @@ from typing import Any
 
 import pytest
 
-from agentauthz.errors import InvalidArgument
+from agentauthz import Authorizer, PolicySet
+from agentauthz.decision import Basis
+from agentauthz.errors import InvalidArgument, SinkError
+from agentauthz.records import FileSink, MemorySink, Record, at_least, only, tee
 from agentauthz.records.lines import NO_HASH
 from agentauthz.records.merkle import leaf_hash
+from agentauthz.records.shipping import Shipper
 from agentauthz.records.verify import Verdict, verify
 from agentauthz.replay.report import report
+from agentauthz.testing import check_sink
 from tests import logs
-from tests.commands import POLICY, ran, written
-from tests.faults.logged import VKEY, checked, sealed
+from tests.commands import BOT, MARIA, POLICY, ran, written
+from tests.faults.logged import SIGNER, VKEY, checked, sealed
 from tests.golden import ROOT
 
 HASH = "ab" * 32
@@ -303,7 +309,7 @@ def test_nobody_reading_makes_no_ok(tmp_path: Path) -> None:
 def test_an_encoding_without_a_character_gets_its_escape(tmp_path: Path) -> None:
     """A terminal that isn't of UTF-8 gets escapes for what it lacks, and the exit code stays."""
     written(tmp_path / "log")
-    (tmp_path / "new.authz").write_text("permit refunds on shop.refund when false\n")
+    (tmp_path / "new.authz").write_text("permit refunds on shop.refund when args.amount > 999\n")
     found = shell(
         '"$@"', "replay", tmp_path / "log", "--policy", tmp_path / "new.authz", "--show", 1, PYTHONIOENCODING="ascii"
     )
@@ -337,3 +343,65 @@ def test_explaining_tells_a_lie_from_an_account(tmp_path: Path, capsys: pytest.C
     assert (found.code, "several decisions" in found.err) == (4, True)
     path.write_bytes(lines + honest)
     assert ran(capsys, "explain", tree["id"], tmp_path / "log").code == 0
+
+
+# ---- sinks that lie, and logs that stop those who keep them
+
+
+class Waiting:
+    """Be a sink that somebody wrote for an event loop: its `append` does nothing before it is awaited."""
+
+    async def append(self, line: bytes, record: Record) -> None:
+        """Never get here."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+@pytest.mark.parametrize("put", [lambda one: one, tee, lambda one: at_least(1, one), lambda one: only(bool, one)])
+def test_an_append_that_must_be_awaited_keeps_nothing(put: Callable[[Any], Any]) -> None:
+    """A sink whose `append` is a coroutine function keeps no record, so the call is denied, wherever it stands."""
+    policies = PolicySet.parse("permit a on x when true")
+    with Authorizer(policies, sinks=[put(Waiting())]) as authorizer, authorizer.session(MARIA, BOT) as session:
+        assert session.decide("x").basis is Basis.ERROR
+
+
+def test_checking_a_sink_finds_an_append_that_must_be_awaited() -> None:
+    """`check_sink` names what such a sink, or one that ends the program, does."""
+    with pytest.raises(AssertionError, match="append raises SinkError"):
+        check_sink(Waiting)  # type: ignore[arg-type]
+
+    class Leaving(Waiting):
+        def append(self, line: bytes, record: Record) -> None:  # type: ignore[override]
+            raise SystemExit
+
+    with pytest.raises(AssertionError, match="append raises SystemExit"):
+        check_sink(Leaving)
+
+
+@pytest.mark.parametrize("idle", [float("inf"), 1e12, float("nan"), 0])
+def test_a_time_that_no_clock_has_is_refused(idle: float, tmp_path: Path) -> None:
+    """Seconds that a thread can't wait for are refused at once, rather than ending the thread that signs."""
+    with pytest.raises(InvalidArgument, match="checkpoint_idle"):
+        FileSink(tmp_path, key=SIGNER, checkpoint_idle=idle)
+
+
+@pytest.mark.parametrize("rest", ['"type":"x" junk', '"type":"x","id":"i","ts":"2026-01-01T00:00:00"}'])
+def test_a_line_that_is_no_record_keeps_its_segment(rest: str, tmp_path: Path) -> None:
+    """Pruning and shipping stop at a chained line that is no record, with an error of the library's own at most."""
+    sealed(tmp_path, 3)
+    followed(left_open(tmp_path), rest)
+    later = dt.datetime(2100, 1, 1, tzinfo=dt.UTC)
+    assert ran_prune(tmp_path, later) == 0
+    shipper = Shipper(tmp_path, MemorySink(), tmp_path / "state", batch=1)
+    with pytest.raises(SinkError, match="see `agentauthz records verify`"):
+        shipper.gone_before()
+
+
+def ran_prune(folder: Path, before: dt.datetime) -> int:
+    """Prune a log by a sink of its own."""
+    sink = FileSink(folder)
+    try:
+        return sink.prune(before)
+    finally:
+        sink.close()
