@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import datetime as dt
+import heapq
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Literal, TypeAlias, final
 
 from attrs import frozen
@@ -14,6 +16,8 @@ from agentauthz.records.record import DecisionRecord, read_record
 
 # What came of a call: it didn't run; an effect tells; none tells, though there should be one; none is ever written
 Fate: TypeAlias = Literal["stopped before", "told", "unknown", "inline"]
+
+_Head: TypeAlias = tuple[dt.datetime, str, int]  # the next record of a stream: moment, stream, place in it
 
 _NEEDED: Final = frozenset({"decision", "effect", "policy"})
 
@@ -125,23 +129,33 @@ def ordered(decisions: Sequence[DecisionRecord]) -> Iterator[DecisionRecord]:
     for record in sorted(decisions, key=lambda each: (each.stream, each.seq)):
         streams.setdefault(record.stream, []).append(record)
     waiting = {record.id for record in decisions}
-    heads = dict.fromkeys(streams, 0)
-    while heads:
-        name = _next(streams, heads, waiting)
-        record = streams[name][heads[name]]
-        waiting.discard(record.id)
+    heads = dict.fromkeys(streams, -1)
+    ready: list[_Head] = []
+    late: list[_Head] = []  # what waits for its cause; where causes go round in a circle, the clock decides
+    behind: dict[str, list[_Head]] = {}
+
+    def begin(name: str) -> None:
         heads[name] += 1
         if heads[name] == len(streams[name]):
-            del heads[name]
-        yield record
-
-
-def _next(streams: Mapping[str, Sequence[DecisionRecord]], heads: Mapping[str, int], waiting: set[str]) -> str:
-    """Return the stream whose next record comes first; where causes go round in a circle, the clock decides."""
-
-    def key(name: str) -> tuple[bool, object, str]:
+            return
         record = streams[name][heads[name]]
-        held = record.ctx.parent in waiting and record.ctx.parent != record.id
-        return held, record.ts.replace(tzinfo=None), name  # records are in UTC, and a damaged one must not stop it
+        # records are in UTC, and a damaged one must not stop it
+        head, parent = (record.ts.replace(tzinfo=None), name, heads[name]), record.ctx.parent
+        if parent is None or parent not in waiting or parent == record.id:
+            heapq.heappush(ready, head)
+            return
+        heapq.heappush(late, head)
+        behind.setdefault(parent, []).append(head)
 
-    return min(heads, key=key)
+    for name in streams:
+        begin(name)
+    while ready or late:
+        _, name, place = heapq.heappop(ready or late)
+        if heads[name] != place:  # it had its turn before its cause, or after
+            continue
+        record = streams[name][place]
+        yield record
+        waiting.discard(record.id)
+        for head in behind.pop(record.id, ()):
+            heapq.heappush(ready, head)
+        begin(name)
