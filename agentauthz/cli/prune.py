@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from agentauthz.cli.command import Run, existing, moment, working, write
+from agentauthz.cli.command import Run, conclude, existing, moment, working
 from agentauthz.cli.verify import witness
 from agentauthz.records import FileSink
 from agentauthz.records.findings import place
@@ -29,14 +29,13 @@ def _prune(arguments: argparse.Namespace) -> int:
     with working("verifying"):
         report = verify(folder, checkpoint=arguments.checkpoint, keys=arguments.key)
     may = list(candidates(folder, report, arguments.before, witnessed=arguments.checkpoint is not None))
-    for stream, segments in may:
-        write(f"{stream}: {count(len(segments), 'segment')}, up to record {segments[-1][1] - 1}")
-    write(*(f"stays, for it is damaged: {place(damage)}" for damage in report.damages))
+    lines = [f"{stream}: {count(len(segs), 'segment')}, up to record {segs[-1][1] - 1}" for stream, segs in may]
+    lines += [f"stays, for it is damaged: {place(damage)}" for damage in report.damages]
     if arguments.dry_run:
-        write(f"{count(sum(len(segments) for _, segments in may), 'segment')} would go")
+        lines.append(f"{count(sum(len(segs) for _, segs in may), 'segment')} would go")
     else:
-        write(f"{count(_gone(folder, arguments) if may else 0, 'segment')} went")
-    return 1 if report.damages else 0
+        lines.append(f"{count(_gone(folder, arguments) if may else 0, 'segment')} went")
+    return conclude(1 if report.damages else 0, *lines)
 
 
 def _gone(folder: Path, arguments: argparse.Namespace) -> int:

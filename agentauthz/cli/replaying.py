@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from agentauthz.cli.command import Run, write
+from agentauthz.cli.command import Run, conclude
 from agentauthz.cli.openings import given, openings
 from agentauthz.errors import InvalidArgument, NotReplayable
 from agentauthz.policy.policyset import PolicySet
@@ -46,10 +46,8 @@ def explain(parser: argparse.ArgumentParser) -> Run:
 def _replay(arguments: argparse.Namespace) -> int:
     with given(arguments) as kept:
         found = replayed(log_lines(arguments.path), PolicySet.load(arguments.policy), openings=kept)
-    write(*_compared(found, max(0, arguments.show)))
-    if found.changed:
-        return CHANGED
-    return NOT_REPLAYABLE if found.not_replayable else SAME
+    code = CHANGED if found.changed else NOT_REPLAYABLE if found.not_replayable else SAME
+    return conclude(code, *_compared(found, max(0, arguments.show)))
 
 
 def _compared(found: Comparison, shown: int) -> Iterator[str]:
@@ -97,19 +95,18 @@ def _explain(arguments: argparse.Namespace) -> int:
     try:
         by = PolicySet.load(arguments.policy) if arguments.policy else recorded_policies(policies, record.policy.digest)
         with given(arguments) as kept:
-            told = explained(record, by, openings=kept).render()
-        write(*_head(record), *told.split("\n"))
+            found = explained(record, by, openings=kept)
     except NotReplayable as cause:
-        write(*_head(record), f"not replayable: {cause}", *(f"  it said: {reason.text}" for reason in record.reasons))
-        return NOT_REPLAYABLE
-    return SAME
+        said = (f"  it said: {reason.text}" for reason in record.reasons)
+        return conclude(NOT_REPLAYABLE, *_head(record), f"not replayable: {cause}", *said)
+    return conclude(SAME, *_head(record), *found.render().split("\n"))
 
 
 def _found(path: Path, id: str) -> tuple[DecisionRecord, list[PolicyRecord]]:
     """Return the decision of that id, and the texts of policies that the log holds.
 
     Raises:
-        InvalidArgument: there is no such decision.
+        InvalidArgument: there is no such decision, or more than one.
     """
     wanted: DecisionRecord | None = None
     policies: list[PolicyRecord] = []
@@ -117,6 +114,8 @@ def _found(path: Path, id: str) -> tuple[DecisionRecord, list[PolicyRecord]]:
         if isinstance(record, PolicyRecord):
             policies.append(record)
         elif isinstance(record, DecisionRecord) and record.id == id:
+            if wanted is not None and wanted.line() != record.line():
+                raise InvalidArgument("ID", f"is of several decisions in `{path}`, so it was changed: {id}")
             wanted = record
     if wanted is None:
         raise InvalidArgument("ID", f"is of no decision in `{path}`: {id}")
@@ -125,7 +124,7 @@ def _found(path: Path, id: str) -> tuple[DecisionRecord, list[PolicyRecord]]:
 
 def _records(path: Path, id: str) -> Iterator[Record]:
     """Return the records that may be wanted; reading all of them would take a hundred times as long."""
-    own = id.encode()
+    own = id.encode(errors="replace")
     for line in log_lines(path):
         if own in line or b'"type":"policy"' in line:
             try:

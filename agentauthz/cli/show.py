@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from agentauthz.cli.command import Run, working, write
+from agentauthz.cli.command import Run, conclude, working
 from agentauthz.cli.openings import given, openings
 from agentauthz.records.delegations import Party, delegations, walk
 from agentauthz.records.openings import Openings, opened
@@ -40,8 +40,7 @@ def _show(arguments: argparse.Namespace) -> int:
     with working("reading"):
         found = story(log_lines(arguments.path), arguments.session)
     with given(arguments) as kept:
-        write(*told(found, Accounts(found.policies, kept), kept))
-    return _UNKNOWN if found.unknown else 0
+        return conclude(_UNKNOWN if found.unknown else 0, *told(found, Accounts(found.policies, kept), kept))
 
 
 def told(found: Story, accounts: Accounts, kept: Openings | None = None) -> Iterator[str]:

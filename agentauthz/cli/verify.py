@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from agentauthz.cli.command import Run, moment, working, write
+from agentauthz.cli.command import Run, conclude, moment, working
 from agentauthz.records.findings import told
 from agentauthz.records.verify import Verdict
 from agentauthz.records.verify import verify as verified
@@ -47,5 +47,4 @@ def verify(parser: argparse.ArgumentParser) -> Run:
 def _verify(arguments: argparse.Namespace) -> int:
     with working("verifying"):
         report = verified(arguments.dir, checkpoint=arguments.checkpoint, keys=arguments.key, since=arguments.since)
-    write(*told(report))
-    return CODES[report.verdict]
+    return conclude(CODES[report.verdict], *told(report))

@@ -48,7 +48,8 @@ def leaves(folder: Path) -> list[tuple[int, Path]]:
 
 def _numbered(folder: Path, pattern: re.Pattern[str]) -> list[tuple[int, Path]]:
     found = [(pattern.fullmatch(path.name), path) for path in folder.iterdir()]
-    return sorted((int(name[1]), path) for name, path in found if name is not None)
+    # what is no file (a pipe would never end) holds no records: they are missed where they should be
+    return sorted((int(name[1]), path) for name, path in found if name is not None and path.is_file())
 
 
 def streams(folder: Path) -> list[Path]:

@@ -8,6 +8,7 @@ import datetime as dt
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from threading import TIMEOUT_MAX
 from typing import TYPE_CHECKING, Final, final
 
 from agentauthz.errors import InvalidArgument, SinkError
@@ -76,7 +77,7 @@ class FileSink:
             raise InvalidArgument("segment_size", "must be a number of bytes, at least 1")
         if type(checkpoint_every) is not int or checkpoint_every < 1:
             raise InvalidArgument("checkpoint_every", "must be a number of records, at least 1")
-        if not isinstance(checkpoint_idle, int | float) or not checkpoint_idle > 0:
+        if not isinstance(checkpoint_idle, int | float) or not 0 < checkpoint_idle <= TIMEOUT_MAX:
             raise InvalidArgument("checkpoint_idle", "must be a number of seconds above 0")
         if witness is not None and (key is None or not callable(witness)):
             raise InvalidArgument("witness", "must be a function that takes a checkpoint, and needs a `key` to sign it")

@@ -309,7 +309,7 @@ def read_record(line: bytes) -> Record:
         tree = json.loads(line)
     except (ValueError, RecursionError) as cause:
         raise InvalidArgument("line", "is not JSON") from cause
-    if not isinstance(tree, dict) or not str(tree.get("v")).startswith("1."):
+    if not isinstance(tree, dict) or not isinstance(v := tree.get("v"), str) or not v.startswith("1."):
         raise InvalidArgument("line", "is not a record of version 1")
     if not isinstance(name := tree.get("type"), str) or _TYPE.fullmatch(name) is None:
         raise InvalidArgument("line", "has no type")

@@ -46,8 +46,11 @@ def prunable(stream: Path, before: dt.datetime, size: int, live: bool) -> list[t
         line = last_line(path)
         if line is None:
             break
-        tree = json.loads(line)
-        if dt.datetime.fromisoformat(tree["ts"]) >= before or tree["seq"] >= size:
+        try:
+            tree = json.loads(line)
+            if dt.datetime.fromisoformat(tree["ts"]) >= before or tree["seq"] >= size:
+                break
+        except (ValueError, TypeError, LookupError, RecursionError):  # when it ended, nobody knows
             break
         may.append((first, tree["seq"] + 1 if end == _OPEN else end, path))
     return may

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import heapq
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final, Literal, TypeAlias, TypeVar, final
+from typing import Final, Generic, Literal, TypeAlias, TypeVar, final
 
 from attrs import frozen
 
@@ -16,7 +18,7 @@ from agentauthz.records.record import DecisionRecord, DelegationRecord, read_rec
 # What came of a call: it didn't run; an effect tells; none tells, though there should be one; none is ever written
 Fate: TypeAlias = Literal["stopped before", "told", "unknown", "inline"]
 
-_Told: TypeAlias = DecisionRecord | DelegationRecord
+_Head: TypeAlias = tuple[dt.datetime, str, int]  # the next record of a stream: moment, stream, place in it
 T = TypeVar("T", DecisionRecord, DelegationRecord)
 
 _NEEDED: Final = frozenset({"decision", "effect", "delegation", "policy"})
@@ -135,33 +137,70 @@ def ordered(records: Sequence[T]) -> Iterator[T]:
     streams: dict[str, list[T]] = {}
     for record in sorted(records, key=lambda each: (each.stream, each.seq)):
         streams.setdefault(record.stream, []).append(record)
-    waiting = {record.id for record in records}
-    heads = dict.fromkeys(streams, 0)
-    left = Counter(record.ctx.trace_id for record in records)
-    trace: str | None = None
-    while heads:
-        now = {name: streams[name][place] for name, place in heads.items()}
-        name = _next(now, waiting, trace if left[trace] else None)
-        record = now[name]
-        trace = record.ctx.trace_id or trace
-        left[record.ctx.trace_id] -= 1
-        waiting.discard(record.id)
-        heads[name] += 1
-        if heads[name] == len(streams[name]):
-            del heads[name]
-        yield record
+    return iter(_Line(streams))
 
 
-def _next(heads: Mapping[str, _Told], waiting: set[str], trace: str | None) -> str:
-    """Return the stream whose next record comes first; where causes go round in a circle, the clock decides.
+@final
+class _Line(Generic[T]):
+    """Put the streams' records in one line: each stream's next one waits in heaps, from which the first is taken."""
 
-    `trace` is the one that is being told: another one waits for its end.
-    """
+    def __init__(self, streams: Mapping[str, Sequence[T]]) -> None:
+        self._streams: Final[Mapping[str, Sequence[T]]] = streams
+        self._heads = dict.fromkeys(streams, -1)
+        self._waiting = {record.id for records in streams.values() for record in records}
+        self._left = Counter(record.ctx.trace_id for records in streams.values() for record in records)
+        self._ready: list[_Head] = []
+        self._traced: dict[str | None, list[_Head]] = {}  # the same, by their trace
+        self._late: list[_Head] = []  # what waits for its cause; where causes go round in a circle, the clock decides
+        self._behind: dict[str, list[_Head]] = {}
 
-    def key(name: str) -> tuple[bool, bool, object, str]:
-        record = heads[name]
-        held = record.ctx.parent in waiting and record.ctx.parent != record.id
-        other = record.ctx.trace_id not in (None, trace) and trace is not None
-        return held, other, record.ts.replace(tzinfo=None), name  # all are in UTC, and a damaged one must not stop it
+    def __iter__(self) -> Iterator[T]:
+        for name in self._streams:
+            self._begin(name)
+        trace: str | None = None
+        while (head := self._first(trace if self._left[trace] else None)) is not None:
+            _, name, place = head
+            record = self._streams[name][place]
+            yield record
+            trace = record.ctx.trace_id or trace
+            self._left[record.ctx.trace_id] -= 1
+            self._waiting.discard(record.id)
+            for freed in self._behind.pop(record.id, ()):
+                if self._heads[freed[1]] == freed[2]:
+                    self._stand(freed)
+            self._begin(name)
 
-    return min(heads, key=key)
+    def _begin(self, name: str) -> None:
+        """Let a stream's next record wait for its turn."""
+        self._heads[name] += 1
+        place = self._heads[name]
+        if place == len(self._streams[name]):
+            return
+        record = self._streams[name][place]
+        # records are in UTC, and a damaged one must not stop it
+        head, parent = (record.ts.replace(tzinfo=None), name, place), record.ctx.parent
+        if parent is None or parent not in self._waiting or parent == record.id:
+            self._stand(head)
+            return
+        heapq.heappush(self._late, head)
+        self._behind.setdefault(parent, []).append(head)
+
+    def _stand(self, head: _Head) -> None:
+        trace = self._streams[head[1]][head[2]].ctx.trace_id
+        heapq.heappush(self._ready, head)
+        heapq.heappush(self._traced.setdefault(trace, []), head)
+
+    def _first(self, trace: str | None) -> _Head | None:
+        """Return the next head: while a trace is told, one of it or of none; another trace waits for its end."""
+        if trace is not None:
+            own = [head for each in (trace, None) if (head := self._top(self._traced.get(each, []))) is not None]
+            if own:
+                return min(own)
+        first = self._top(self._ready)
+        return self._top(self._late) if first is None else first
+
+    def _top(self, heap: list[_Head]) -> _Head | None:
+        """Return the first of a heap that hasn't had its turn."""
+        while heap and self._heads[heap[0][1]] != heap[0][2]:
+            heapq.heappop(heap)
+        return heap[0] if heap else None

@@ -15,7 +15,16 @@ from typing import Any, Final, TypeAlias, cast, final
 from attrs import evolve, field, frozen
 
 from agentauthz.errors import InvalidArgument
-from agentauthz.records.catalog import CHECKPOINTS, Claim, entries, leaves, read_catalog, segments, streams
+from agentauthz.records.catalog import (
+    CHECKPOINTS,
+    Claim,
+    entries,
+    leaves,
+    read_catalog,
+    segment_path,
+    segments,
+    streams,
+)
 from agentauthz.records.checkpoints import Checkpoint, Vkey, cosigned_by, read_checkpoints, verified_by
 from agentauthz.records.damage import Damage, Found, Kind, Line, diagnose, lines_of
 from agentauthz.records.lines import MAX_LINE, NO_HASH, VERSION
@@ -202,14 +211,14 @@ class _Verification:
         return Verdict.UNWITNESSED
 
     def _read_catalog(self) -> None:
-        prev, fragment = NO_HASH, False
+        before = {NO_HASH}
         for line, entry in entries(self._catalog):
             if entry is None:
-                fragment = True  # what a dying process left is no link of the chain
+                before.add(leaf_hash(line).hex())  # what a dying process left: the next one may have gone on from it
                 continue
-            if entry["prev"] != prev and not fragment:
+            if str(entry["prev"]) not in before:
                 self._add("edited", str(entry["stream"])[:26], "the catalog isn't what was written")
-            prev, fragment = leaf_hash(line).hex(), False
+            before = {leaf_hash(line).hex()}
             self._listed.add(str(entry["stream"]))
             size, last = entry.get("size"), entry.get("last")
             if entry["what"] in ("closed", "recovered") and type(size) is int and isinstance(last, str):
@@ -260,6 +269,8 @@ class _Verification:
             if first != len(kept):
                 self._add("deleted", path.name, "the hashes of a pruned segment are missing", len(kept))
             data = file.read_bytes()
+            if len(data) % 32:
+                self._add("edited", path.name, "the hashes of a pruned segment aren't what was written", first)
             kept += [data[i : i + 32] for i in range(0, len(data) - 31, 32)]
         if kept and files:
             about = _opening(files[0]).get("about")
@@ -284,8 +295,11 @@ class _Verification:
         found = Found(start)
         hashes: list[bytes | None] = found.leaves
         seq, prev = start, before.encode()
+        misnamed: list[int] = []
         beginning = f'{{"v":"{VERSION}","stream":"{stream}","seq":'.encode()
-        for _, data in files:
+        for name, data in files:
+            if data and name != segment_path(Path(), seq).name:
+                misnamed.append(seq)
             *lines, rest = data.split(b"\n")
             for line in lines:
                 if not line.startswith(b'%b%d,"prev":"%b",' % (beginning, seq, prev)):
@@ -298,6 +312,8 @@ class _Verification:
                 return self._diagnosed(stream, files, start, before, end)
         if end is not None and (seq, prev.decode()) != end:
             return self._diagnosed(stream, files, start, before, end)
+        for first in misnamed:  # pruning and shipping go by the names
+            self._add("edited", stream, "a file isn't named after its first record", first)
         return found
 
     def _diagnosed(self, stream: str, files: _Files, start: int, before: str, end: tuple[int, str] | None) -> Found:
@@ -349,7 +365,7 @@ class _Verification:
                 continue  # what it says of was not looked at
             elif roots.get(each.size) == each.root:
                 covered = each.size
-            elif not found.damages:
+            elif not any(damage.kind in _TAMPERED for damage in found.damages):
                 # the lines follow each other: either the last was edited, or all of them were written anew
                 self._add("edited", report.id, "isn't what was signed", each.size - 1 if covered + 1 >= each.size
                           or each.size == report.size else max(covered, report.verified_from))  # fmt: skip

@@ -27,7 +27,10 @@ def texts(given: Kept) -> list[str]:
     """
     if given is None:
         return []
-    sources = [given] if isinstance(given, str | os.PathLike) else list(given)
+    try:
+        sources = [given] if isinstance(given, str | os.PathLike) else list(given)
+    except TypeError:
+        raise InvalidArgument("checkpoint", "must be a text, a path, an address, or a list of those") from None
     return [f"{_text(source)}\n" for source in sources]
 
 
@@ -54,7 +57,7 @@ def _text(source: Source) -> str:
             return _fetched(source)
     try:
         return Path(source).read_text("utf-8")
-    except (OSError, UnicodeError):
+    except (OSError, ValueError, TypeError):  # a ValueError: no text, or no path
         raise InvalidArgument("checkpoint", "can't be read") from None
 
 

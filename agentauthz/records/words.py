@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from agentauthz.canonical import class_name
 from agentauthz.records.delegations import Refused
 from agentauthz.records.events import EffectRecord, PolicyRecord
 from agentauthz.records.lines import compact
@@ -81,14 +82,22 @@ def value_words(value: object) -> str:
             return f"(only a keyed hash: {held})"
         if tag == "$u":
             return "(secret)" if held == "secret" else f"(a {held})"
-    return compact(value)
+    return json_words(value)
 
 
 def effect_words(record: EffectRecord) -> str:
     """Return what came of a call."""
     error = "" if record.error_type is None else f" with {record.error_type}"
-    took = "" if record.dur_us is None else f" in {record.dur_us / 1000:.1f} ms"
+    took = "" if record.dur_us is None else " in {}.{} ms".format(*divmod((record.dur_us + 50) // 100, 10))
     return f"{record.status}{error}{took}"
+
+
+def json_words(value: object) -> str:
+    """Return recorded JSON as text; what no record of ours holds (NaN, thousands of levels) isn't shown."""
+    try:
+        return compact(value)
+    except (ValueError, TypeError, RecursionError):
+        return f"(a {class_name(value)} that can't be shown)"
 
 
 def count(number: int, what: str) -> str:

@@ -46,7 +46,13 @@ class Answer:
         """
         try:
             more = tree.get("meta", {}).get("more", {}).get("/rules", 0)
-            return cls(tree["outcome"], tree["basis"], tuple(tree.get("rules", ())), more)
+            rules = tuple(tree.get("rules", ()))
+            if (
+                not all(isinstance(one, str) for one in (tree["outcome"], tree["basis"], *rules))
+                or type(more) is not int
+            ):
+                raise TypeError
+            return cls(tree["outcome"], tree["basis"], rules, more)
         except (LookupError, TypeError, AttributeError) as cause:
             raise NotReplayable(f"the record is damaged ({type(cause).__name__})") from None
 
@@ -76,16 +82,16 @@ def decide(asking: Question, tree: Tree, policies: PolicySet) -> Decision:
         NotReplayable: the policies can't be evaluated.
     """
     request = asking.inputs.request
-    case = Case(
-        policies, {}, NO_MEMORY, None, NO_MEMORY.read(), request, tree.get("mode") == "observe",
-        problem=_PROBLEM if tree.get("cause") == "problem" else None, carries_out=_carrier(tree, asking.gaps),
-    )  # fmt: skip
 
     def judge(request: Request, *, undeclared: bool = False) -> tuple[Decision, Inputs]:
         assert request is asking.inputs.request
         return policies.judge_inputs(asking.inputs, undeclared=undeclared), asking.inputs
 
     try:
+        case = Case(
+            policies, {}, NO_MEMORY, None, NO_MEMORY.read(), request, tree.get("mode") == "observe",
+            problem=_PROBLEM if tree.get("cause") == "problem" else None, carries_out=_carrier(tree, asking.gaps),
+        )  # fmt: skip
         decision = asked(case, judge)[0]
         if decision.basis not in _BEFORE_RULES:
             # all that rules read, whether or not an answer hung on it: else it would depend on the evaluator

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, Literal, TypeAlias, final
 
@@ -13,6 +12,7 @@ from agentauthz.policy.explain import Explanation
 from agentauthz.policy.policyset import PolicySet
 from agentauthz.records import DecisionRecord, Record
 from agentauthz.records.openings import Openings, opened
+from agentauthz.records.reading import tree_of
 from agentauthz.replay.answer import Answer, Asker, decide, of_policies
 from agentauthz.replay.question import Tree, question, why
 
@@ -117,12 +117,8 @@ def replay(records: Iterable[Record | bytes], policies: PolicySet, *, openings: 
 def replayed(lines: Iterable[bytes], asker: Asker) -> Iterator[Replayed]:
     """Return what came of each decision among the lines of a log, in their order."""
     for line in lines:
-        try:
-            tree = json.loads(line)
-        except (ValueError, RecursionError):
-            yield Replayed("", "", "", "not replayable", None, why="the line is no record")
-            continue
-        if not isinstance(tree, dict) or not str(tree.get("v")).startswith("1."):
+        tree = tree_of(line)
+        if tree is None:
             yield Replayed("", "", "", "not replayable", None, why="the line is no record")
         elif tree.get("type") == "decision":
             yield _replayed(tree, asker)

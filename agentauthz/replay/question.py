@@ -55,7 +55,9 @@ def question(tree: Tree, policies: PolicySet) -> Question:
         return _question(tree, policies)
     except Hidden as place:
         raise NotReplayable(why(str(place), tree)) from None
-    except (AgentAuthzError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as cause:
+    except (
+        AgentAuthzError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError,
+    ) as cause:  # fmt: skip
         if isinstance(cause, NotReplayable):
             raise
         raise NotReplayable(f"the record is damaged ({type(cause).__name__})") from None
@@ -113,11 +115,15 @@ def _tree_of(
     for each in inputs:
         name = each["name"]
         if TIME.fullmatch(name) is not None:
+            if name in times:
+                raise ValueError(name)
             times[name] = each
         elif (steps := steps_of(name)) is not None:
             node = roots.setdefault(alike.get(steps[0], steps[0]), _Node())
             for one in steps[1:]:
                 node = node.below.setdefault(one, _Node())
+            if node.state is not None:
+                raise ValueError(name)  # which of two is it?
             node.state, node.tree = each["state"], each.get("value")
     roots.update((root, roots[other]) for root, other in alike.items() if other in roots)
     return roots, times

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
+from agentauthz.errors import NotReplayable
 from agentauthz.records import DecisionRecord, EffectRecord
 from agentauthz.records.delegations import Party
 from agentauthz.records.findings import meaning, place, proven
@@ -13,6 +14,7 @@ from agentauthz.records.story import Step, Story
 from agentauthz.records.verify import Report, Verdict
 from agentauthz.records.words import count, effect_words, party, refusal_words, value_words, when, why
 from agentauthz.replay.clauses import Accounts, ToldRule, Why
+from agentauthz.replay.policies import recorded_policies
 from agentauthz.replay.report.html import Html, Part, joined, lines, tag
 
 _OUTCOMES: Final = {"allow": "good", "deny": "bad", "review": "wait"}
@@ -103,6 +105,10 @@ def _texts(found: Story, digest: str, name: str) -> Html | None:
     files: dict[str, str] = {}
     for _, one in sorted(parts.items(), key=lambda item: item[0]):
         files[one.name] = files.get(one.name, "") + one.text
+    try:
+        recorded_policies(found.policies, digest)
+    except NotReplayable as cause:  # SECURITY: whoever reads a text takes it for what decided
+        return tag("p", f"The text of {name} can't be shown: {cause.reason}.", class_="small lost")
     bodies = [
         joined([tag("p", tag("code", file), class_="small"), tag("pre", lines(text))]) for file, text in files.items()
     ]
