@@ -48,7 +48,7 @@ _KILLING: Final = """
 
 
 @pytest.mark.parametrize("mode", ["inline", "fsync"])
-def test_01_nothing_acknowledged_is_lost_by_a_kill(tmp_path: Path, mode: str) -> None:
+def test_row_01_nothing_acknowledged_is_lost_by_a_kill(tmp_path: Path, mode: str) -> None:
     """Writers that are killed at any moment lose no record that they had answered for, and nothing looks changed."""
     kills = KILLS if mode == "inline" else KILLS // 6
     acknowledged = run(_KILLING, tmp_path, kills, kills, mode, timeout=1_200 if LONG else 120).stdout.split()
@@ -63,7 +63,7 @@ def test_01_nothing_acknowledged_is_lost_by_a_kill(tmp_path: Path, mode: str) ->
     assert sum(each.type == "stream.recovered" for each in recovered) == kills
 
 
-def test_01_a_tail_that_is_torn_at_any_byte_is_put_aside(tmp_path: Path) -> None:
+def test_row_01_a_tail_that_is_torn_at_any_byte_is_put_aside(tmp_path: Path) -> None:
     """Wherever the last line is cut, it goes to quarantine, and the whole lines before it stay."""
     sink = FileSink(tmp_path / "log")
     for number in range(3):
@@ -87,7 +87,7 @@ def test_01_a_tail_that_is_torn_at_any_byte_is_put_aside(tmp_path: Path) -> None
         assert checked(folder).verdict is Verdict.UNWITNESSED
 
 
-def test_02_what_fsync_mode_answers_for_is_on_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_row_02_what_fsync_mode_answers_for_is_on_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a copy that has only what was synced, every record that was acknowledged is there."""
     synced: list[bytes] = []
     sync = segments._sync
@@ -106,7 +106,7 @@ def test_02_what_fsync_mode_answers_for_is_on_the_device(tmp_path: Path, monkeyp
     assert sink.path.read_bytes() == synced[-1]
 
 
-def test_03_a_loss_of_power_in_inline_mode_is_incomplete(tmp_path: Path) -> None:
+def test_row_03_a_loss_of_power_in_inline_mode_is_incomplete(tmp_path: Path) -> None:
     """What the system hadn't written yet is missing: with a witness that is called incomplete, not tampered."""
     notes: list[str] = []
     sink = FileSink(tmp_path / "log", key=SIGNER, witness=notes.append, checkpoint_every=1)
@@ -125,7 +125,7 @@ def test_03_a_loss_of_power_in_inline_mode_is_incomplete(tmp_path: Path) -> None
     assert {damage.kind for damage in report.damages} == {"torn", "truncated"}
 
 
-def test_18_a_program_that_ends_without_closing_seals_its_log(tmp_path: Path) -> None:
+def test_row_18_a_program_that_ends_without_closing_seals_its_log(tmp_path: Path) -> None:
     """At the end of the interpreter the stream is sealed; what daemon threads still try is refused."""
     code = """
         import sys, threading
@@ -158,7 +158,7 @@ _AT: Final = ["before the new file", "after the new file", "after the seal", "be
 
 
 @pytest.mark.parametrize("at", _AT)
-def test_32_a_crash_in_the_middle_of_a_rotation_leaves_no_hole(tmp_path: Path, at: str) -> None:
+def test_row_32_a_crash_in_the_middle_of_a_rotation_leaves_no_hole(tmp_path: Path, at: str) -> None:
     """Wherever a writer dies between two segments, its records follow each other, and none is lost."""
     code = """
         import os, sys
@@ -190,7 +190,7 @@ def test_32_a_crash_in_the_middle_of_a_rotation_leaves_no_hole(tmp_path: Path, a
     assert checked(tmp_path).damages == ()
 
 
-def test_10_an_interrupt_leaves_the_record_whole_and_counted_once(tmp_path: Path) -> None:
+def test_row_10_an_interrupt_leaves_the_record_whole_and_counted_once(tmp_path: Path) -> None:
     """A signal's handler that raises at any moment of a write breaks neither line nor numbering."""
     code = """
         import signal, sys

@@ -50,7 +50,7 @@ def _fill(folder: Path) -> Path:
     return filler
 
 
-def test_04_a_full_disk_leaves_no_fragment_and_one_record_of_it(small: Path) -> None:
+def test_row_04_a_full_disk_leaves_no_fragment_and_one_record_of_it(small: Path) -> None:
     """Records are refused whole; what was kept back lets one `sink.failed` out, and every line is whole."""
     sink = FileSink(small)
     append(sink, "before")
@@ -67,7 +67,7 @@ def test_04_a_full_disk_leaves_no_fragment_and_one_record_of_it(small: Path) -> 
     assert [event.type for event in _events(small)] == ["stream.open", "sink.failed"]
 
 
-def test_05_when_space_returns_the_gap_is_told_first(small: Path) -> None:
+def test_row_05_when_space_returns_the_gap_is_told_first(small: Path) -> None:
     """Appending goes on by itself: first the gap, with how many were refused, then the record; the chain holds."""
     sink = FileSink(small)
     filler = _fill(small)
@@ -89,7 +89,7 @@ def test_05_when_space_returns_the_gap_is_told_first(small: Path) -> None:
     assert checked(small).damages == ()
 
 
-def test_05_what_other_sinks_have_is_told_by_its_hash(small: Path) -> None:
+def test_row_05_what_other_sinks_have_is_told_by_its_hash(small: Path) -> None:
     """A record that only other sinks could keep has its number, and the file its hash: the chain can be proven."""
     sink, memory = FileSink(small), MemorySink()
     recorder = Recorder([sink, memory])
@@ -144,7 +144,7 @@ def open_folder() -> Iterator[Path]:
         yield Path(name)
 
 
-def test_06_a_folder_that_may_not_be_written_is_refused_at_the_start(open_folder: Path) -> None:
+def test_row_06_a_folder_that_may_not_be_written_is_refused_at_the_start(open_folder: Path) -> None:
     """A log that could not be written is an error when it is made, not at the first decision."""
     code = (
         _UNPRIVILEGED
@@ -160,7 +160,7 @@ def test_06_a_folder_that_may_not_be_written_is_refused_at_the_start(open_folder
     assert run(code, open_folder).stdout == "refused\n"
 
 
-def test_06_a_folder_that_becomes_read_only_refuses_what_it_can_not_keep(open_folder: Path) -> None:
+def test_row_06_a_folder_that_becomes_read_only_refuses_what_it_can_not_keep(open_folder: Path) -> None:
     """Where no segment can be begun the old one goes on; where that is gone too, records are refused."""
     code = (
         _UNPRIVILEGED
@@ -189,7 +189,7 @@ def test_06_a_folder_that_becomes_read_only_refuses_what_it_can_not_keep(open_fo
     assert checked(open_folder).damages == ()
 
 
-def test_07_a_sync_that_fails_is_never_believed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_row_07_a_sync_that_fails_is_never_believed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The record is refused, its file gets no more, and another one is begun that tells of it."""
     sink = FileSink(tmp_path, mode="fsync")
     append(sink, "before")
@@ -215,7 +215,7 @@ def test_07_a_sync_that_fails_is_never_believed_again(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize("how", ["deleted", "replaced", "cut"])
-def test_08_a_file_that_was_deleted_or_replaced_is_noticed(tmp_path: Path, how: str) -> None:
+def test_row_08_a_file_that_was_deleted_or_replaced_is_noticed(tmp_path: Path, how: str) -> None:
     """Within a tenth of a second of writing it is noticed and told, and what was written is brought back."""
     sink = FileSink(tmp_path)
     append(sink, "1")
@@ -246,7 +246,7 @@ def test_08_a_file_that_was_deleted_or_replaced_is_noticed(tmp_path: Path, how: 
         assert checked(tmp_path).verdict is Verdict.TAMPERED
 
 
-def test_09_a_folder_that_is_gone_refuses_until_it_is_back(tmp_path: Path) -> None:
+def test_row_09_a_folder_that_is_gone_refuses_until_it_is_back(tmp_path: Path) -> None:
     """Without its folder the log refuses; when the folder is there again it goes on, with what it had written."""
     sink = FileSink(tmp_path / "log")
     append(sink, "1")
@@ -265,7 +265,7 @@ def test_09_a_folder_that_is_gone_refuses_until_it_is_back(tmp_path: Path) -> No
     assert "deleted" not in {damage.kind for damage in checked(tmp_path / "log").damages}
 
 
-def test_43_a_log_in_memory_works(tmp_path: Path) -> None:
+def test_row_43_a_log_in_memory_works(tmp_path: Path) -> None:
     """On a tmpfs, where a sync does nothing, both modes write a log that verifies."""
     shared = Path("/dev/shm")
     if not os.access(shared, os.W_OK):
@@ -280,7 +280,7 @@ def test_43_a_log_in_memory_works(tmp_path: Path) -> None:
             assert checked(Path(name) / mode).damages == ()
 
 
-def test_44_a_limit_on_the_size_of_files_refuses_whole_records(tmp_path: Path) -> None:
+def test_row_44_a_limit_on_the_size_of_files_refuses_whole_records(tmp_path: Path) -> None:
     """At RLIMIT_FSIZE a record is refused whole, and the next ones go into another file."""
     code = """
         import resource, sys
@@ -306,7 +306,7 @@ def test_44_a_limit_on_the_size_of_files_refuses_whole_records(tmp_path: Path) -
     assert checked(tmp_path).damages == ()
 
 
-def test_44_without_free_handles_the_segment_goes_on(tmp_path: Path) -> None:
+def test_row_44_without_free_handles_the_segment_goes_on(tmp_path: Path) -> None:
     """At the limit on open files no segment can be begun, and the old one takes what comes."""
     code = """
         import os, resource, sys

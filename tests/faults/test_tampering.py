@@ -52,7 +52,7 @@ def test_a_clean_log_is_proven(log: tuple[Path, list[str]]) -> None:
     assert checked(log[0]).verdict is Verdict.UNWITNESSED
 
 
-def test_27_an_edited_line_is_found(log: tuple[Path, list[str]], tmp_path: Path) -> None:
+def test_row_27_an_edited_line_is_found(log: tuple[Path, list[str]], tmp_path: Path) -> None:
     """A byte that was flipped is found wherever it is, with the number of its record."""
     folder = _copy(log, tmp_path)
     for line in (0, 2, -1):
@@ -75,7 +75,7 @@ def _foreign(folder: Path) -> bytes:
 
 @pytest.mark.parametrize("segment", [0, 1, -1], ids=["first", "middle", "last"])
 @pytest.mark.parametrize("kind", ["deleted", "inserted", "reordered", "duplicated", "foreign"])
-def test_28_what_was_done_to_lines_is_named(tmp_path: Path, kind: str, segment: int) -> None:
+def test_row_28_what_was_done_to_lines_is_named(tmp_path: Path, kind: str, segment: int) -> None:
     """A line that is deleted, made up, moved, copied or taken from another stream is called that."""
     notes = sealed(tmp_path, 30, segment_size=8_000)
     notes += sealed(tmp_path, 5)
@@ -118,7 +118,7 @@ def _cut_stream(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("cut", [_cut_line, _cut_segment, _cut_segments, _cut_stream])
-def test_29_a_cut_tail_is_incomplete(log: tuple[Path, list[str]], tmp_path: Path, cut: Callable[[Path], None]) -> None:
+def test_row_29_a_cut_tail_is_incomplete(log: tuple[Path, list[str]], tmp_path: Path, cut: Callable[[Path], None]) -> None:
     """A line, the newest segment, all segments or a stream that is gone: incomplete by witness, and by catalog."""
     folder = _copy(log, tmp_path)
     cut(folder)
@@ -127,7 +127,7 @@ def test_29_a_cut_tail_is_incomplete(log: tuple[Path, list[str]], tmp_path: Path
         assert (report.verdict, _first(report)[0]) == (Verdict.INCOMPLETE, "truncated")
 
 
-def test_29_an_emptied_folder_is_never_ok(log: tuple[Path, list[str]], tmp_path: Path) -> None:
+def test_row_29_an_emptied_folder_is_never_ok(log: tuple[Path, list[str]], tmp_path: Path) -> None:
     """With everything gone, a witness tells that it is incomplete; without one nobody can tell."""
     assert checked(tmp_path, log[1]).verdict is Verdict.INCOMPLETE
     assert checked(tmp_path).verdict is Verdict.UNWITNESSED
@@ -136,7 +136,7 @@ def test_29_an_emptied_folder_is_never_ok(log: tuple[Path, list[str]], tmp_path:
     assert checked(folder, log[1]).verdict is Verdict.INCOMPLETE
 
 
-def test_29_a_tail_cut_with_the_catalog_needs_a_witness(tmp_path: Path) -> None:
+def test_row_29_a_tail_cut_with_the_catalog_needs_a_witness(tmp_path: Path) -> None:
     """Whoever cuts log, catalog and checkpoints alike is seen by the witness only; alone it is never `ok`."""
     notes: list[str] = []
     sink = FileSink(tmp_path / "log")
@@ -149,7 +149,7 @@ def test_29_a_tail_cut_with_the_catalog_needs_a_witness(tmp_path: Path) -> None:
     assert checked(tmp_path / "old", notes).verdict is Verdict.INCOMPLETE
 
 
-def test_30_a_log_written_anew_with_another_key_is_refused(tmp_path: Path) -> None:
+def test_row_30_a_log_written_anew_with_another_key_is_refused(tmp_path: Path) -> None:
     """A consistent log, signed with a key that isn't trusted, is tampering: no key in the folder counts."""
     stranger = SigningKey.generate("Ed25519")
     sink = FileSink(tmp_path, key=stranger)
@@ -159,7 +159,7 @@ def test_30_a_log_written_anew_with_another_key_is_refused(tmp_path: Path) -> No
     assert (report.verdict, _first(report)[0]) == (Verdict.TAMPERED, "untrusted")
 
 
-def test_31_two_roots_of_one_size_are_inconsistent(log: tuple[Path, list[str]], tmp_path: Path) -> None:
+def test_row_31_two_roots_of_one_size_are_inconsistent(log: tuple[Path, list[str]], tmp_path: Path) -> None:
     """A log that was signed in two versions is called inconsistent, though each signature is good."""
     folder = _copy(log, tmp_path)
     stream = logs.segments(folder)[0].parent.name
@@ -170,7 +170,7 @@ def test_31_two_roots_of_one_size_are_inconsistent(log: tuple[Path, list[str]], 
     assert "inconsistent" in {damage.kind for damage in report.damages}
 
 
-def test_33_an_old_copy_that_was_put_back_is_incomplete(tmp_path: Path) -> None:
+def test_row_33_an_old_copy_that_was_put_back_is_incomplete(tmp_path: Path) -> None:
     """The witness has seen more than an old copy holds; and whoever goes on writes a stream of its own."""
     notes: list[str] = []
     sink = FileSink(tmp_path / "log", key=SIGNER, witness=notes.append, checkpoint_every=1)
@@ -189,7 +189,7 @@ def test_33_an_old_copy_that_was_put_back_is_incomplete(tmp_path: Path) -> None:
     assert len(numbers) == len(set(numbers))
 
 
-def test_34_a_key_that_fails_leaves_an_unsigned_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_row_34_a_key_that_fails_leaves_an_unsigned_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Where signing fails the records go on; it is logged and recorded, and the report tells what is unsigned."""
 
     class Failing:
@@ -225,7 +225,7 @@ def test_34_a_key_that_fails_leaves_an_unsigned_end(tmp_path: Path, caplog: pyte
     assert "CANARY" not in caplog.text + repr(logs.lines(tmp_path))
 
 
-def test_35_what_is_newer_is_read_and_damage_crashes_nobody(log: tuple[Path, list[str]], tmp_path: Path) -> None:
+def test_row_35_what_is_newer_is_read_and_damage_crashes_nobody(log: tuple[Path, list[str]], tmp_path: Path) -> None:
     """Types of a newer minor version are read on; a segment in the middle that is noise is reported, not raised."""
     newer = b'{"v":"1.9","stream":"%b","seq":0,"prev":"%b","mono_ns":0,"type":"new.kind","id":"1",' % (
         b"0" * 26,

@@ -39,7 +39,7 @@ class _Final(BaseException):
     """Be what no `except Exception` catches."""
 
 
-def test_10_whatever_another_sink_raises_the_file_has_the_record(tmp_path: Path) -> None:
+def test_row_10_whatever_another_sink_raises_the_file_has_the_record(tmp_path: Path) -> None:
     """The record is in the file, whole, before any other sink is asked; the cause comes out."""
     for number, error in enumerate((ValueError("x"), MemoryError(), _Final(), KeyboardInterrupt())):
 
@@ -53,7 +53,7 @@ def test_10_whatever_another_sink_raises_the_file_has_the_record(tmp_path: Path)
         assert logs.ids(tmp_path / str(number)) == ["kept"]
 
 
-def test_11_a_sink_that_hangs_holds_up_no_other_writer_of_the_file(tmp_path: Path) -> None:
+def test_row_11_a_sink_that_hangs_holds_up_no_other_writer_of_the_file(tmp_path: Path) -> None:
     """While one call waits for a sink that hangs, its record is in the file, and others' records too."""
     hangs, entered = threading.Event(), threading.Event()
 
@@ -72,7 +72,7 @@ def test_11_a_sink_that_hangs_holds_up_no_other_writer_of_the_file(tmp_path: Pat
     waiting.join()
 
 
-def test_12_a_slow_sink_delays_no_record_in_the_file(tmp_path: Path) -> None:
+def test_row_12_a_slow_sink_delays_no_record_in_the_file(tmp_path: Path) -> None:
     """At the time that a slow sink is given a record, the file has it."""
     seen: list[list[str]] = []
     recorder = Recorder([_Acting(lambda: seen.append(logs.ids(tmp_path))), FileSink(tmp_path)])
@@ -80,7 +80,7 @@ def test_12_a_slow_sink_delays_no_record_in_the_file(tmp_path: Path) -> None:
     assert seen[-1] == ["1"]
 
 
-def test_13_a_sink_that_asks_for_decisions_is_refused(tmp_path: Path) -> None:
+def test_row_13_a_sink_that_asks_for_decisions_is_refused(tmp_path: Path) -> None:
     """A sink that calls back is denied, once, and the file holds the one call and its denial's cause nowhere twice."""
     denied: list[str] = []
 
@@ -97,7 +97,7 @@ def test_13_a_sink_that_asks_for_decisions_is_refused(tmp_path: Path) -> None:
     assert len(logs.ids(tmp_path)) == 1
 
 
-def test_14_a_fork_with_threads_at_work_gives_two_streams(tmp_path: Path) -> None:
+def test_row_14_a_fork_with_threads_at_work_gives_two_streams(tmp_path: Path) -> None:
     """A child that is forked while threads append waits for no lock, and no number is used twice."""
     code = """
         import os, signal, sys, threading, warnings
@@ -141,7 +141,7 @@ def _work(folder: str, name: str) -> None:
     sink.close()
 
 
-def test_15_each_worker_of_a_pool_has_a_stream_that_the_catalog_lists(tmp_path: Path) -> None:
+def test_row_15_each_worker_of_a_pool_has_a_stream_that_the_catalog_lists(tmp_path: Path) -> None:
     """Workers that are spawned write one stream each, and the catalog has all of them, opened and closed."""
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         pool.starmap(_work, [(str(tmp_path), f"w{number}") for number in range(4)], chunksize=2)
@@ -152,7 +152,7 @@ def test_15_each_worker_of_a_pool_has_a_stream_that_the_catalog_lists(tmp_path: 
         assert {entry["stream"] for entry in catalog if entry["what"] == what} == {each.id for each in report.streams}
 
 
-def test_15_a_log_made_before_workers_are_forked_serves_each_of_them(tmp_path: Path) -> None:
+def test_row_15_a_log_made_before_workers_are_forked_serves_each_of_them(tmp_path: Path) -> None:
     """With an application loaded before the fork, as gunicorn's preload does, each worker has its own stream."""
     code = """
         import os, sys
@@ -173,7 +173,7 @@ def test_15_a_log_made_before_workers_are_forked_serves_each_of_them(tmp_path: P
     assert (len(report.streams), report.damages) == (4, ())
 
 
-def test_16_a_second_writer_of_a_stream_is_refused(tmp_path: Path) -> None:
+def test_row_16_a_second_writer_of_a_stream_is_refused(tmp_path: Path) -> None:
     """A stream has one writer while it lives; whoever was killed holds nothing, and is taken over from."""
     sink = FileSink(tmp_path)
     folder = sink.path.parent
@@ -198,7 +198,7 @@ def test_16_a_second_writer_of_a_stream_is_refused(tmp_path: Path) -> None:
     assert checked(tmp_path).damages == ()
 
 
-def test_19_a_clock_that_is_set_back_changes_no_order(tmp_path: Path) -> None:
+def test_row_19_a_clock_that_is_set_back_changes_no_order(tmp_path: Path) -> None:
     """Records are in order by number, ids ascend, and the monotonic clock shows that the other one jumped."""
     clock, memory = Clock(), MemorySink()
     authorizer = Authorizer(
@@ -217,7 +217,7 @@ def test_19_a_clock_that_is_set_back_changes_no_order(tmp_path: Path) -> None:
     assert checked(tmp_path).damages == ()
 
 
-def test_42_a_reader_beside_a_writer_sees_no_damage(tmp_path: Path) -> None:
+def test_row_42_a_reader_beside_a_writer_sees_no_damage(tmp_path: Path) -> None:
     """Whoever verifies while records are appended sees whole lines, and raises no false alarm."""
     sink = FileSink(tmp_path, segment_size=10_000)
     stop = threading.Event()
@@ -281,7 +281,7 @@ def test_many_callers_share_a_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert sorted(logs.ids(tmp_path)) == [f"{number:02}" for number in range(33)]
 
 
-def test_14_a_child_that_lives_on_does_not_hold_its_parent_s_stream(tmp_path: Path) -> None:
+def test_row_14_a_child_that_lives_on_does_not_hold_its_parent_s_stream(tmp_path: Path) -> None:
     """When a writer is killed its stream can be ended, though a child that it had forked is alive."""
     code = """
         import os, signal, sys, time
