@@ -152,6 +152,7 @@ class Stream:
             self._events.append(of_line(self._put(line), record))
             return Taken(self._drained())
         try:
+            log.admit()
             log.ready(self)
             if policies is not None and policies.digest not in self._known:
                 self._tell(policies)
