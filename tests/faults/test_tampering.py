@@ -118,7 +118,9 @@ def _cut_stream(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("cut", [_cut_line, _cut_segment, _cut_segments, _cut_stream])
-def test_row_29_a_cut_tail_is_incomplete(log: tuple[Path, list[str]], tmp_path: Path, cut: Callable[[Path], None]) -> None:
+def test_row_29_a_cut_tail_is_incomplete(
+    log: tuple[Path, list[str]], tmp_path: Path, cut: Callable[[Path], None]
+) -> None:
     """A line, the newest segment, all segments or a stream that is gone: incomplete by witness, and by catalog."""
     folder = _copy(log, tmp_path)
     cut(folder)
