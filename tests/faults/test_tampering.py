@@ -12,10 +12,10 @@ import pytest
 
 from agentauthz.keys.signing import SigningKey
 from agentauthz.records import EventRecord, FileSink, read_record
-from agentauthz.records.checkpoints import signed_note
-from agentauthz.records.verify import Report, Verdict
+from agentauthz.records.checkpoints import signed_note, vkey
+from agentauthz.records.verify import Report, Verdict, verify
 from tests import logs
-from tests.faults.logged import LONG, SIGNER, append, checked, sealed
+from tests.faults.logged import LONG, SIGNER, VKEY, append, checked, sealed
 
 ROUNDS: Final = 10_000 if LONG else 300
 
@@ -225,6 +225,55 @@ def test_row_34_a_key_that_fails_leaves_an_unsigned_end(tmp_path: Path, caplog: 
     assert [each.about["sink"] for each in events] == ["checkpoint"]
     assert [each.levelname for each in caplog.records] == ["ERROR"]
     assert "CANARY" not in caplog.text + repr(logs.lines(tmp_path))
+
+
+def test_row_34_a_key_that_comes_back_signs_what_was_left(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A key that can't be read leaves its interval unsigned while records go on; read again, it signs all of them."""
+    secret = tmp_path / "key.pem"
+    secret.write_bytes(SIGNER.to_pem())
+
+    class FromFile:
+        algorithm, key_id = SIGNER.algorithm, SIGNER.key_id
+
+        def sign(self, data: bytes) -> bytes:
+            return SigningKey.from_pem(secret.read_bytes(), key_id=SIGNER.key_id).sign(data)
+
+        def public_jwk(self) -> dict[str, str]:
+            return SIGNER.public_jwk()
+
+    sink = FileSink(tmp_path / "log", key=FromFile())
+    keeper = sink.stream.keeper
+    assert keeper is not None
+    append(sink, "1")
+    keeper.sign()
+    for fault in (lambda: secret.rename(tmp_path / "away"), lambda: secret.write_bytes(b"no key")):
+        fault()
+        append(sink, "2")
+        keeper.sign()
+    (stream,) = checked(tmp_path / "log").streams
+    assert (stream.signed, stream.size) == (2, 5)  # the failure itself is told once
+    secret.write_bytes(SIGNER.to_pem())
+    keeper.sign()
+    sink.close()
+    (stream,) = checked(tmp_path / "log").streams
+    assert stream.signed == stream.size
+    assert [each.levelname for each in caplog.records] == ["ERROR"]
+
+
+def test_row_34_a_key_that_was_rotated_is_trusted_beside_the_old_one(tmp_path: Path) -> None:
+    """With both keys a log of both is proven; with one of them alone what the other signed is untrusted, and said so."""
+    fresh = SigningKey.generate("Ed25519")
+    notes: list[str] = []
+    for key in (SIGNER, fresh):
+        sink = FileSink(tmp_path, key=key, witness=notes.append)
+        append(sink, key.key_id)
+        sink.close()
+    witnessed = "\n".join(notes)
+    both = verify(tmp_path, keys=[VKEY, vkey(fresh, "local")], checkpoint=witnessed)
+    assert (both.verdict, both.damages) == (Verdict.OK, ())
+    for known in (VKEY, vkey(fresh, "local")):
+        one = verify(tmp_path, keys=[known], checkpoint=witnessed)
+        assert {damage.kind for damage in one.damages} == {"untrusted"}
 
 
 def test_row_35_what_is_newer_is_read_and_damage_crashes_nobody(log: tuple[Path, list[str]], tmp_path: Path) -> None:
