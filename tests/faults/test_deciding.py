@@ -20,7 +20,7 @@ from tests import logs
 from tests.commands import ran as command
 from tests.faults.logged import checked, run
 from tests.issuing import ACT, NOW, token, trusted, validator
-from tests.loopback import Loopback, answer
+from tests.loopback import Loopback, answer, never
 from tests.support import ANYTHING, BOT, MARIA, NOON, Clock, Recorded
 
 called: list[str] = []
@@ -145,7 +145,7 @@ def test_row_17_work_that_is_never_begun_is_never_decided() -> None:
     """A coroutine that is dropped before its first step leaves no record: it was neither decided nor run."""
     recorded = Recorded()
     with recorded.session():
-        tool().close()  # type: ignore[attr-defined]  # a coroutine, of which nothing has run
+        tool().close()  # a coroutine, of which nothing has run
     assert (recorded.decisions, called) == ([], [])
 
 
@@ -344,7 +344,7 @@ def test_row_40_a_revocation_that_cant_be_learned_denies(how: str) -> None:
         if how == "unreachable":
             server.stop()
         elif how == "slow":
-            server.answer = lambda connection: connection.stopping.wait(30) and None
+            server.answer = never
         else:
             server.answer = answer({"active": "true"})
         with pytest.raises(Denied):

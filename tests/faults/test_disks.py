@@ -11,7 +11,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final, cast
 
 import pytest
 
@@ -455,11 +455,12 @@ def test_row_43_writers_that_share_no_lock_write_side_by_side(tmp_path: Path) ->
         for step, at_once in (("open", False), ("write", True), ("close", False)):
             for group in [writers] if at_once else [[writer] for writer in writers]:
                 for writer in group:
-                    writer.stdin.write(f"{step}\n")
-                    writer.stdin.flush()
-                assert [writer.stdout.readline() for writer in group] == [f"{step}\n"] * len(group)
+                    cast("IO[str]", writer.stdin).write(f"{step}\n")
+                    cast("IO[str]", writer.stdin).flush()
+                told = [cast("IO[str]", writer.stdout).readline() for writer in group]
+                assert told == [f"{step}\n"] * len(group)
         for writer in writers:
-            writer.stdin.close()
+            cast("IO[str]", writer.stdin).close()
     assert len(logs.ids(tmp_path)) == 300
     report = checked(tmp_path)
     assert (len(report.streams), report.damages) == (3, ())

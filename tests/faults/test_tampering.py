@@ -261,7 +261,7 @@ def test_row_34_a_key_that_comes_back_signs_what_was_left(tmp_path: Path, caplog
 
 
 def test_row_34_a_key_that_was_rotated_is_trusted_beside_the_old_one(tmp_path: Path) -> None:
-    """With both keys a log of both is proven; with one of them alone what the other signed is untrusted, and said so."""
+    """With both keys a log of both is proven; with one alone what the other signed is untrusted, and said so."""
     fresh = SigningKey.generate("Ed25519")
     notes: list[str] = []
     for key in (SIGNER, fresh):
