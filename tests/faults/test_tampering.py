@@ -161,6 +161,24 @@ def test_row_30_a_log_written_anew_with_another_key_is_refused(tmp_path: Path) -
     assert (report.verdict, _first(report)[0]) == (Verdict.TAMPERED, "untrusted")
 
 
+def test_row_30_a_log_written_anew_without_a_key_has_nothing_signed(tmp_path: Path) -> None:
+    """Whoever removes the checkpoints too leaves a log of which nothing is signed, and says so; a witness knows more."""
+    notes = sealed(tmp_path / "log", 5)
+    stream = logs.segments(tmp_path / "log")[0].parent.name
+    shutil.rmtree(tmp_path / "log")
+    forger = FileSink(tmp_path / "forged")
+    append(forger, "1")
+    forger.close()
+    forged = logs.segments(tmp_path / "forged")[0].parent
+    text = logs.segments(tmp_path / "forged")[0].read_bytes()
+    (tmp_path / "log" / stream).mkdir(parents=True)
+    (tmp_path / "log" / stream / "000000000000.ndjson").write_bytes(text.replace(forged.name.encode(), stream.encode()))
+    report = checked(tmp_path / "log")
+    assert report.verdict is not Verdict.OK
+    assert [each.signed for each in report.streams] == [0]
+    assert checked(tmp_path / "log", notes).verdict in (Verdict.TAMPERED, Verdict.INCOMPLETE)
+
+
 def test_row_31_two_roots_of_one_size_are_inconsistent(log: tuple[Path, list[str]], tmp_path: Path) -> None:
     """A log that was signed in two versions is called inconsistent, though each signature is good."""
     folder = _copy(log, tmp_path)
