@@ -162,7 +162,7 @@ def test_row_30_a_log_written_anew_with_another_key_is_refused(tmp_path: Path) -
 
 
 def test_row_30_a_log_written_anew_without_a_key_has_nothing_signed(tmp_path: Path) -> None:
-    """Whoever removes the checkpoints too leaves a log of which nothing is signed, and says so; a witness knows more."""
+    """Whoever removes the checkpoints too leaves a log of which nothing is signed; a witness knows more."""
     notes = sealed(tmp_path / "log", 5)
     stream = logs.segments(tmp_path / "log")[0].parent.name
     shutil.rmtree(tmp_path / "log")
