@@ -177,8 +177,9 @@ def test_row_15_a_log_made_before_workers_are_forked_serves_each_of_them(tmp_pat
     assert (len(report.streams), report.damages) == (4, ())
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-@pytest.mark.parametrize("pool", ["Pool", "ProcessPoolExecutor"])
+@pytest.mark.parametrize(
+    ("method", "pool"), [("fork", "Pool"), ("spawn", "ProcessPoolExecutor"), ("forkserver", "Pool")]
+)
 def test_row_15_an_authorizer_of_a_module_serves_every_pool(tmp_path: Path, method: str, pool: str) -> None:
     """An authorizer that a module holds, made before the workers, records in each worker's own stream.
 
