@@ -63,7 +63,8 @@ def _verify_own(folder: Path, secret: bytes, kept: bool) -> Verified:
     witness = (folder.parent / "witness").read_text() if kept else None
     report = verify(folder, keys=[vkey(_own_key(secret), "local")], checkpoint=witness)
     bad = report.verdict in (Found.TAMPERED, Found.INCOMPLETE)
-    what = f": {report.first.kind} at {report.first.seq}" if report.first is not None else ""
+    first = report.first
+    what = "" if first is None else f": {first.kind}" + ("" if first.seq is None else f" at {first.seq}")
     return ("bad" if bad else "clean" if report.verdict is Found.OK else "unsure"), f"{report.verdict.value}{what}"
 
 
