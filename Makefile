@@ -6,11 +6,12 @@ BENCH_PYTHON ?= $(shell .ci/find_python.sh 3.12 2>/dev/null || .ci/find_python.s
 VENV := .venv
 BIN := $(VENV)/bin/python
 BENCH := .venv-bench
+COMPARE := .venv-compare
 INPUTS := pyproject.toml constraints.txt .ci/make_venv.sh
 EXAMPLES := $(patsubst %/run.py,%,$(wildcard examples/*/run.py))
 
 .NOTPARALLEL: # targets share an environment
-.PHONY: help demo demo-delegation test check lint types wheel-test laws bench accept test-all-pythons clean
+.PHONY: help demo demo-delegation test check lint types wheel-test laws bench compare accept test-all-pythons clean
 
 help:
 	@echo "make demo              run a bank assistant's real tool calls under a policy"
@@ -19,6 +20,7 @@ help:
 	@echo "make check             lint, types, the wheel, and every test: what CI runs"
 	@echo "make laws              the long run of the property tests and of the faults"
 	@echo "make bench             the benchmarks, beside other policy engines"
+	@echo "make compare           faults, put to our log and to other packages' (the full disk needs root on Linux)"
 	@echo "make accept            rewrite the golden files, for review with git diff"
 	@echo "make test-all-pythons  every test on each Python that we support"
 	@echo "make clean             remove what the other targets made"
@@ -39,6 +41,10 @@ $(VENV)/.dev: $(INPUTS)
 
 $(BENCH)/.bench: $(INPUTS) benchmarks/constraints.txt
 	@.ci/make_venv.sh "$(BENCH_PYTHON)" $(BENCH) bench benchmarks/constraints.txt
+	@touch $@
+
+$(COMPARE)/.compare: $(INPUTS) benchmarks/faults/constraints.txt
+	@.ci/make_venv.sh "$(BENCH_PYTHON)" $(COMPARE) compare benchmarks/faults/constraints.txt
 	@touch $@
 
 # ---- what people run
@@ -77,6 +83,10 @@ laws: $(VENV)/.test
 bench: $(BENCH)/.bench
 	$(BENCH)/bin/python benchmarks/run.py
 
+compare: $(COMPARE)/.compare
+	$(COMPARE)/bin/python benchmarks/faults/run.py
+	@echo "review what changed: git diff docs/comparison"
+
 accept: $(VENV)/.test
 	AGENTAUTHZ_ACCEPT=1 $(BIN) -m pytest -q -n 2
 	@git status --short -- tests examples docs
@@ -86,5 +96,5 @@ test-all-pythons:
 	.ci/test_all_pythons.sh
 
 clean:
-	rm -rf $(VENV) $(BENCH) .venvs build dist .benchmarks .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(BENCH) $(COMPARE) .venvs build dist .benchmarks .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find agentauthz tests examples benchmarks .ci -name __pycache__ -type d -prune -exec rm -rf {} +

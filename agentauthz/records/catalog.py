@@ -57,6 +57,16 @@ def streams(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if STREAM.fullmatch(path.name) and path.is_dir())
 
 
+def used(folder: Path) -> int:
+    """Return how many bytes the segments of all streams have."""
+    size = 0
+    for stream in streams(folder):
+        for _, path in segments(stream):
+            with contextlib.suppress(FileNotFoundError):  # it has just been pruned
+                size += path.stat().st_size
+    return size
+
+
 def enter(folder: Path, stream: str, what: str, told: Mapping[str, object]) -> None:
     """Add a line to the catalog: `opened`, `closed`, `recovered` or `pruned`, with what is told of the stream.
 

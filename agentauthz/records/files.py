@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, final
 
 from agentauthz.errors import InvalidArgument, SinkError
 from agentauthz.records.checkpoints import origin_of, require_ed25519
+from agentauthz.records.device import warn_if_volatile
 from agentauthz.records.ids import Process
 from agentauthz.records.keeper import Exposure, Keeper
 from agentauthz.records.log import Log, Mode
@@ -43,6 +44,9 @@ class FileSink:
     the same time share one sync. A segment ends when it has `segment_size` bytes. A forked child writes a stream of
     its own. What a writer that died has left behind is put right when the sink is made.
 
+    With `quota`, records are refused while the segments of all streams in the folder have that many bytes or more, as
+    on a full disk, until `prune` makes room: the newest records are what is refused, and none is ever overwritten.
+
     With `key` (Ed25519), the state of the stream is signed every `checkpoint_every` records, and after
     `checkpoint_idle` seconds, in the name of `org`; each checkpoint is also given to `witness`, which should keep it
     where the owner of the folder can't change it (`agentauthz.records.witness` has some). Where it raises, it is asked
@@ -50,11 +54,12 @@ class FileSink:
 
     Raises:
         SinkError: the folder can't be made or written.
-        InvalidArgument: another mode, a number that isn't positive, a key that isn't Ed25519, or a witness without one.
+        InvalidArgument: another mode, a number that isn't positive, a quota of one segment, a key that isn't Ed25519,
+            or a witness without one.
     """
 
-    __slots__ = ("_clock", "_closed", "_every", "_idle", "_key", "_limit", "_mine", "_mode", "_org", "_witness",
-                 "folder", "guarantees")  # fmt: skip
+    __slots__ = ("_clock", "_closed", "_every", "_idle", "_key", "_limit", "_mine", "_mode", "_org", "_quota",
+                 "_witness", "folder", "guarantees")  # fmt: skip
 
     blocking: Final = True  # a disk may be slow
 
@@ -64,6 +69,7 @@ class FileSink:
         *,
         mode: Mode = "inline",
         segment_size: int = SEGMENT,
+        quota: int | None = None,
         key: Signer | None = None,
         org: str = "local",
         checkpoint_every: int = 1_000,
@@ -75,6 +81,10 @@ class FileSink:
             raise InvalidArgument("mode", f'must be "inline" or "fsync", not {mode!r}')
         if type(segment_size) is not int or segment_size < 1:
             raise InvalidArgument("segment_size", "must be a number of bytes, at least 1")
+        if quota is not None and (type(quota) is not int or quota <= segment_size):
+            raise InvalidArgument(
+                "quota", "must be a number of bytes, more than `segment_size`: what is written now stays"
+            )
         if type(checkpoint_every) is not int or checkpoint_every < 1:
             raise InvalidArgument("checkpoint_every", "must be a number of records, at least 1")
         if not isinstance(checkpoint_idle, int | float) or not 0 < checkpoint_idle <= TIMEOUT_MAX:
@@ -88,7 +98,7 @@ class FileSink:
         self._every, self._idle = checkpoint_every, float(checkpoint_idle)
         self.folder = Path(os.path.abspath(folder))  # a later chdir must not move the records
         self._mode: Mode = mode
-        self._limit = segment_size
+        self._limit, self._quota = segment_size, quota
         self._clock = clock
         self._closed = False
         self.guarantees: Final = Guarantee("power_loss" if mode == "fsync" else "process_crash", ordered=True)
@@ -96,6 +106,8 @@ class FileSink:
             os.makedirs(self.folder, mode=0o700, exist_ok=True)
         except OSError as cause:
             raise failed(self.folder, "can't be made", cause) from cause
+        if mode == "fsync":
+            warn_if_volatile(self.folder)
         self._mine = (Process.mark, self._begun())
         atexit.register(self._at_exit)
 
@@ -140,35 +152,44 @@ class FileSink:
         self,
         before: dt.datetime,
         *,
+        max_bytes: int | None = None,
         checkpoint: Kept = None,
         keys: Iterable[str] = (),
     ) -> int:
         """Let go of whole segments that ended before a moment, and return how many; it is recorded which.
 
         The hashes of their records stay, so that what is left can still be proven. Streams that other processes write,
-        and those that are damaged, stay as they are. With `checkpoint` and `keys` (as for `verify`) only segments go
-        that a witness has seen. It reads the whole log, so call it rarely.
+        and those that are damaged, stay as they are. With `max_bytes` only as many go, the oldest first, as it takes
+        for the segments that are left to have no more than that. With `checkpoint` and `keys` (as for `verify`) only
+        segments go that a witness has seen. It reads the whole log, so call it rarely.
 
         Raises:
-            InvalidArgument: a moment without a time zone, or as for `verify`.
+            InvalidArgument: a moment without a time zone, a negative number of bytes, or as for `verify`.
             SinkError: the disk refuses.
         """
         if utc(before) is None:
             raise InvalidArgument("before", "must be a datetime with a time zone")
+        if max_bytes is not None and (type(max_bytes) is not int or max_bytes < 0):
+            raise InvalidArgument("max_bytes", "must be a number of bytes, at least 0")
         from agentauthz.records.retention import candidates, drop  # only who prunes loads what verifies
         from agentauthz.records.verify import verified
 
         report, leaves = verified(self.folder, checkpoint, keys)
         mine, dropped = self.stream, 0
-        found = candidates(self.folder, report, before, witnessed=checkpoint is not None, own=mine.id)
+        found = candidates(
+            self.folder, report, before, witnessed=checkpoint is not None, own=mine.id, max_bytes=max_bytes
+        )
         try:
             for stream, may in found:
-                numbers = [first for first, _, _ in may]
-                mine.tell("log.pruned", {"stream": stream, "from_seq": may[-1][1], "segments": numbers[-1_000:]})
+                numbers = [old.first for old in may]
+                mine.tell("log.pruned", {"stream": stream, "from_seq": may[-1].end, "segments": numbers[-1_000:]})
                 drop(leaves[stream], may)
                 dropped += len(may)
         except OSError as cause:
             raise failed(self.folder, "couldn't be pruned", cause) from cause
+        finally:
+            if mine.log is not None:
+                mine.log.pruned()
         return dropped
 
     def close(self) -> None:
@@ -198,7 +219,7 @@ class FileSink:
             stream.closed = True
             return stream
         try:
-            log = Log(self.folder, stream.id, mode=self._mode, limit=self._limit)
+            log = Log(self.folder, stream.id, mode=self._mode, limit=self._limit, quota=self._quota)
             try:
                 stream.begin(log)
                 with stream.lock:

@@ -14,7 +14,7 @@ from typing import Final, Literal, Protocol, TypeAlias, final
 from attrs import define, field, frozen
 
 from agentauthz.errors import SinkError
-from agentauthz.records.catalog import QUARANTINE, Claim, enter, owner, segment_path
+from agentauthz.records.catalog import QUARANTINE, Claim, enter, owner, segment_path, used
 from agentauthz.records.segment import Segment, failed, reason
 
 Mode: TypeAlias = Literal["inline", "fsync"]
@@ -23,7 +23,8 @@ RESERVE: Final = 64 * 1024  # bytes kept back, so that a full disk can still be 
 MAX_HASHES: Final = 400  # of missing records, that one record of a gap names
 _LOOK: Final = 100_000_000  # ns between two looks at whether the file is still there
 _RETRY: Final = 1_000_000_000  # ns before a segment that couldn't be begun is tried again
-_NO_SPACE: Final = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)})
+_QUOTA: Final = getattr(errno, "EDQUOT", errno.ENOSPC)
+_NO_SPACE: Final = frozenset({errno.ENOSPC, _QUOTA})
 
 
 class Writer(Protocol):
@@ -67,10 +68,10 @@ class Log:
         OSError: the folder can't be made, or written.
     """
 
-    __slots__ = ("__weakref__", "_base", "_claim", "_headed", "_later", "_limit", "_look", "_mode", "_refused",
-                 "_segment", "_stream", "_tales", "folder")  # fmt: skip
+    __slots__ = ("__weakref__", "_base", "_claim", "_headed", "_later", "_limit", "_look", "_measured", "_mode",
+                 "_quota", "_refused", "_room", "_segment", "_stream", "_tales", "folder")  # fmt: skip
 
-    def __init__(self, base: Path, stream: str, *, mode: Mode, limit: int) -> None:
+    def __init__(self, base: Path, stream: str, *, mode: Mode, limit: int, quota: int | None = None) -> None:
         self._base = base
         self._stream = stream
         self._mode = mode
@@ -82,6 +83,9 @@ class Log:
         self._tales: list[tuple[str, Mapping[str, object]]] = []  # to be told as soon as there is room
         self._look = 0
         self._later = 0  # when a segment that is full may be tried to be replaced again
+        self._quota = quota
+        self._room = 0  # bytes that the quota leaves, as measured then
+        self._measured = 0
         os.mkdir(self.folder, 0o700)
         self._claim = Claim(self.folder)
         _OPEN.add(self)
@@ -105,8 +109,23 @@ class Log:
         self._headed = True
         if self._mode == "fsync":
             self._segment.confirm(self._segment.size)
-            _sync_folder(self.folder)
+            for folder in (self.folder, self._base, self._base.parent):  # each entry of the path to it
+                _sync_folder(folder)
         enter(self._base, self._stream, "opened", owner())
+
+    def admit(self) -> None:
+        """Refuse a record for which the quota leaves no room; what the log tells of itself isn't asked.
+
+        Raises:
+            OSError: segments of all streams take as much as they may.
+        """
+        if self._quota is None:
+            return
+        if (now := time.monotonic_ns()) >= self._measured:
+            self._measured = now + _RETRY
+            self._room = self._quota - used(self._base)
+        if self._room <= 0:
+            raise OSError(_QUOTA, "the quota of the log is used up")
 
     def ready(self, writer: Writer) -> None:
         """Make sure that a line can be written: begin a segment where the last is full, gone or broken.
@@ -137,6 +156,7 @@ class Log:
         if self._segment is None:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         self._segment.write(line)
+        self._room -= len(line)
 
     def position(self) -> int:
         """Return how many bytes the segment has."""
@@ -172,6 +192,10 @@ class Log:
         """Remember a record that other sinks have, and this one hasn't."""
         if self._refused is not None:
             self._refused.missing.append((seq, leaf))
+
+    def pruned(self) -> None:
+        """Measure anew, before the next record, how much the quota leaves."""
+        self._measured = 0
 
     def close(self, writer: Writer) -> None:
         """Seal the stream, and let go of everything.

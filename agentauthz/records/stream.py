@@ -12,7 +12,7 @@ from typing import Final, Protocol, final
 from attrs import frozen
 
 from agentauthz.errors import SinkError
-from agentauthz.records.events import EventRecord, PolicyRecord, event_body, policy_bodies
+from agentauthz.records.events import EffectRecord, EventRecord, PolicyRecord, event_body, policy_bodies
 from agentauthz.records.ids import RecordIds
 from agentauthz.records.keeper import Keeper
 from agentauthz.records.lines import NO_HASH, finished, opening, place, placed
@@ -152,6 +152,8 @@ class Stream:
             self._events.append(of_line(self._put(line), record))
             return Taken(self._drained())
         try:
+            if not isinstance(record, EffectRecord):  # a call that was let begin may tell how it ended
+                log.admit()
             log.ready(self)
             if policies is not None and policies.digest not in self._known:
                 self._tell(policies)
