@@ -18,7 +18,8 @@ from agentauthz.records.log import Log, Mode
 from agentauthz.records.record import Record
 from agentauthz.records.recovery import recover
 from agentauthz.records.segment import failed
-from agentauthz.records.sinks.sink import Guarantee
+from agentauthz.records.sinks.background import Limits, Overflow
+from agentauthz.records.sinks.sink import Guarantee, Survives
 from agentauthz.records.stream import Stream
 from agentauthz.values import utc
 
@@ -26,6 +27,13 @@ if TYPE_CHECKING:
     from agentauthz.keys.signing import Signer
 
 SEGMENT: Final = 64 * 1024 * 1024  # bytes
+ROOM: Final = 1024 * 1024  # bytes that may wait in the mode "async": what a kill can cost
+_BATCH: Final = 256  # lines that are written at once
+_PAUSE: Final = 1.0  # seconds between two attempts to write what the disk refused
+
+_SURVIVES: Final[dict[Mode, Survives]] = {
+    "inline": "process_crash", "fsync": "power_loss", "async": "best_effort",
+}  # fmt: skip
 
 
 def _system_time() -> dt.datetime:
@@ -38,7 +46,15 @@ class FileSink:
 
     A record is handed to the operating system, whole, before the call that it is about goes on: it survives the
     death of the process. With `mode="fsync"` it is on the device by then, and survives a loss of power; callers at
-    the same time share one sync. A segment ends when it has `segment_size` bytes. A forked child writes a stream of
+    the same time share one sync.
+
+    With `mode="async"` it is in a queue of `room` bytes by then, which a thread of this process writes: what is in the
+    queue when the process dies is lost. A full queue lets wait, `timeout` seconds at most, and then the append raises
+    (`overflow="block"`). With "drop_oldest" it gives up the oldest decision or effect, with "drop_allow_first" the
+    oldest allow or effect, and where there is none, a denial's append raises. What was given up is named by number and
+    hash in a record of the type `stream.gap`. What the disk refuses stays in the queue, and is tried again.
+
+    A segment ends when it has `segment_size` bytes. A forked child writes a stream of
     its own. What a writer that died has left behind is put right when the sink is made.
 
     With `key` (Ed25519), the state of the stream is signed every `checkpoint_every` records, and after
@@ -50,7 +66,7 @@ class FileSink:
         InvalidArgument: another mode, a number that isn't positive, a key that isn't Ed25519, or a witness without one.
     """
 
-    __slots__ = ("_clock", "_closed", "_every", "_idle", "_key", "_limit", "_mine", "_mode", "_org", "_witness",
+    __slots__ = ("_clock", "_closed", "_every", "_idle", "_key", "_limit", "_limits", "_mine", "_mode", "_org", "_witness",
                  "folder", "guarantees")  # fmt: skip
 
     blocking: Final = True  # a disk may be slow
@@ -60,6 +76,9 @@ class FileSink:
         folder: str | Path,
         *,
         mode: Mode = "inline",
+        overflow: Overflow | None = None,
+        room: int | None = None,
+        timeout: float | None = None,
         segment_size: int = SEGMENT,
         key: Signer | None = None,
         org: str = "local",
@@ -68,8 +87,15 @@ class FileSink:
         witness: Callable[[str], object] | None = None,
         clock: Callable[[], dt.datetime] = _system_time,
     ) -> None:
-        if mode not in ("inline", "fsync"):
-            raise InvalidArgument("mode", f'must be "inline" or "fsync", not {mode!r}')
+        if mode not in _SURVIVES:
+            raise InvalidArgument("mode", f'must be "inline", "fsync" or "async", not {mode!r}')
+        for name, given in (("overflow", overflow), ("room", room), ("timeout", timeout)):
+            if given is not None and mode != "async":
+                raise InvalidArgument(name, 'goes with mode="async": the other modes have no queue')
+        self._limits = None if mode != "async" else Limits(
+            "queued", 5.0 if timeout is None else timeout, ROOM if room is None else room, _BATCH, pause=_PAUSE,
+            overflow="block" if overflow is None else overflow,
+        )  # fmt: skip
         if type(segment_size) is not int or segment_size < 1:
             raise InvalidArgument("segment_size", "must be a number of bytes, at least 1")
         if type(checkpoint_every) is not int or checkpoint_every < 1:
@@ -88,7 +114,7 @@ class FileSink:
         self._limit = segment_size
         self._clock = clock
         self._closed = False
-        self.guarantees: Final = Guarantee("power_loss" if mode == "fsync" else "process_crash", ordered=True)
+        self.guarantees: Final = Guarantee(_SURVIVES[mode], ordered=True)
         try:
             os.makedirs(self.folder, mode=0o700, exist_ok=True)
         except OSError as cause:
@@ -120,12 +146,20 @@ class FileSink:
         return self.folder if log is None else log.path
 
     def append(self, line: bytes, record: Record) -> None:
-        """Give a record its place in the stream, and write it, all of it or nothing.
+        """Give a record its place in the stream, and write it, all of it or nothing; or queue it.
 
         Raises:
-            SinkError: the record can't be written, or the sink is closed.
+            SinkError: the record can't be written, found no room, or the sink is closed.
         """
         self.stream.take(record, others=False).confirm()
+
+    def flush(self, durable: bool = False, timeout: float = 5.0) -> None:
+        """Return once what was appended before has been handed to the operating system; if `durable`, to the device.
+
+        Raises:
+            SinkError: it hasn't within `timeout` seconds (how long a device takes can't be bounded), or was lost.
+        """
+        self.stream.flush(durable, timeout)
 
     def prune(
         self,
@@ -162,18 +196,18 @@ class FileSink:
             raise failed(self.folder, "couldn't be pruned", cause) from cause
         return dropped
 
-    def close(self) -> None:
-        """Seal the stream; doing it again does nothing.
+    def close(self, timeout: float | None = None) -> None:
+        """Write what waits, for `timeout` seconds at most (None: the queue's), and seal the stream; again: do nothing.
 
         Raises:
-            SinkError: the disk refused the last records.
+            SinkError: the disk refused the last records, or not all that waited was written in time.
         """
         if self._closed:
             return
         mark, stream = self._mine
         try:
             if mark is Process.mark:
-                stream.close()
+                stream.close(timeout)
         except OSError as cause:
             raise failed(self.folder, "couldn't be sealed", cause) from cause
         finally:
@@ -189,7 +223,7 @@ class FileSink:
             stream.closed = True
             return stream
         try:
-            log = Log(self.folder, stream.id, mode=self._mode, limit=self._limit)
+            log = Log(self.folder, stream.id, mode=self._mode, limit=self._limit, limits=self._limits)
             try:
                 stream.begin(log)
                 with stream.lock:

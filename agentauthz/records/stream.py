@@ -69,7 +69,7 @@ class Taken:
         if self.failure is not None:
             raise self.failure
         if self.ticket is not None:
-            self.ticket.segment.confirm(self.ticket.size)
+            self.ticket.confirm()
 
 
 def _system_time() -> dt.datetime:
@@ -84,7 +84,7 @@ class Stream:
     sinks are to have it; then the number stands, and the log says which hash is missing.
     """
 
-    __slots__ = ("_at", "_clock", "_events", "_ids", "_inside", "_known", "_log", "_pending", "_started", "_sum",
+    __slots__ = ("_admit", "_at", "_clock", "_events", "_ids", "_inside", "_known", "_log", "_pending", "_started", "_sum",
                  "closed", "id", "keeper", "lock")  # fmt: skip
 
     def __init__(self, clock: Callable[[], dt.datetime] = _system_time) -> None:
@@ -96,6 +96,7 @@ class Stream:
         self.keeper: Keeper | None = None
         self._started = time.monotonic_ns()
         self._log: Log | None = None
+        self._admit: Callable[[bytes], OSError | None] | None = None
         # the tree, and the hashes that aren't in it yet: replaced as one
         self._sum: tuple[Tree, list[bytes]] = (Tree(), [])
         self._at = (0, NO_HASH)
@@ -116,6 +117,7 @@ class Stream:
                 self.event("stream.open", {"segment": 0})
             else:
                 log.begin(self)
+                self._admit = None if log.late is None else log.late.admit
 
     @property
     def seq(self) -> int:
@@ -130,21 +132,23 @@ class Stream:
     def take(self, record: Record, policies: Policies | None = None, *, others: bool) -> Taken:
         """Give a record its place; `others` says whether sinks beside the file log will have it.
 
-        The text of `policies` goes before it, where the stream hasn't told it yet.
+        The text of `policies` goes before it, where the stream hasn't told it yet. A file log with a queue is given
+        its time to make room before the lock is taken.
         """
+        refusal = None if self._admit is None else self._admit(record.line())
         with self.lock:
             if self.closed or self._inside:
                 return Taken((), SinkError(_BUSY if self._inside else _CLOSED))
             self._inside = True
             try:
-                return self._take(record, policies, others)
+                return self._take(record, policies, others, refusal)
             except BaseException:  # a signal's handler: what is on the disk must be what is counted
                 self._settle()
                 raise
             finally:
                 self._inside = False
 
-    def _take(self, record: Record, policies: Policies | None, others: bool) -> Taken:
+    def _take(self, record: Record, policies: Policies | None, others: bool, refusal: OSError | None) -> Taken:
         log, line = self._log, record.line()
         if log is None:
             if policies is not None and policies.digest not in self._known:
@@ -152,13 +156,15 @@ class Stream:
             self._events.append(of_line(self._put(line), record))
             return Taken(self._drained())
         try:
+            if refusal is not None:
+                raise refusal
             log.ready(self)
             if policies is not None and policies.digest not in self._known:
                 self._tell(policies)
             self._events.append(of_line(self._put(line), record))
             if self.keeper is not None:
                 self.keeper.counted(self._at[0])
-            return Taken(self._drained(), None, log.ticket())
+            return Taken(self._drained(), None, log.ticket(self._at[0]))
         except OSError as cause:
             self._pending = None
             failure = log.refuse(self, cause)
@@ -210,18 +216,30 @@ class Stream:
         told = {"size": tree.size, "root": tree.root().hex(), "last": self._at[1]}
         return {**told, "tree": [peak.hex() for peak in tree.peaks]}
 
-    def close(self) -> None:
+    def flush(self, durable: bool, timeout: float) -> None:
+        """Return once what was taken before is written, and if `durable`, on the device.
+
+        Raises:
+            SinkError: it isn't within `timeout` seconds, was lost, or this thread is in the middle of a record.
+        """
+        with self._alone(closed=True):
+            log, seq = self._log, self._at[0]
+            files = () if log is None else log.unsynced()
+        if log is not None:
+            log.flush(files, seq, durable, timeout)
+
+    def close(self, timeout: float | None = None) -> None:
         """Seal the log; nothing is taken afterwards, and doing it again does nothing.
 
         Raises:
             OSError: the disk refuses the last records.
-            SinkError: this thread is in the middle of a record.
+            SinkError: this thread is in the middle of a record, or not all that waited was written in time.
         """
         with self._alone(closed=True):
             if not self.closed:
                 self.closed = True
                 if self._log is not None:
-                    self._log.close(self)
+                    self._log.close(self, timeout)
 
     @contextmanager
     def _alone(self, closed: bool = False) -> Iterator[None]:

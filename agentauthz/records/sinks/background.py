@@ -1,5 +1,7 @@
 """Send lines in batches from one thread of this process: a bounded queue, back-off, and loss that is counted.
 
+It is the one queue of the records: of the sinks that send over a network, and of a file log that writes later.
+
 Each process has a queue, a thread and a connection of its own: the child of a fork begins with none.
 """
 
@@ -9,6 +11,7 @@ import contextlib
 import datetime as dt
 import os
 import random
+import re
 import threading
 import time
 import weakref
@@ -17,7 +20,7 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Final, Literal, Protocol, TypeAlias, final
 
-from attrs import frozen
+from attrs import field, frozen
 
 from agentauthz.canonical import class_name
 from agentauthz.errors import InvalidArgument, SinkError
@@ -27,11 +30,31 @@ from agentauthz.records.sinks.row import row_of
 
 Delivery: TypeAlias = Literal["acknowledged", "queued", "lossy"]
 DELIVERIES: Final[tuple[Delivery, ...]] = ("acknowledged", "queued", "lossy")
+Overflow: TypeAlias = Literal["block", "drop_oldest", "drop_allow_first"]
+OVERFLOWS: Final[tuple[Overflow, ...]] = ("block", "drop_oldest", "drop_allow_first")
 
 ROOM: Final = 16 * 1024 * 1024  # bytes of lines that may wait
 
 _FIRST_PAUSE: Final = 0.1  # seconds before the second retry; the first comes at once
-_LONGEST_PAUSE: Final = 30.0
+
+# What may be given up, told by how a line goes on after its place: what is neither a decision nor an effect may not
+_TOLD: Final = re.compile(rb'"type":"(?:effect"|decision","id":"[^"\\\\]*","ts":"[^"]*","outcome":"(?:(allow)")?)')
+
+
+def _is_allow(line: bytes) -> bool:
+    found = _TOLD.match(line, line.index(b'"type":'))
+    return found is not None and (found[1] is not None or found[0].endswith(b'effect"'))
+
+
+def _is_told(line: bytes) -> bool:
+    return _TOLD.match(line, line.index(b'"type":')) is not None
+
+
+_SPARE: Final[dict[Overflow, Callable[[bytes], bool]]] = {
+    "block": lambda _: False,
+    "drop_oldest": _is_told,
+    "drop_allow_first": _is_allow,
+}
 
 
 class Rejected(Exception):
@@ -53,10 +76,11 @@ class Wire(Protocol):
 class Limits:
     """Bound a queue: `room` bytes of lines that may wait, `batch` lines at once, `timeout` seconds for one append.
 
-    `linger` is how many seconds a line may wait for others.
+    `linger` is how many seconds a line may wait for others, `pause` how many may lie between two attempts. `overflow`
+    is what a full queue does, and follows from `delivery` where it isn't given.
 
     Raises:
-        InvalidArgument: no positive number, or a delivery that isn't one.
+        InvalidArgument: no positive number, or a delivery or an overflow that isn't one.
     """
 
     delivery: Delivery
@@ -64,12 +88,21 @@ class Limits:
     room: int
     batch: int
     linger: float = 0.0
+    pause: float = 30.0
+    overflow: Overflow = field()
+
+    @overflow.default
+    def _follows(self) -> Overflow:
+        return "drop_allow_first" if self.delivery == "lossy" else "block"
 
     def __attrs_post_init__(self) -> None:
         if self.delivery not in DELIVERIES:
             raise InvalidArgument("delivery", 'must be "acknowledged", "queued" or "lossy"')
+        if self.overflow not in OVERFLOWS:
+            raise InvalidArgument("overflow", 'must be "block", "drop_oldest" or "drop_allow_first"')
         for name in ("timeout", "room", "batch"):
-            if not 0 < getattr(self, name) < float("inf"):
+            number = getattr(self, name)
+            if not isinstance(number, int | float) or not 0 < number < float("inf"):
                 raise InvalidArgument(name, "must be a positive number")
         if not 0 <= self.linger < float("inf"):
             raise InvalidArgument("linger", "must be a number of seconds")
@@ -79,14 +112,16 @@ class Limits:
 class _Entry:
     """Be one line on its way; `error` says that it will never arrive, `report` that it tells of others that didn't.
 
-    Who appended a `withdrawn` one was told that it isn't kept; it may be under way.
+    `since` is the moment from which it waits. Whether it is `precious` is read from the line when it matters, where
+    it isn't told. Who appended a `withdrawn` one was told that it isn't kept; it may be under way.
     """
 
-    __slots__ = ("done", "error", "line", "precious", "report", "withdrawn")
+    __slots__ = ("done", "error", "line", "precious", "report", "since", "withdrawn")
 
-    def __init__(self, line: bytes, precious: bool, report: bool = False) -> None:
+    def __init__(self, line: bytes, precious: bool | None, report: bool = False) -> None:
         self.line = line
         self.precious = precious
+        self.since = time.monotonic()
         self.report = report
         self.done = False
         self.withdrawn = False
@@ -116,13 +151,18 @@ class _Gap:
 class _Queue:
     """Hold what one process has yet to send. `flying` lines at its head are being sent, `taken` is its size in bytes.
 
-    `failure` is why the last attempt failed; `ends` when attempts end, which is known once it is closed.
+    `failure` is why the last attempt failed; `ends` when attempts end, which is known once it is closed; `arrived` is
+    the last line that has. A line that is given up is told to `lose`, or else to the other side.
     """
 
-    __slots__ = ("changed", "ends", "entries", "failure", "flying", "gap", "lost", "process", "taken", "thread")
+    __slots__ = ("arrived", "changed", "ends", "entries", "failure", "flying", "gap", "lose", "lost", "process",
+                 "spare", "taken", "thread")  # fmt: skip
 
-    def __init__(self) -> None:
+    def __init__(self, spare: Callable[[bytes], bool], lose: Callable[[bytes], None] | None) -> None:
         self.process = os.getpid()
+        self.spare: Final = spare  # says of a line whether it may be given up
+        self.lose: Final = lose
+        self.arrived: bytes | None = None
         self.changed = threading.Condition(threading.RLock())  # a generator collected in here may end with a record
         self.entries: deque[_Entry] = deque()
         self.taken = 0
@@ -141,7 +181,9 @@ class _Queue:
                 self.taken -= len(entry.line)
                 self.flying -= 1
                 entry.done, entry.error = True, error
-                if error is not None and not told and not entry.report:
+                if error is None:
+                    self.arrived = entry.line
+                elif not told and not entry.report:
                     self.skip(entry.line)
             self.changed.notify_all()
 
@@ -155,14 +197,23 @@ class _Queue:
         """Drop the oldest lines that may be lost, until so many bytes find room, or there are none of them."""
         index = self.flying
         while self.taken + needed > room and index < len(self.entries):
-            if self.entries[index].precious:
+            if self.is_precious(self.entries[index]):
                 index += 1
             else:
                 self.skip(self._remove(index))
 
+    def is_precious(self, entry: _Entry) -> bool:
+        """Say whether a line may not be given up for others."""
+        if entry.precious is None:
+            entry.precious = not self.spare(entry.line)
+        return entry.precious
+
     def skip(self, line: bytes) -> None:
         """Count a line that nobody gets."""
         self.lost += 1
+        if self.lose is not None:
+            self.lose(line)
+            return
         self.gap = self.gap or _Gap(line)
         self.gap.count += 1
         self.gap.last = line
@@ -179,18 +230,27 @@ class _Queue:
 class Background:
     """Send what `append` is given over what `open_wire` returns; `name` is how messages call the sink.
 
-    With "acknowledged" an append returns once the other side has the line; with "queued" once it is in the queue, and
-    where that is full it waits. With "lossy" a full queue gives up the oldest allows and effects, counts them, and
-    tells the other side in a record of the type `stream.gap`; denials are kept, or the append raises.
+    With "acknowledged" an append returns once the other side has the line; else once it is in the queue. Where that is
+    full, it waits ("block"), or gives up the oldest lines that are `spare`, counts them, and tells of them: `lose`, if
+    there is one, else the other side, in a record of the type `stream.gap`. Others are kept, or the append raises.
     """
 
-    def __init__(self, name: str, open_wire: Callable[[], Wire], limits: Limits) -> None:
+    def __init__(
+        self,
+        name: str,
+        open_wire: Callable[[], Wire],
+        limits: Limits,
+        *,
+        lose: Callable[[bytes], None] | None = None,
+    ) -> None:
         self._name: Final = name
         self._open_wire: Final = open_wire
         self._limits: Final = limits
+        self._lose: Final = lose
+        self._spare: Final = _SPARE[limits.overflow]
         self._ids: Final = RecordIds()
         self._closed = False
-        self._queue = _Queue()
+        self._queue = _Queue(self._spare, lose)
 
     def close_with(self, sink: object) -> None:
         """See to it that what waits is sent when the interpreter ends, or when nobody has the sink any more."""
@@ -206,6 +266,29 @@ class Background:
         """Return how many lines wait."""
         return len(self._own().entries)
 
+    @property
+    def waiting_bytes(self) -> int:
+        """Return how many bytes the lines that wait have."""
+        return self._own().taken
+
+    @property
+    def lag(self) -> float:
+        """Return how many seconds the oldest line waits; 0: none does."""
+        try:
+            return time.monotonic() - self._own().entries[0].since
+        except IndexError:
+            return 0.0
+
+    @property
+    def arrived(self) -> bytes | None:
+        """Return the last line that has arrived."""
+        return self._own().arrived
+
+    @property
+    def failure(self) -> BaseException | None:
+        """Return why the last attempt failed; None: it didn't."""
+        return self._own().failure
+
     def put(self, lines: Sequence[bytes], precious: bool) -> None:
         """Take lines, all or none.
 
@@ -217,16 +300,51 @@ class Background:
         ends = time.monotonic() + limits.timeout
         with queue.changed:
             self._require_open()
-            if not self._find_room(queue, entries, ends):
+            if not self._find_room(queue, sum(map(len, lines)), ends, entries):
+                for entry in entries:
+                    queue.skip(entry.line)
                 return
             self._start(queue)
-            queue.changed.notify_all()
+            self._add(queue, entries)
             if limits.delivery == "acknowledged" and not self._arrived(queue, entries, ends):
                 for entry in entries:
                     entry.withdrawn = True
                 queue.take_back()
                 raise self._late(queue) from queue.failure
         self._check(entries)
+
+    def admit(self, line: bytes) -> None:
+        """Make room for a line that `add` will be given: wait for it, or give up others.
+
+        Raises:
+            SinkError: there was none in time; the line may not be given up; or the sink is closed.
+        """
+        queue = self._own()
+        with queue.changed:
+            self._require_open()
+            if queue.thread is None or not queue.thread.is_alive():
+                self._start(queue)
+            if queue.taken + len(line) > self._limits.room:
+                ends = time.monotonic() + self._limits.timeout
+                self._find_room(queue, len(line), ends, (_Entry(line, None),))
+
+    def add(self, line: bytes) -> None:
+        """Take a line at once, whether there is room or not; give it up if it may be, and others found no room."""
+        queue = self._queue
+        with queue.changed:
+            if queue.taken + len(line) > self._limits.room and self._limits.overflow != "block":
+                queue.give_up(len(line), self._limits.room)
+                if queue.entries and queue.taken + len(line) > self._limits.room and self._spare(line):
+                    queue.skip(line)
+                    return
+            self._add(queue, (_Entry(line, None),))
+
+    def has(self, line: bytes) -> bool:
+        """Say whether a line was the last to be taken, of which it isn't known because its taking was interrupted."""
+        queue = self._queue
+        with queue.changed:
+            queue.taken = sum(len(entry.line) for entry in queue.entries)
+            return bool(queue.entries) and queue.entries[-1].line is line
 
     def flush(self, timeout: float) -> None:
         """Return once all that waits now has arrived.
@@ -242,59 +360,71 @@ class Background:
                 raise self._late(queue) from queue.failure
         self._check(entries)
 
-    def close(self) -> None:
+    def close(self, timeout: float | None = None) -> None:
         """Send what waits, and end; doing it again does nothing.
 
         Raises:
             SinkError: lines were left over after the time-out; they count as lost.
         """
-        queue = self._own()
+        queue, timeout = self._own(), self._limits.timeout if timeout is None else timeout
         with queue.changed:
             if self._closed:
                 return
             self._closed = True
-            queue.ends = time.monotonic() + self._limits.timeout
+            queue.ends = time.monotonic() + timeout
+            with contextlib.suppress(SinkError):  # what can't be sent is left over
+                if queue.entries:
+                    self._start(queue)
             queue.changed.notify_all()
         if queue.thread is not None and queue.thread is not threading.current_thread():
-            queue.thread.join(self._limits.timeout)
+            queue.thread.join(timeout)
         with queue.changed:
             left = len(queue.entries)
             queue.lost += left
         if left:
             raise SinkError(f"`{self._name}` was closed before {left} records had arrived{_why(queue.failure)}")
 
+    @property
+    def running(self) -> bool:
+        """Say whether the thread still runs."""
+        thread = self._queue.thread
+        return thread is not None and thread.is_alive()
+
     # ---- on the caller's side
 
     def _own(self) -> _Queue:
         if self._queue.process != os.getpid():
-            self._queue = _Queue()  # a fork: the thread isn't here, and its lock may be held for ever
+            # a fork: the thread isn't here, and its lock may be held for ever
+            self._queue = _Queue(self._spare, self._lose)
         return self._queue
 
     def _require_open(self) -> None:
         if self._closed:
             raise SinkError(f"`{self._name}` takes no more records: it is closed")
 
-    def _find_room(self, queue: _Queue, entries: Sequence[_Entry], ends: float) -> bool:
-        """Put the entries into the queue; False: they were given up, as they may be."""
-        needed, room = sum(len(entry.line) for entry in entries), self._limits.room
+    def _find_room(self, queue: _Queue, needed: int, ends: float, entries: Sequence[_Entry]) -> bool:
+        """Find so many bytes for entries; False: there is no room, and they may be given up."""
+        room = self._limits.room
 
         def fits() -> bool:
             return not queue.entries or queue.taken + needed <= room  # whatever its size, one append can go
 
-        if self._limits.delivery == "lossy":
+        if self._limits.overflow != "block":
             queue.give_up(needed, room)
         else:
             queue.changed.wait_for(lambda: self._closed or fits(), max(0.0, ends - time.monotonic()))
             self._require_open()
         if not fits():
-            if self._limits.delivery != "lossy" or any(entry.precious for entry in entries):
+            if self._limits.overflow == "block" or any(map(queue.is_precious, entries)):
                 raise SinkError(f"`{self._name}` has no room for a record{_why(queue.failure)}") from queue.failure
-            for entry in entries:
-                queue.skip(entry.line)
             return False
-        queue.entries.extend(entries)
-        queue.taken += needed
         return True
+
+    @staticmethod
+    def _add(queue: _Queue, entries: Sequence[_Entry]) -> None:
+        queue.entries.extend(entries)
+        queue.taken += sum(len(entry.line) for entry in entries)
+        queue.changed.notify_all()
 
     def _arrived(self, queue: _Queue, entries: Sequence[_Entry], ends: float) -> bool:
         return queue.changed.wait_for(lambda: all(entry.done for entry in entries), max(0.0, ends - time.monotonic()))
@@ -314,11 +444,14 @@ class Background:
     # ---- in the thread
 
     def _start(self, queue: _Queue) -> None:
-        if queue.thread is None:
-            queue.thread = threading.Thread(
-                target=self._run, args=(queue,), name=f"agentauthz-{self._name}", daemon=True
-            )
-            queue.thread.start()
+        if queue.thread is not None and queue.thread.is_alive():
+            return
+        thread = threading.Thread(target=self._run, args=(queue,), name=f"agentauthz-{self._name}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as cause:
+            raise SinkError(f"`{self._name}` can't keep a record: no thread can be had") from cause
+        queue.thread = thread
 
     def _run(self, queue: _Queue) -> None:
         wire: Wire | None = None
@@ -376,7 +509,7 @@ class Background:
 
     def _pause(self, queue: _Queue, failures: int, failure: BaseException) -> None:
         """Wait before the next attempt: not at all, then ever longer, with some chance in it."""
-        longest = self._limits.timeout / 4 if self._limits.delivery == "acknowledged" else _LONGEST_PAUSE
+        longest = self._limits.timeout / 4 if self._limits.delivery == "acknowledged" else self._limits.pause
         pause = 0.0 if failures == 1 else min(longest, _FIRST_PAUSE * 2.0 ** min(failures - 2, 20))
         pause *= 0.5 + random.random() / 2  # noqa: S311  (no secret)
         with queue.changed:
