@@ -14,13 +14,14 @@ from agentauthz.errors import InvalidArgument, SinkError
 from agentauthz.records.checkpoints import origin_of, require_ed25519
 from agentauthz.records.ids import Process
 from agentauthz.records.keeper import Keeper
+from agentauthz.records.late import Late
 from agentauthz.records.log import Log, Mode
 from agentauthz.records.record import Record
 from agentauthz.records.recovery import recover
 from agentauthz.records.segment import failed
 from agentauthz.records.sinks.background import Limits, Overflow
 from agentauthz.records.sinks.sink import Guarantee, Survives
-from agentauthz.records.stream import Stream
+from agentauthz.records.stream import CLOSED, Policies, Stream
 from agentauthz.values import utc
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 SEGMENT: Final = 64 * 1024 * 1024  # bytes
 ROOM: Final = 1024 * 1024  # bytes that may wait in the mode "async": what a kill can cost
 _BATCH: Final = 256  # lines that are written at once
+_LINGER: Final = 0.005  # seconds that a line may wait for others: the thread that is woken for each costs more than it
 _PAUSE: Final = 1.0  # seconds between two attempts to write what the disk refused
 
 _SURVIVES: Final[dict[Mode, Survives]] = {
@@ -51,8 +53,9 @@ class FileSink:
     With `mode="async"` it is in a queue of `room` bytes by then, which a thread of this process writes: what is in the
     queue when the process dies is lost. A full queue lets wait, `timeout` seconds at most, and then the append raises
     (`overflow="block"`). With "drop_oldest" it gives up the oldest decision or effect, with "drop_allow_first" the
-    oldest allow or effect, and where there is none, a denial's append raises. What was given up is named by number and
-    hash in a record of the type `stream.gap`. What the disk refuses stays in the queue, and is tried again.
+    oldest allow or effect, and where there is none, a denial's append raises. A record of the type `stream.gap` tells
+    how many were given up. What the disk refuses stays in the queue, and is tried again. Records get their numbers
+    when they are written, so sinks beside it have others.
 
     A segment ends when it has `segment_size` bytes. A forked child writes a stream of
     its own. What a writer that died has left behind is put right when the sink is made.
@@ -66,7 +69,7 @@ class FileSink:
         InvalidArgument: another mode, a number that isn't positive, a key that isn't Ed25519, or a witness without one.
     """
 
-    __slots__ = ("_clock", "_closed", "_every", "_idle", "_key", "_limit", "_limits", "_mine", "_mode", "_org", "_witness",
+    __slots__ = ("_clock", "_closed", "_every", "_idle", "_key", "_late", "_limit", "_mine", "_mode", "_org", "_witness",
                  "folder", "guarantees")  # fmt: skip
 
     blocking: Final = True  # a disk may be slow
@@ -92,10 +95,10 @@ class FileSink:
         for name, given in (("overflow", overflow), ("room", room), ("timeout", timeout)):
             if given is not None and mode != "async":
                 raise InvalidArgument(name, 'goes with mode="async": the other modes have no queue')
-        self._limits = None if mode != "async" else Limits(
-            "queued", 5.0 if timeout is None else timeout, ROOM if room is None else room, _BATCH, pause=_PAUSE,
-            overflow="block" if overflow is None else overflow,
-        )  # fmt: skip
+        self._late = None if mode != "async" else Late(lambda: self.stream, Limits(
+            "queued", 5.0 if timeout is None else timeout, ROOM if room is None else room, _BATCH, _LINGER, _PAUSE,
+            "block" if overflow is None else overflow,
+        ))  # fmt: skip
         if type(segment_size) is not int or segment_size < 1:
             raise InvalidArgument("segment_size", "must be a number of bytes, at least 1")
         if type(checkpoint_every) is not int or checkpoint_every < 1:
@@ -151,7 +154,30 @@ class FileSink:
         Raises:
             SinkError: the record can't be written, found no room, or the sink is closed.
         """
-        self.stream.take(record, others=False).confirm()
+        if self._late is None:
+            self.stream.take(record, others=False).confirm()
+        else:
+            self.put(record, None)
+
+    @property
+    def late(self) -> bool:
+        """Say whether records are written later: then sinks beside this one have other numbers."""
+        return self._late is not None
+
+    def put(self, record: Record, policies: Policies | None) -> None:
+        """Queue a record, before which the text of `policies` is written, where the stream hasn't told it yet.
+
+        Raises:
+            SinkError: it found no room in time, or the sink is closed.
+        """
+        assert self._late is not None
+        if self.stream.closed:  # it is begun here, so that a child that can't has no record
+            raise SinkError(CLOSED)
+        self._late.put(record, policies)
+
+    def has_room(self, record: Record) -> bool:
+        """Say whether a record could be queued without waiting."""
+        return self._late is not None and self._late.queue.has_room(record.line())
 
     def flush(self, durable: bool = False, timeout: float = 5.0) -> None:
         """Return once what was appended before has been handed to the operating system; if `durable`, to the device.
@@ -159,7 +185,11 @@ class FileSink:
         Raises:
             SinkError: it hasn't within `timeout` seconds (how long a device takes can't be bounded), or was lost.
         """
-        self.stream.flush(durable, timeout)
+        stream = self.stream
+        if self._late is not None:
+            self._late.queue.flush(timeout)
+        if durable:
+            stream.flush()
 
     def prune(
         self,
@@ -205,9 +235,10 @@ class FileSink:
         if self._closed:
             return
         mark, stream = self._mine
+        late = None if self._late is None else self._late.close(timeout)
         try:
-            if mark is Process.mark:
-                stream.close(timeout)
+            if mark is Process.mark and (self._late is None or self._late.ended):
+                stream.close(None if self._late is None else self._late.queue.untold())
         except OSError as cause:
             raise failed(self.folder, "couldn't be sealed", cause) from cause
         finally:
@@ -216,6 +247,8 @@ class FileSink:
                 atexit.unregister(self._at_exit)
                 if mark is Process.mark and stream.keeper is not None:
                     stream.keeper.stop()
+        if late is not None:
+            raise late
 
     def _begun(self) -> Stream:
         stream = Stream(self._clock)
@@ -223,7 +256,7 @@ class FileSink:
             stream.closed = True
             return stream
         try:
-            log = Log(self.folder, stream.id, mode=self._mode, limit=self._limit, limits=self._limits)
+            log = Log(self.folder, stream.id, mode=self._mode, limit=self._limit)
             try:
                 stream.begin(log)
                 with stream.lock:

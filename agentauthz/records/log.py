@@ -15,11 +15,9 @@ from attrs import define, field, frozen
 
 from agentauthz.errors import SinkError
 from agentauthz.records.catalog import QUARANTINE, Claim, enter, owner, segment_path
-from agentauthz.records.late import Late
 from agentauthz.records.segment import Segment, failed, reason
-from agentauthz.records.sinks.background import Limits
 
-Mode: TypeAlias = Literal["inline", "fsync", "async"]
+Mode: TypeAlias = Literal["inline", "fsync"]
 
 RESERVE: Final = 64 * 1024  # bytes kept back, so that a full disk can still be told of
 MAX_HASHES: Final = 400  # of missing records, that one record of a gap names
@@ -69,33 +67,25 @@ class Ticket:
             SinkError: they may not be.
         """
         self.segment.confirm(self.size)
-        if self.seq > self.log.synced:
-            self.log.synced = self.seq
+        self.log.synced = max(self.log.synced, self.seq)
 
 
 @final
 class Log:
     """Hold a stream's folder. All of it but `flush` runs under the stream's lock.
 
-    In the mode "async" lines go into a queue, bounded by `limits`, and `late` writes them. The log's own records have
-    their numbers by then, so whatever needs the file itself waits until the queue is empty.
-
     Raises:
         OSError: the folder can't be made, or written.
     """
 
-    __slots__ = ("__weakref__", "_base", "_claim", "_given", "_headed", "_later", "_limit", "_limits", "_look",
-                 "_mode", "_refused", "_segment", "_stream", "_tales", "_unsynced", "folder", "late",
-                 "synced")  # fmt: skip
+    __slots__ = ("__weakref__", "_base", "_claim", "_headed", "_later", "_limit", "_look", "_mode", "_refused",
+                 "_segment", "_stream", "_tales", "_unsynced", "folder", "synced")  # fmt: skip
 
-    def __init__(self, base: Path, stream: str, *, mode: Mode, limit: int, limits: Limits | None = None) -> None:
+    def __init__(self, base: Path, stream: str, *, mode: Mode, limit: int) -> None:
         self._base = base
         self._stream = stream
         self._mode = mode
         self._limit = limit
-        self._limits = limits
-        self.late: Late | None = None
-        self._given = 0  # bytes that the queue was given for this segment
         self._unsynced: list[Path] = []  # segments that have ended, and nobody has synced
         self.synced = 0  # the number behind the last record that is known to be on the device
         self.folder = base / stream
@@ -131,8 +121,6 @@ class Log:
             _sync_folder(self.folder)
             self.synced = writer.seq
         enter(self._base, self._stream, "opened", owner())
-        if self._limits is not None:
-            self.late = Late(self._segment, self._limits, writer.seq)
 
     def ready(self, writer: Writer) -> None:
         """Make sure that a line can be written: begin a segment where the last is full, gone or broken.
@@ -140,8 +128,6 @@ class Log:
         Raises:
             OSError: the disk still refuses.
         """
-        if self.late is not None:
-            self.tell_lost(writer)
         segment = self._segment
         if self._refused is not None or segment is None or segment.broken is not None:
             self._resume(writer)
@@ -150,26 +136,21 @@ class Log:
         if now >= self._look:
             self._look = now + _LOOK
             if segment.gone():
-                self._drain()
                 segment.broken = "the file was deleted, replaced or cut"
                 self._resume(writer)
                 return
-        if (segment.size if self.late is None else self._given) >= self._limit and now >= self._later:
+        if segment.size >= self._limit and now >= self._later:
             self._rotate(writer, segment)
 
     def write(self, line: bytes) -> None:
-        """Add a line to the segment.
+        """Add a line to the segment, or some of them: all or none.
 
         Raises:
             OSError: the disk refuses.
         """
         if self._segment is None:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        if self.late is None:
-            self._segment.write(line)
-        else:
-            self.late.write(line)
-            self._given += len(line)
+        self._segment.write(line)
 
     def position(self) -> int:
         """Return how many bytes the segment has."""
@@ -179,49 +160,39 @@ class Log:
         """Say whether a line is there whose writing was interrupted when the segment had so many bytes."""
         if self._segment is None:
             return False
-        if self.late is not None:
-            return self.late.has(line)
         self._segment.size = before
         return self._segment.complete(line)
 
     def ticket(self, seq: int) -> Ticket | None:
         """Return what a caller has to wait for, before it may go on; `seq` is the number of the next record."""
         segment = self._segment
-        return None if self._mode != "fsync" or segment is None else Ticket(self, segment, segment.size, seq)
+        return None if self._mode == "inline" or segment is None else Ticket(self, segment, segment.size, seq)
 
-    def tell_lost(self, writer: Writer, *, all_of_them: bool = False) -> None:
-        """Write which numbers were given up by the queue, if it has room for that."""
-        if self.late is not None and (lost := self.late.take_lost(all_of_them=all_of_them)):
-            self._tell(writer, _Refused("lost in the queue", len(lost), lost))
-
-    def unsynced(self) -> tuple[Path, ...]:
-        """Return the files that `flush` has to bring to the device."""
+    def unsynced(self) -> Sequence[Path]:
+        """Return the files that hold what may not be on the device."""
         return (*self._unsynced, self.path)
 
-    def flush(self, files: Sequence[Path], seq: int, durable: bool, timeout: float) -> None:
-        """Return once what the queue has is written, and if `durable`, `files`, which end before `seq`, are synced.
+    def flush(self, files: Sequence[Path], seq: int) -> None:
+        """Return once `files`, which end with the record before `seq`, are on the device.
 
         Raises:
-            SinkError: it couldn't be, or not in time.
+            SinkError: they may not be.
         """
-        if self.late is not None:
-            self.late.flush(timeout)
-        for path in files if durable else ():
+        for path in files:
             try:
                 _sync_file(path)
             except FileNotFoundError:  # pruned; or deleted, which is found and told with the next record
                 continue
             except OSError as cause:
                 if self._segment is not None and self._segment.path == path:
-                    self._segment.broken = "a sync failed"  # it is never tried again
+                    self._segment.broken = "a sync failed"  # it is never believed again
                 raise failed(path, "couldn't be synced", cause) from cause
-        if durable:
-            _sync_folder(self.folder)
-            self._unsynced = [path for path in self._unsynced if path not in files]
-            self.synced = max(self.synced, seq)
+        _sync_folder(self.folder)
+        self._unsynced = [path for path in self._unsynced if path not in files]
+        self.synced = max(self.synced, seq)
 
-    def refuse(self, writer: Writer, cause: OSError) -> SinkError:
-        """Count a record that wasn't taken; of the first one, tell with what is kept back for that."""
+    def refuse(self, writer: Writer, cause: OSError, count: int = 1) -> SinkError:
+        """Count what wasn't taken; of the first failure, tell with what is kept back for that."""
         refused = self._refused
         if refused is None:
             refused = self._refused = _Refused(reason(cause))
@@ -231,7 +202,7 @@ class Log:
                 writer.event("sink.failed", {"sink": "FileSink", "error": refused.error})
             if cause.errno == errno.EFBIG and self._segment is not None:
                 self._segment.broken = refused.error  # this file may not grow, but another one may
-        refused.count += 1
+        refused.count += count
         return failed(self.path, "can't be written", cause)
 
     def miss(self, seq: int, leaf: bytes) -> None:
@@ -239,19 +210,18 @@ class Log:
         if self._refused is not None:
             self._refused.missing.append((seq, leaf))
 
-    def close(self, writer: Writer, timeout: float | None = None) -> None:
-        """Seal the stream, and let go of everything; `timeout` bounds how long the queue is waited for.
+    def close(self, writer: Writer, gap: Mapping[str, object] | None) -> None:
+        """Seal the stream, and let go of everything; `gap` tells of records that were given up before.
 
         Raises:
             OSError: the disk refuses the last records; everything is let go of all the same.
-            SinkError: not all that was in the queue is written.
         """
         try:
             self.ready(writer)
-            self.tell_lost(writer, all_of_them=True)
+            if gap is not None:
+                writer.event("stream.gap", gap)
             if self._segment is not None:
                 self._seal(writer, self._segment, "closed")
-                self._end_queue(timeout)
                 told = writer.state()
                 enter(self._base, self._stream, "closed", {name: told[name] for name in ("size", "root", "last")})
                 with contextlib.suppress(OSError):
@@ -262,10 +232,7 @@ class Log:
     def abandon(self) -> None:
         """Let go of the files, and leave the stream as it is."""
         _OPEN.discard(self)
-        if self.late is not None:
-            if not self.late.abandon():
-                return  # the thread hangs: were the file or the claim let go of, it'd write into another's
-        elif self._segment is not None:
+        if self._segment is not None:
             self._segment.close()
         self._claim.release()
 
@@ -300,13 +267,10 @@ class Log:
     def _turn(self, writer: Writer, fresh: Segment) -> None:
         """Go on in another segment."""
         old, self._segment, self._headed = self._segment, fresh, False
-        if old is not None and self._mode != "fsync":
-            self._unsynced.append(old.path)
-        if self.late is not None:
-            self.late.turn(fresh)
-            self._given = 0
-        elif old is not None:
+        if old is not None:
             old.close()
+            if self._mode == "inline":
+                self._unsynced.append(old.path)
         self._head(writer, old)
         if self._mode == "fsync":
             _sync_folder(self.folder)
@@ -325,8 +289,6 @@ class Log:
         """Go on after a failure: room first, then a file, then what is missing."""
         self._keep_back()
         segment = self._segment
-        if segment is not None and segment.broken is not None:
-            self._drain()
         if segment is None or segment.broken is not None:
             if segment is not None and segment.size:
                 self._tales.append(self._told_of(segment))
@@ -340,17 +302,6 @@ class Log:
         if (refused := self._refused) is not None:
             self._tell(writer, refused)
             self._refused = None
-
-    def _drain(self) -> None:
-        """Wait until the queue is empty, if there is one: then this thread alone uses the file."""
-        if self.late is not None and not self.late.drained():
-            raise OSError(errno.EIO, "what is in the queue can't be written")
-
-    def _end_queue(self, timeout: float | None) -> None:
-        if self.late is not None:
-            self.late.close(timeout)
-            if self.late.take_lost(all_of_them=True):
-                raise OSError(errno.EIO, "records in the queue were lost")
 
     def _tell_tales(self, writer: Writer) -> None:
         while self._tales:
@@ -378,7 +329,7 @@ class Log:
 
     def _tell(self, writer: Writer, refused: _Refused) -> None:
         missing = refused.missing
-        if not missing:
+        if not missing and refused.count:
             writer.event("stream.gap", {"count": refused.count, "reason": refused.error})
         while missing:
             first = missing[0][0]

@@ -47,7 +47,18 @@ class Policies(Protocol):
         """Return the files."""
 
 
-_CLOSED: Final = "the log takes no more records: it is closed"
+@final
+class Waiting:
+    """Be a record that waits for its place, with the policies that must be told before it."""
+
+    __slots__ = ("line", "policies")
+
+    def __init__(self, line: bytes, policies: Policies | None) -> None:
+        self.line = line
+        self.policies = policies
+
+
+CLOSED: Final = "the log takes no more records: it is closed"
 _BUSY: Final = "the log can't be used from within a write to it"
 
 
@@ -84,7 +95,7 @@ class Stream:
     sinks are to have it; then the number stands, and the log says which hash is missing.
     """
 
-    __slots__ = ("_admit", "_at", "_clock", "_events", "_ids", "_inside", "_known", "_log", "_pending", "_started", "_sum",
+    __slots__ = ("_at", "_clock", "_events", "_ids", "_inside", "_known", "_log", "_pending", "_started", "_sum",
                  "closed", "id", "keeper", "lock")  # fmt: skip
 
     def __init__(self, clock: Callable[[], dt.datetime] = _system_time) -> None:
@@ -96,7 +107,6 @@ class Stream:
         self.keeper: Keeper | None = None
         self._started = time.monotonic_ns()
         self._log: Log | None = None
-        self._admit: Callable[[bytes], OSError | None] | None = None
         # the tree, and the hashes that aren't in it yet: replaced as one
         self._sum: tuple[Tree, list[bytes]] = (Tree(), [])
         self._at = (0, NO_HASH)
@@ -117,7 +127,6 @@ class Stream:
                 self.event("stream.open", {"segment": 0})
             else:
                 log.begin(self)
-                self._admit = None if log.late is None else log.late.admit
 
     @property
     def seq(self) -> int:
@@ -132,23 +141,21 @@ class Stream:
     def take(self, record: Record, policies: Policies | None = None, *, others: bool) -> Taken:
         """Give a record its place; `others` says whether sinks beside the file log will have it.
 
-        The text of `policies` goes before it, where the stream hasn't told it yet. A file log with a queue is given
-        its time to make room before the lock is taken.
+        The text of `policies` goes before it, where the stream hasn't told it yet.
         """
-        refusal = None if self._admit is None else self._admit(record.line())
         with self.lock:
             if self.closed or self._inside:
-                return Taken((), SinkError(_BUSY if self._inside else _CLOSED))
+                return Taken((), SinkError(_BUSY if self._inside else CLOSED))
             self._inside = True
             try:
-                return self._take(record, policies, others, refusal)
+                return self._take(record, policies, others)
             except BaseException:  # a signal's handler: what is on the disk must be what is counted
                 self._settle()
                 raise
             finally:
                 self._inside = False
 
-    def _take(self, record: Record, policies: Policies | None, others: bool, refusal: OSError | None) -> Taken:
+    def _take(self, record: Record, policies: Policies | None, others: bool) -> Taken:
         log, line = self._log, record.line()
         if log is None:
             if policies is not None and policies.digest not in self._known:
@@ -156,8 +163,6 @@ class Stream:
             self._events.append(of_line(self._put(line), record))
             return Taken(self._drained())
         try:
-            if refusal is not None:
-                raise refusal
             log.ready(self)
             if policies is not None and policies.digest not in self._known:
                 self._tell(policies)
@@ -175,6 +180,41 @@ class Stream:
                 self._advance(leaf)
                 self._events.append(of_line(there, record))
             return Taken(self._drained(), failure)
+
+    def take_all(self, waiting: Sequence[Waiting]) -> None:
+        """Give records their places and write them at once, all or none; only the file log has them.
+
+        Raises:
+            OSError: the disk refuses them. They have no numbers then, and may come again.
+            SinkError: the log is closed.
+        """
+        with self._alone():
+            log = self._log
+            assert log is not None
+            try:
+                log.ready(self)
+                for each in waiting:
+                    if each.policies is not None and each.policies.digest not in self._known:
+                        self._tell(each.policies)
+                self._write_all(log, [each.line for each in waiting])
+            except OSError as cause:
+                log.refuse(self, cause, 0)
+                raise
+            finally:
+                self._events.clear()
+            if self.keeper is not None:
+                self.keeper.counted(self._at[0])
+
+    def _write_all(self, log: Log, lines: Sequence[bytes]) -> None:
+        seq, prev = self._at
+        now, leaves, there = time.monotonic_ns() - self._started, [], []
+        for line in lines:
+            there.append(placed(line, place(self.id, seq, prev, now)))
+            leaves.append(leaf_hash(there[-1][:-1]))
+            seq, prev = seq + 1, leaves[-1].hex()
+        log.write(b"".join(there))
+        for leaf in leaves:
+            self._advance(leaf)
 
     def event(self, kind: str, about: Mapping[str, object]) -> None:
         """Write a record of the log itself; the lock is held.
@@ -216,36 +256,36 @@ class Stream:
         told = {"size": tree.size, "root": tree.root().hex(), "last": self._at[1]}
         return {**told, "tree": [peak.hex() for peak in tree.peaks]}
 
-    def flush(self, durable: bool, timeout: float) -> None:
-        """Return once what was taken before is written, and if `durable`, on the device.
+    def flush(self) -> None:
+        """Return once what was taken is on the device.
 
         Raises:
-            SinkError: it isn't within `timeout` seconds, was lost, or this thread is in the middle of a record.
+            SinkError: it may not be, or this thread is in the middle of a record.
         """
         with self._alone(closed=True):
             log, seq = self._log, self._at[0]
             files = () if log is None else log.unsynced()
         if log is not None:
-            log.flush(files, seq, durable, timeout)
+            log.flush(files, seq)
 
-    def close(self, timeout: float | None = None) -> None:
-        """Seal the log; nothing is taken afterwards, and doing it again does nothing.
+    def close(self, gap: Mapping[str, object] | None = None) -> None:
+        """Seal the log; nothing is taken afterwards, and doing it again does nothing. `gap` is told before.
 
         Raises:
             OSError: the disk refuses the last records.
-            SinkError: this thread is in the middle of a record, or not all that waited was written in time.
+            SinkError: this thread is in the middle of a record.
         """
         with self._alone(closed=True):
             if not self.closed:
                 self.closed = True
                 if self._log is not None:
-                    self._log.close(self, timeout)
+                    self._log.close(self, gap)
 
     @contextmanager
     def _alone(self, closed: bool = False) -> Iterator[None]:
         with self.lock:
             if self._inside or (self.closed and not closed):
-                raise SinkError(_BUSY if self._inside else _CLOSED)
+                raise SinkError(_BUSY if self._inside else CLOSED)
             self._inside = True
             try:
                 yield

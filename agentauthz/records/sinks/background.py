@@ -12,13 +12,14 @@ import datetime as dt
 import os
 import random
 import re
+import sys
 import threading
 import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import islice
-from typing import Final, Literal, Protocol, TypeAlias, final
+from typing import Any, Final, Literal, Protocol, TypeAlias, final
 
 from attrs import field, frozen
 
@@ -26,6 +27,7 @@ from agentauthz.canonical import class_name
 from agentauthz.errors import InvalidArgument, SinkError
 from agentauthz.records.events import EventRecord
 from agentauthz.records.ids import RecordIds
+from agentauthz.records.lines import NO_STREAM
 from agentauthz.records.sinks.row import row_of
 
 Delivery: TypeAlias = Literal["acknowledged", "queued", "lossy"]
@@ -35,6 +37,7 @@ OVERFLOWS: Final[tuple[Overflow, ...]] = ("block", "drop_oldest", "drop_allow_fi
 
 ROOM: Final = 16 * 1024 * 1024  # bytes of lines that may wait
 
+_NO_MATTER: Final = sys.maxsize  # the thread is at work: nobody needs to wake it
 _FIRST_PAUSE: Final = 0.1  # seconds before the second retry; the first comes at once
 
 # What may be given up, told by how a line goes on after its place: what is neither a decision nor an effect may not
@@ -64,8 +67,11 @@ class Rejected(Exception):
 class Wire(Protocol):
     """Be one connection, used by one thread."""
 
-    def send(self, lines: Sequence[bytes]) -> None:
-        """Return once the other side keeps the lines; raise `Rejected` where it never will, else anything."""
+    def send(self, lines: Sequence[Any]) -> None:
+        """Return once the other side keeps the lines, or what stands for them, in that order.
+
+        Raises `Rejected` where it never will, else anything: then all of them are sent again.
+        """
 
     def close(self) -> None:
         """Let go of it."""
@@ -110,16 +116,17 @@ class Limits:
 
 @final
 class _Entry:
-    """Be one line on its way; `error` says that it will never arrive, `report` that it tells of others that didn't.
+    """Be one line on its way, and what the wire is given for it; `error` says that it will never arrive, `report` that it tells of others that didn't.
 
     `since` is the moment from which it waits. Whether it is `precious` is read from the line when it matters, where
     it isn't told. Who appended a `withdrawn` one was told that it isn't kept; it may be under way.
     """
 
-    __slots__ = ("done", "error", "line", "precious", "report", "since", "withdrawn")
+    __slots__ = ("done", "error", "item", "line", "precious", "report", "since", "withdrawn")
 
-    def __init__(self, line: bytes, precious: bool | None, report: bool = False) -> None:
+    def __init__(self, line: bytes, precious: bool | None, item: object, report: bool = False) -> None:
         self.line = line
+        self.item = item
         self.precious = precious
         self.since = time.monotonic()
         self.report = report
@@ -142,28 +149,32 @@ class _Gap:
         """Return what the record of a gap says."""
         first, last = row_of(self.first), row_of(self.last)
         told: dict[str, object] = {"count": self.count, "reason": "lost_on_the_way"}
-        if first.stream == last.stream:
-            told |= {"stream": first.stream, "first_seq": first.seq, "last_seq": last.seq}
-        return told
+        if first.stream == last.stream != NO_STREAM:
+            return told | {"stream": first.stream, "first_seq": first.seq, "last_seq": last.seq}
+        return told | {"first": first.id, "last": last.id}
 
 
 @final
 class _Queue:
     """Hold what one process has yet to send. `flying` lines at its head are being sent, `taken` is its size in bytes.
 
+    The thread waits for `work`, until there are `wanted` lines or somebody is in a `hurry`; all others for `changed`.
     `failure` is why the last attempt failed; `ends` when attempts end, which is known once it is closed; `arrived` is
-    the last line that has. A line that is given up is told to `lose`, or else to the other side.
+    the last line that has.
     """
 
-    __slots__ = ("arrived", "changed", "ends", "entries", "failure", "flying", "gap", "lose", "lost", "process",
-                 "spare", "taken", "thread")  # fmt: skip
+    __slots__ = ("arrived", "changed", "ends", "entries", "failure", "flying", "gap", "hurry", "lock", "lost",
+                 "process", "spare", "taken", "thread", "wanted", "work")  # fmt: skip
 
-    def __init__(self, spare: Callable[[bytes], bool], lose: Callable[[bytes], None] | None) -> None:
+    def __init__(self, spare: Callable[[bytes], bool]) -> None:
         self.process = os.getpid()
         self.spare: Final = spare  # says of a line whether it may be given up
-        self.lose: Final = lose
         self.arrived: bytes | None = None
-        self.changed = threading.Condition(threading.RLock())  # a generator collected in here may end with a record
+        self.lock: Final = threading.RLock()  # a generator collected in here may end with a record
+        self.changed: Final = threading.Condition(self.lock)
+        self.work: Final = threading.Condition(self.lock)
+        self.wanted = _NO_MATTER
+        self.hurry = False
         self.entries: deque[_Entry] = deque()
         self.taken = 0
         self.flying = 0
@@ -172,6 +183,19 @@ class _Queue:
         self.failure: BaseException | None = None
         self.ends: float | None = None
         self.thread: threading.Thread | None = None
+
+    def add(self, entry: _Entry) -> None:
+        """Take an entry; the thread is woken where that is what it waits for, and no more often."""
+        self.entries.append(entry)
+        self.taken += len(entry.line)
+        if len(self.entries) >= self.wanted:
+            self.wanted = _NO_MATTER
+            self.work.notify()
+
+    def wake(self) -> None:
+        """Have the thread send what waits now, rather than wait for more."""
+        self.hurry = True
+        self.work.notify()
 
     def settle(self, count: int, error: Exception | None, *, told: bool) -> None:
         """End the first entries: they have arrived, or never will, which their callers are `told` or not."""
@@ -211,9 +235,6 @@ class _Queue:
     def skip(self, line: bytes) -> None:
         """Count a line that nobody gets."""
         self.lost += 1
-        if self.lose is not None:
-            self.lose(line)
-            return
         self.gap = self.gap or _Gap(line)
         self.gap.count += 1
         self.gap.last = line
@@ -231,26 +252,19 @@ class Background:
     """Send what `append` is given over what `open_wire` returns; `name` is how messages call the sink.
 
     With "acknowledged" an append returns once the other side has the line; else once it is in the queue. Where that is
-    full, it waits ("block"), or gives up the oldest lines that are `spare`, counts them, and tells of them: `lose`, if
-    there is one, else the other side, in a record of the type `stream.gap`. Others are kept, or the append raises.
+    full, it waits ("block"), or gives up the oldest decisions and effects ("drop_oldest"), or of them the allows and
+    effects ("drop_allow_first"): it counts them, and tells the other side in a record of the type `stream.gap`. What
+    may not be given up is kept, or the append raises.
     """
 
-    def __init__(
-        self,
-        name: str,
-        open_wire: Callable[[], Wire],
-        limits: Limits,
-        *,
-        lose: Callable[[bytes], None] | None = None,
-    ) -> None:
+    def __init__(self, name: str, open_wire: Callable[[], Wire], limits: Limits) -> None:
         self._name: Final = name
         self._open_wire: Final = open_wire
         self._limits: Final = limits
-        self._lose: Final = lose
         self._spare: Final = _SPARE[limits.overflow]
         self._ids: Final = RecordIds()
         self._closed = False
-        self._queue = _Queue(self._spare, lose)
+        self._queue = _Queue(self._spare)
 
     def close_with(self, sink: object) -> None:
         """See to it that what waits is sent when the interpreter ends, or when nobody has the sink any more."""
@@ -296,7 +310,7 @@ class Background:
             SinkError: they didn't arrive, or find room, in time; or the sink is closed.
         """
         queue, limits = self._own(), self._limits
-        entries = [_Entry(line, precious) for line in lines]
+        entries = [_Entry(line, precious, line) for line in lines]
         ends = time.monotonic() + limits.timeout
         with queue.changed:
             self._require_open()
@@ -305,7 +319,8 @@ class Background:
                     queue.skip(entry.line)
                 return
             self._start(queue)
-            self._add(queue, entries)
+            for entry in entries:
+                queue.add(entry)
             if limits.delivery == "acknowledged" and not self._arrived(queue, entries, ends):
                 for entry in entries:
                     entry.withdrawn = True
@@ -313,38 +328,29 @@ class Background:
                 raise self._late(queue) from queue.failure
         self._check(entries)
 
-    def admit(self, line: bytes) -> None:
-        """Make room for a line that `add` will be given: wait for it, or give up others.
+    def put_one(self, line: bytes, item: object) -> None:
+        """Take one line at once, for which the wire is given `item`; whether it may be given up, the line says.
 
         Raises:
-            SinkError: there was none in time; the line may not be given up; or the sink is closed.
+            SinkError: it found no room in time, or the sink is closed.
         """
         queue = self._own()
-        with queue.changed:
+        entry = _Entry(line, None, item)
+        with queue.lock:
             self._require_open()
             if queue.thread is None or not queue.thread.is_alive():
                 self._start(queue)
             if queue.taken + len(line) > self._limits.room:
                 ends = time.monotonic() + self._limits.timeout
-                self._find_room(queue, len(line), ends, (_Entry(line, None),))
-
-    def add(self, line: bytes) -> None:
-        """Take a line at once, whether there is room or not; give it up if it may be, and others found no room."""
-        queue = self._queue
-        with queue.changed:
-            if queue.taken + len(line) > self._limits.room and self._limits.overflow != "block":
-                queue.give_up(len(line), self._limits.room)
-                if queue.entries and queue.taken + len(line) > self._limits.room and self._spare(line):
+                if not self._find_room(queue, len(line), ends, (entry,)):
                     queue.skip(line)
                     return
-            self._add(queue, (_Entry(line, None),))
+            queue.add(entry)
 
-    def has(self, line: bytes) -> bool:
-        """Say whether a line was the last to be taken, of which it isn't known because its taking was interrupted."""
-        queue = self._queue
-        with queue.changed:
-            queue.taken = sum(len(entry.line) for entry in queue.entries)
-            return bool(queue.entries) and queue.entries[-1].line is line
+    def has_room(self, line: bytes) -> bool:
+        """Say whether a line would find room without waiting."""
+        queue = self._own()
+        return self._limits.overflow != "block" or queue.taken + len(line) <= self._limits.room
 
     def flush(self, timeout: float) -> None:
         """Return once all that waits now has arrived.
@@ -355,7 +361,7 @@ class Background:
         queue = self._own()
         with queue.changed:
             entries = list(queue.entries)
-            queue.changed.notify_all()
+            queue.wake()
             if not self._arrived(queue, entries, time.monotonic() + timeout):
                 raise self._late(queue) from queue.failure
         self._check(entries)
@@ -375,14 +381,21 @@ class Background:
             with contextlib.suppress(SinkError):  # what can't be sent is left over
                 if queue.entries:
                     self._start(queue)
+            queue.wake()
             queue.changed.notify_all()
         if queue.thread is not None and queue.thread is not threading.current_thread():
             queue.thread.join(timeout)
         with queue.changed:
             left = len(queue.entries)
-            queue.lost += left
+            for entry in queue.entries:
+                queue.skip(entry.line)
         if left:
             raise SinkError(f"`{self._name}` was closed before {left} records had arrived{_why(queue.failure)}")
+
+    def untold(self) -> dict[str, object] | None:
+        """Return what a record of the lines would say that were given up, and of which nobody was told."""
+        gap = self._own().gap
+        return None if gap is None else gap.about()
 
     @property
     def running(self) -> bool:
@@ -395,7 +408,7 @@ class Background:
     def _own(self) -> _Queue:
         if self._queue.process != os.getpid():
             # a fork: the thread isn't here, and its lock may be held for ever
-            self._queue = _Queue(self._spare, self._lose)
+            self._queue = _Queue(self._spare)
         return self._queue
 
     def _require_open(self) -> None:
@@ -411,7 +424,8 @@ class Background:
 
         if self._limits.overflow != "block":
             queue.give_up(needed, room)
-        else:
+        elif not fits():
+            queue.wake()
             queue.changed.wait_for(lambda: self._closed or fits(), max(0.0, ends - time.monotonic()))
             self._require_open()
         if not fits():
@@ -419,12 +433,6 @@ class Background:
                 raise SinkError(f"`{self._name}` has no room for a record{_why(queue.failure)}") from queue.failure
             return False
         return True
-
-    @staticmethod
-    def _add(queue: _Queue, entries: Sequence[_Entry]) -> None:
-        queue.entries.extend(entries)
-        queue.taken += sum(len(entry.line) for entry in entries)
-        queue.changed.notify_all()
 
     def _arrived(self, queue: _Queue, entries: Sequence[_Entry], ends: float) -> bool:
         return queue.changed.wait_for(lambda: all(entry.done for entry in entries), max(0.0, ends - time.monotonic()))
@@ -468,32 +476,41 @@ class Background:
                 self._pause(queue, failures, failure)
         _closed(wire)
 
-    def _next(self, queue: _Queue) -> list[bytes]:
+    def _next(self, queue: _Queue) -> list[object]:
         """Wait for lines, and return those to send now; none: the end has come."""
         batch = self._limits.batch
         with queue.changed:
-            queue.changed.wait_for(lambda: queue.entries or queue.ends is not None)
-            if self._limits.linger:
-                queue.changed.wait_for(
-                    lambda: len(queue.entries) >= batch or queue.ends is not None, self._limits.linger
-                )
+            self._await(queue, 1, None)
+            if self._limits.linger and not queue.hurry:
+                self._await(queue, batch, self._limits.linger)
+            queue.hurry = False
             if queue.ends is not None and time.monotonic() >= queue.ends:
                 return []
-            if queue.gap is not None and queue.entries:
+            if queue.gap is not None and not (queue.entries and queue.entries[0].report):  # one at a time
                 self._report(queue, queue.gap)
-            lines = [entry.line for entry in islice(queue.entries, batch)]
-            queue.flying = len(lines)
-            return lines
+            items = [entry.item for entry in islice(queue.entries, batch)]
+            queue.flying = len(items)
+            return items
+
+    @staticmethod
+    def _await(queue: _Queue, wanted: int, seconds: float | None) -> None:
+        """Wait for so many lines, for somebody who is in a hurry, or for the end."""
+        queue.wanted = wanted
+        queue.work.wait_for(
+            lambda: len(queue.entries) >= wanted or (queue.hurry and queue.entries)
+            or queue.gap is not None or queue.ends is not None, seconds,
+        )  # fmt: skip
+        queue.wanted = _NO_MATTER
 
     def _report(self, queue: _Queue, gap: _Gap) -> None:
         """Put a record before the next lines that tells what was given up."""
         now = dt.datetime.now(dt.UTC)
         line = EventRecord(id=self._ids.next(now), ts=now, type="stream.gap", about=gap.about()).line()
         queue.gap = None
-        queue.entries.appendleft(_Entry(line, precious=True, report=True))
+        queue.entries.appendleft(_Entry(line, precious=True, item=line, report=True))
         queue.taken += len(line)
 
-    def _send(self, wire: Wire, queue: _Queue, batch: Sequence[bytes]) -> None:
+    def _send(self, wire: Wire, queue: _Queue, batch: Sequence[object]) -> None:
         """Send lines; where the other side rejects some of them, find out which: the others must arrive."""
         try:
             wire.send(batch)
@@ -516,7 +533,7 @@ class Background:
             queue.failure, queue.flying = failure, 0
             queue.take_back()
             if queue.ends is None:
-                queue.changed.wait_for(lambda: queue.ends is not None, pause)
+                queue.work.wait_for(lambda: queue.ends is not None, pause)
                 return
         time.sleep(min(pause, _FIRST_PAUSE))  # it is closed: the attempts that are left come quickly
 
