@@ -44,7 +44,8 @@ class Authorizer:
 
     `policies` is a `PolicySet`, or the path of a file or folder; `digest` pins it. Without `sinks`, records go to
     the stdlib logger ``agentauthz.decisions``. A decision counts as recorded once `required` of them have it (None:
-    all), and what isn't recorded is denied; with `on_failure` "allow_and_alarm", or for the actions that it lists,
+    all), and what isn't recorded is denied, as where a sink that has no time-out of its own hangs for `sink_timeout`
+    seconds; with `on_failure` "allow_and_alarm", or for the actions that it lists,
     the call goes ahead, and the log and the sinks that work are told. `key` makes argument digests; without
     one, each process has its own. `mode` "observe" lets calls run that only lack a permit, a budget or an approval,
     or whose look-ups failed, until `observe_until`. `clock` returns a datetime with a zone.
@@ -61,6 +62,7 @@ class Authorizer:
         *,
         sinks: Iterable[Sink] = (),
         required: int | None = None,
+        sink_timeout: float = 5.0,
         on_failure: OnFailure = "deny",
         key: InstanceKey | None = None,
         mode: Mode = "enforce",
@@ -83,7 +85,9 @@ class Authorizer:
         # watched would seem never to have been seen
         self._in_force: tuple[PolicySet, Mapping[str, dt.datetime]] = (_policies(policies, digest), {})
         self._recording: Final = Recording(
-            Recorder(sinks, required), InstanceKey.random() if key is None else key, regardless(on_failure)
+            Recorder(sinks, required, sink_timeout),
+            InstanceKey.random() if key is None else key,
+            regardless(on_failure),
         )
         self._memories: Final[dict[str, SessionMemory]] = {}
         self._resources: Final = Resources()

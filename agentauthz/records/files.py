@@ -69,10 +69,10 @@ class FileSink:
         InvalidArgument: another mode, a number that isn't positive, a key that isn't Ed25519, or a witness without one.
     """
 
-    __slots__ = ("_clock", "_closed", "_every", "_idle", "_key", "_late", "_limit", "_mine", "_mode", "_org", "_witness",
-                 "folder", "guarantees")  # fmt: skip
+    __slots__ = ("_clock", "_closed", "_every", "_idle", "_key", "_late", "_limit", "_mine", "_mode", "_org",
+                 "_witness", "bounded", "folder", "guarantees")  # fmt: skip
 
-    blocking: Final = True  # a disk may be slow
+    blocking: Final = True  # a disk may be slow, and a queue full
 
     def __init__(
         self,
@@ -117,6 +117,7 @@ class FileSink:
         self._limit = segment_size
         self._clock = clock
         self._closed = False
+        self.bounded: Final = self._late is not None
         self.guarantees: Final = Guarantee(_SURVIVES[mode], ordered=True)
         try:
             os.makedirs(self.folder, mode=0o700, exist_ok=True)

@@ -17,7 +17,7 @@ from agentauthz.errors import SinkError
 from agentauthz.records.catalog import QUARANTINE, Claim, enter, owner, segment_path
 from agentauthz.records.segment import Segment, failed, reason
 
-Mode: TypeAlias = Literal["inline", "fsync"]
+Mode: TypeAlias = Literal["inline", "fsync", "async"]  # to the log itself, the last is as the first
 
 RESERVE: Final = 64 * 1024  # bytes kept back, so that a full disk can still be told of
 MAX_HASHES: Final = 400  # of missing records, that one record of a gap names
@@ -166,7 +166,7 @@ class Log:
     def ticket(self, seq: int) -> Ticket | None:
         """Return what a caller has to wait for, before it may go on; `seq` is the number of the next record."""
         segment = self._segment
-        return None if self._mode == "inline" or segment is None else Ticket(self, segment, segment.size, seq)
+        return None if self._mode != "fsync" or segment is None else Ticket(self, segment, segment.size, seq)
 
     def unsynced(self) -> Sequence[Path]:
         """Return the files that hold what may not be on the device."""
@@ -269,7 +269,7 @@ class Log:
         old, self._segment, self._headed = self._segment, fresh, False
         if old is not None:
             old.close()
-            if self._mode == "inline":
+            if self._mode != "fsync":
                 self._unsynced.append(old.path)
         self._head(writer, old)
         if self._mode == "fsync":

@@ -116,10 +116,11 @@ class Limits:
 
 @final
 class _Entry:
-    """Be one line on its way, and what the wire is given for it; `error` says that it will never arrive, `report` that it tells of others that didn't.
+    """Be one line on its way, and what the wire is given for it. `since` is the moment from which it waits.
 
-    `since` is the moment from which it waits. Whether it is `precious` is read from the line when it matters, where
-    it isn't told. Who appended a `withdrawn` one was told that it isn't kept; it may be under way.
+    `error` says that it will never arrive, `report` that it tells of others that didn't. Whether it is `precious` is
+    read from the line when it matters, where it isn't told. Who appended a `withdrawn` one was told that it isn't kept;
+    it may be under way.
     """
 
     __slots__ = ("done", "error", "item", "line", "precious", "report", "since", "withdrawn")

@@ -18,6 +18,7 @@ class Shipped:
     """
 
     blocking: Final = True
+    bounded: Final = True
 
     def __init__(
         self, open_wire: Callable[[], Wire], limits: Limits, survives: Survives, *, deduplicates: bool = False

@@ -35,7 +35,9 @@ class Sink(Protocol):
 
     A sink may also have
 
-    - `blocking = True`: async callers then append in a thread;
+    - `blocking = False`: it is quick, and is called in whatever thread or event loop the caller runs in. Others are
+      called from a thread of their own, one record after the other, and count as failed after a time-out;
+    - `bounded = True`: it keeps a time-out of its own, and is called from the callers' threads, at the same time;
     - `guarantees: Guarantee`: what it promises; without it, nothing;
     - `append_many(lines: Sequence[bytes]) -> None`: keep some lines, all of them or raise;
     - `flush(durable: bool, timeout: float) -> None`: return once what was appended before is kept, if `durable`
@@ -47,6 +49,16 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """Let go of what the sink holds; doing it again does nothing."""
+
+
+def is_quick(sink: Sink) -> bool:
+    """Say whether a sink says that it never holds anybody up."""
+    return getattr(sink, "blocking", None) is False
+
+
+def is_bounded(sink: Sink) -> bool:
+    """Say whether a sink says that it keeps a time-out of its own."""
+    return getattr(sink, "bounded", None) is True
 
 
 def guarantee_of(sink: Sink) -> Guarantee:
