@@ -23,7 +23,7 @@ from agentauthz.errors import InvalidArgument, TokenError
 from agentauthz.keys import InstanceKey
 from agentauthz.policy.policyset import PolicySet
 from agentauthz.principals import NOBODY, Chain, Principal
-from agentauthz.records import Recorder, Sink
+from agentauthz.records import Metrics, Recorder, Sink
 from agentauthz.request import Request, Resource, SessionFacts, Unknown
 from agentauthz.session import Session, new_session_id
 from agentauthz.state.memory import NO_MEMORY, SessionMemory, State
@@ -128,6 +128,10 @@ class Authorizer:
             InvalidArgument: `sink` has no `append`.
         """
         self._recording.recorder.add(sink)
+
+    def metrics(self) -> Metrics:
+        """Return how the sinks fare together: what was lost, what waits, and how far the file log has come."""
+        return self._recording.recorder.metrics()
 
     def remove_sink(self, sink: Sink) -> None:
         """Send no more records to a sink; it isn't closed. One that isn't there is ignored."""

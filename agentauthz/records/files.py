@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import datetime as dt
 import os
+import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, final
@@ -16,11 +17,12 @@ from agentauthz.records.ids import Process
 from agentauthz.records.keeper import Keeper
 from agentauthz.records.late import Late
 from agentauthz.records.log import Log, Mode
+from agentauthz.records.mounts import unsynced
 from agentauthz.records.record import Record
 from agentauthz.records.recovery import recover
 from agentauthz.records.segment import failed
 from agentauthz.records.sinks.background import Limits, Overflow
-from agentauthz.records.sinks.sink import Guarantee, Survives
+from agentauthz.records.sinks.sink import Guarantee, Metrics, Survives
 from agentauthz.records.stream import CLOSED, Policies, Stream
 from agentauthz.values import utc
 
@@ -48,7 +50,7 @@ class FileSink:
 
     A record is handed to the operating system, whole, before the call that it is about goes on: it survives the
     death of the process. With `mode="fsync"` it is on the device by then, and survives a loss of power; callers at
-    the same time share one sync.
+    the same time share one sync; where a sync is known to do nothing (a tmpfs), a RuntimeWarning says so.
 
     With `mode="async"` it is in a queue of `room` bytes by then, which a thread of this process writes: what is in the
     queue when the process dies is lost. A full queue lets wait, `timeout` seconds at most, and then the append raises
@@ -123,6 +125,11 @@ class FileSink:
             os.makedirs(self.folder, mode=0o700, exist_ok=True)
         except OSError as cause:
             raise failed(self.folder, "can't be made", cause) from cause
+        if mode == "fsync" and (kind := unsynced(self.folder)) is not None:
+            text = (
+                f"`{self.folder}` is on a file system ({kind}) where a sync does nothing: records don't survive a loss"
+            )
+            warnings.warn(f"{text} of power there; put the folder on a disk", RuntimeWarning, stacklevel=2)
         self._mine = (Process.mark, self._begun())
         atexit.register(self._at_exit)
 
@@ -191,6 +198,19 @@ class FileSink:
             self._late.queue.flush(timeout)
         if durable:
             stream.flush()
+
+    def metrics(self) -> Metrics:
+        """Return how the log of this process fares now."""
+        stream = self.stream
+        log, keeper, queue = stream.log, stream.keeper, None if self._late is None else self._late.queue
+        return Metrics(
+            records_lost_total=0 if queue is None else queue.lost,
+            waiting=0 if queue is None else queue.waiting,
+            lag=0.0 if queue is None else queue.lag,
+            written_seq=_last(stream.seq),
+            durable_seq=_last(0 if log is None else log.synced),
+            witnessed_seq=_last(0 if keeper is None else keeper.witnessed),
+        )
 
     def prune(
         self,
@@ -277,3 +297,7 @@ class FileSink:
     def _at_exit(self) -> None:
         with contextlib.suppress(SinkError):
             self.close()
+
+
+def _last(size: int) -> int | None:
+    return size - 1 if size else None

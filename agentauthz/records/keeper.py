@@ -48,7 +48,7 @@ class Keeper:
         self._idle = idle
         self._witness = witness
         self._lock = threading.Lock()  # held while one checkpoint is made
-        self._signed = self._witnessed = 0  # records
+        self._signed = self.witnessed = 0  # records
         self._note = ""
         self._failing: set[str] = set()
         self._wake = threading.Event()
@@ -74,9 +74,9 @@ class Keeper:
             size, root = self._stream.standing()
             if size > self._signed and self._tried("checkpoint", lambda: self._make(size, root)):
                 self._signed = size
-            if self._witness is not None and self._witnessed < self._signed:
+            if self._witness is not None and self.witnessed < self._signed:
                 if self._tried("witness", self._hand_over):
-                    self._witnessed = self._signed
+                    self.witnessed = self._signed
 
     def _make(self, size: int, root: bytes) -> None:
         note = signed_note(self._key, self._org, self._stream.id, size, root)

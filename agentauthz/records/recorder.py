@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from typing import Final, cast, final
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from agentauthz.canonical import class_name
 from agentauthz.decision import Decision
@@ -20,7 +20,7 @@ from agentauthz.records.record import Record
 from agentauthz.records.sinks.combine import close_all, raise_failures, require_append
 from agentauthz.records.sinks.lanes import Failures, Watched, append_all
 from agentauthz.records.sinks.local import LoggingSink
-from agentauthz.records.sinks.sink import Sink, is_bounded, is_quick
+from agentauthz.records.sinks.sink import Metrics, Sink, is_bounded, is_quick, joint_metrics, metrics_of
 from agentauthz.records.stream import Policies, Stream, Taken
 from agentauthz.records.writing import Writing, inside
 
@@ -103,7 +103,7 @@ class Recorder:
         self._lost = 0
         self._ids = RecordIds()
         self._closed = False
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal's handler, or a generator that is collected, may write in here
         self._plan = _Plan.of(given)
         self._mine: tuple[object, Stream] | None = None
 
@@ -193,6 +193,17 @@ class Recorder:
             ahead = self._settled(plan, failures, regardless)
             await asyncio.to_thread(self._alarm, plan, failures, record, went_ahead=ahead)
 
+    def metrics(self) -> Metrics:
+        """Return how all sinks fare together; numbers are those of the file log.
+
+        What is lost is what sinks were given and don't keep, or not in time, also where the call was denied for it.
+        """
+        plan = self._plan
+        log = plan.log or plan.late
+        own = Metrics() if log is None else log.metrics()
+        told = joint_metrics((*map(metrics_of, plan.sinks), *self._watched.metrics()), self._lost)
+        return evolve(own, records_lost_total=told.records_lost_total, waiting=told.waiting, lag=told.lag)
+
     def close(self) -> None:
         """Close every sink; writing raises from then on, closing again does nothing.
 
@@ -259,7 +270,7 @@ class Recorder:
             if plan.late is not None:
                 failures += _queued(plan.late, record, policies)
                 if not plan.others:
-                    return (), failures
+                    return (), self._counted(failures)
             taken = self._taken(plan, record, policies)
             answers = self._watched.ask(plan.watched, taken.records) if plan.watched else None
             failures += append_all(sinks, taken.records)
@@ -270,11 +281,17 @@ class Recorder:
                     taken.confirm()
                 except SinkError as cause:
                     failures.insert(0, (plan.log, cause))
-            return taken.records, failures
+            return taken.records, self._counted(failures)
 
     def _append(self, sinks: Sequence[Sink], records: Sequence[Record]) -> Failures:
         with Writing(self):
-            return append_all(sinks, records)
+            return self._counted(append_all(sinks, records))
+
+    def _counted(self, failures: Failures) -> Failures:
+        if failures:
+            with self._lock:
+                self._lost += len(failures)
+        return failures
 
 
 def _queued(late: FileSink, record: Record, policies: Policies | None) -> Failures:

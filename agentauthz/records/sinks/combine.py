@@ -9,7 +9,18 @@ from agentauthz.canonical import class_name
 from agentauthz.errors import InvalidArgument, SinkError
 from agentauthz.records.record import Record
 from agentauthz.records.sinks.lanes import Ballot, Failures, Lane, append_all
-from agentauthz.records.sinks.sink import LEVELS, Guarantee, Sink, guarantee_of, is_bounded, is_quick, precious
+from agentauthz.records.sinks.sink import (
+    LEVELS,
+    Guarantee,
+    Metrics,
+    Sink,
+    guarantee_of,
+    is_bounded,
+    is_quick,
+    joint_metrics,
+    metrics_of,
+    precious,
+)
 from agentauthz.records.writing import carried
 
 
@@ -125,6 +136,10 @@ class Tee:
         """
         raise_failures(append_all(self._sinks, (record,)), len(self._sinks))
 
+    def metrics(self) -> Metrics:
+        """Return how the sinks fare together."""
+        return joint_metrics(map(metrics_of, self._sinks))
+
     def close(self) -> None:
         """Close each sink.
 
@@ -156,6 +171,10 @@ class Only:
             return bool(self._when(record))
         except Exception:  # a filter with a fault must lose nothing
             return True
+
+    def metrics(self) -> Metrics:
+        """Return how the sink fares."""
+        return metrics_of(self._sink)
 
     def close(self) -> None:
         """Close the sink."""
@@ -193,6 +212,11 @@ class AtLeast:
         ballot = self._asked(lambda sink: carried(lambda: sink.append(line, record)))
         if not ballot.reaches(self._n, self._timeout):
             self._raise(ballot, self._n)
+
+    def metrics(self) -> Metrics:
+        """Return how the sinks fare together, with what single ones didn't keep, or not in time."""
+        lanes = (lane.metrics() for lane in self._lanes)
+        return joint_metrics((*map(metrics_of, self._sinks), *lanes))
 
     def close(self) -> None:
         """Close each sink after what it still has to keep; doing it again does nothing.

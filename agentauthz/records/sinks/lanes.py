@@ -8,11 +8,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, final
 
+from attrs import evolve
+
 from agentauthz.canonical import class_name
 from agentauthz.errors import SinkError
 from agentauthz.records.ids import Process
 from agentauthz.records.record import Record
-from agentauthz.records.sinks.sink import Sink
+from agentauthz.records.sinks.sink import Metrics, Sink
 from agentauthz.records.writing import carried
 
 Failures = list[tuple[Sink, BaseException]]
@@ -70,10 +72,14 @@ class Lane:
         since = self._since
         return self._mark is Process.mark and since is not None and time.monotonic() - since > timeout
 
-    @property
-    def waiting(self) -> int:
-        """Return how many things wait for the sink, or are being done."""
-        return len(self._work) + (self._since is not None) if self._mark is Process.mark else 0
+    def metrics(self) -> Metrics:
+        """Return how many records wait for the sink, or are being kept, and how long it has been at one."""
+        if self._mark is not Process.mark:
+            return Metrics()
+        since = self._since
+        at_work = since is not None
+        lag = 0.0 if since is None else time.monotonic() - since
+        return Metrics(self.lost, len(self._work) + at_work, lag)
 
     def put(self, work: Callable[[], object], ballot: Ballot, *, last: bool = False) -> None:
         """Have it do something, after all before; `last`: to close, for which there is always room."""
@@ -146,10 +152,9 @@ class Watched:
         if (lane := self._lanes.pop(id(sink), None)) is not None:
             lane.put(lambda: None, Ballot(1), last=True)
 
-    @property
-    def lanes(self) -> Sequence[Lane]:
-        """Return the lanes that have been used."""
-        return tuple(self._lanes.values())
+    def metrics(self) -> Sequence[Metrics]:
+        """Return how each lane fares; what failed is known to who asked."""
+        return [evolve(lane.metrics(), records_lost_total=0) for lane in tuple(self._lanes.values())]
 
     def _lane(self, sink: Sink) -> Lane:
         lane = self._lanes.get(id(sink))
