@@ -126,10 +126,8 @@ class FileSink:
         except OSError as cause:
             raise failed(self.folder, "can't be made", cause) from cause
         if mode == "fsync" and (kind := unsynced(self.folder)) is not None:
-            text = (
-                f"`{self.folder}` is on a file system ({kind}) where a sync does nothing: records don't survive a loss"
-            )
-            warnings.warn(f"{text} of power there; put the folder on a disk", RuntimeWarning, stacklevel=2)
+            told = f"`{self.folder}` is on a file system ({kind}) where a sync does nothing"
+            warnings.warn(f"{told}: a loss of power loses records; use a disk", RuntimeWarning, stacklevel=2)
         self._mine = (Process.mark, self._begun())
         atexit.register(self._at_exit)
 

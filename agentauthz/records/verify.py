@@ -19,7 +19,7 @@ from agentauthz.records.checkpoints import Checkpoint, Vkey, read_checkpoints, v
 from agentauthz.records.damage import Damage, Found, Kind, Line, diagnose, lines_of
 from agentauthz.records.lines import MAX_LINE, NO_HASH, VERSION
 from agentauthz.records.merkle import Tree, leaf_hash
-from agentauthz.records.scan import head
+from agentauthz.records.scan import head, lost_in
 
 _TAMPERED: Final[frozenset[Kind]] = frozenset(
     {"edited", "deleted", "inserted", "reordered", "duplicated", "foreign", "inconsistent", "untrusted"}
@@ -243,6 +243,7 @@ class _Verification:
         seq, prev = start, before.encode()
         beginning = f'{{"v":"{VERSION}","stream":"{stream}","seq":'.encode()
         for _, data in files:
+            found.lost += lost_in(data)
             *lines, rest = data.split(b"\n")
             for line in lines:
                 if not line.startswith(b'%b%d,"prev":"%b",' % (beginning, seq, prev)):
@@ -260,6 +261,7 @@ class _Verification:
     def _diagnosed(self, stream: str, files: _Files, start: int, before: str, end: tuple[int, str] | None) -> Found:
         lines: list[Line] = list(lines_of(files))
         found = diagnose(stream, lines, start, before, end)
+        found.lost += sum(lost_in(data) for _, data in files)
         self._damages += found.damages
         return found
 

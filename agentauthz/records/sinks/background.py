@@ -28,6 +28,7 @@ from agentauthz.errors import InvalidArgument, SinkError
 from agentauthz.records.events import EventRecord
 from agentauthz.records.ids import RecordIds
 from agentauthz.records.lines import NO_STREAM
+from agentauthz.records.scan import LOST
 from agentauthz.records.sinks.row import row_of
 
 Delivery: TypeAlias = Literal["acknowledged", "queued", "lossy"]
@@ -149,7 +150,7 @@ class _Gap:
     def about(self) -> dict[str, object]:
         """Return what the record of a gap says."""
         first, last = row_of(self.first), row_of(self.last)
-        told: dict[str, object] = {"count": self.count, "reason": "lost_on_the_way"}
+        told: dict[str, object] = {"count": self.count, "reason": LOST}
         if first.stream == last.stream != NO_STREAM:
             return told | {"stream": first.stream, "first_seq": first.seq, "last_seq": last.seq}
         return told | {"first": first.id, "last": last.id}
