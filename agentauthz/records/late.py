@@ -36,8 +36,10 @@ class Late:
 
         Raises:
             SinkError: it found no room in time, or the sink is closed.
+            ValueError: its line isn't one of this library's.
         """
         line = record.line()
+        line.index(b'"type":"')  # what has no place to begin at must fail here, not in the thread
         self.queue.put_one(line, Waiting(line, policies))
 
     def close(self, timeout: float | None) -> SinkError | None:
