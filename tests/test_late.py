@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -40,6 +40,12 @@ def _hanging(sink: FileSink) -> Iterator[None]:
         queue = sink._late.queue._queue  # type: ignore[union-attr]
         until(lambda: queue.flying == 1)
         yield
+
+
+def _until_it_raises(sink: FileSink, kept: list[str], records: Iterable[Record]) -> None:
+    for each in records:
+        append(sink, each)
+        kept.append(each.id)
 
 
 def _gaps(folder: Path) -> list[EventRecord]:
@@ -87,15 +93,13 @@ def test_segments_and_policies_are_as_in_other_modes(tmp_path: Path) -> None:
 
 
 def test_a_full_queue_blocks_and_then_refuses(tmp_path: Path) -> None:
-    """With "block" an append waits for room; where there is none in time it raises, and nothing acknowledged is lost."""
+    """With "block" an append waits for room; where there is none in time it raises, and nothing else is lost."""
     sink = _late(tmp_path, room=ROOM)
-    kept = []
+    kept: list[str] = []
     with _hanging(sink):
         began = time.monotonic()
         with pytest.raises(SinkError, match="`FileSink` has no room for a record"):
-            for number in range(100):
-                append(sink, record(f"{number:03}"))
-                kept.append(f"{number:03}")
+            _until_it_raises(sink, kept, (record(f"{number:03}") for number in range(100)))
         assert time.monotonic() - began >= 0.2
         assert 5 < len(kept) < 20
         waiting = threading.Thread(target=append, args=(sink, record("waits")))
@@ -130,7 +134,7 @@ def test_a_full_queue_drops_the_oldest(tmp_path: Path, denials: bool) -> None:
 def test_a_full_queue_drops_allows_first(tmp_path: Path) -> None:
     """With "drop_allow_first" allows and effects go, oldest first; denials, reviews and alarms stay."""
     sink = _late(tmp_path, room=ROOM, overflow="drop_allow_first")
-    first = [decision(0, DENY), decision(1, REVIEW), event(2), decision(3), effect(4), decision(5, DENY)]
+    first: list[Record] = [decision(0, DENY), decision(1, REVIEW), event(2), decision(3), effect(4), decision(5, DENY)]
     later = [decision(number) for number in range(6, 30)]
     with _hanging(sink):
         append(sink, *first, *later)
@@ -149,12 +153,10 @@ def test_a_full_queue_drops_allows_first(tmp_path: Path) -> None:
 def test_denials_are_refused_where_only_denials_wait(tmp_path: Path) -> None:
     """A denial that finds no room raises, and an allow is given up for those that wait; neither pushes a denial out."""
     sink = _late(tmp_path, room=ROOM, overflow="drop_allow_first")
-    kept = []
+    kept: list[str] = []
     with _hanging(sink):
         with pytest.raises(SinkError, match="no room"):
-            for number in range(100):
-                append(sink, decision(number, DENY))
-                kept.append(f"D{number:05}")
+            _until_it_raises(sink, kept, (decision(number, DENY) for number in range(100)))
         append(sink, decision(100))
     sink.close()
     assert logs.ids(tmp_path) == ["under-way", *kept]
@@ -249,7 +251,7 @@ def test_threads_lose_nothing_uncounted(tmp_path: Path, overflow: str) -> None:
 
 
 def test_other_sinks_have_numbers_of_their_own(tmp_path: Path) -> None:
-    """Beside other sinks the file numbers for itself, and they have a whole stream too; ids say what belongs together."""
+    """Beside other sinks the file numbers for itself, and they have a whole stream too; ids say what goes together."""
     memory = MemorySink()
     with Authorizer(PolicySet.parse(ANYTHING), sinks=[_late(tmp_path), memory]) as authorizer:
         session = authorizer.session(MARIA, BOT)

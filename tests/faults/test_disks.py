@@ -277,7 +277,7 @@ def test_43_a_log_in_memory_works(tmp_path: Path) -> None:
         for mode in ("inline", "fsync"):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", RuntimeWarning)  # that a sync does nothing there
-                sink = FileSink(Path(name) / mode, mode=mode)  # type: ignore[arg-type]
+                sink = FileSink(Path(name) / mode, mode=mode)
             append(sink, "1")
             sink.close()
             assert checked(Path(name) / mode).damages == ()

@@ -1,4 +1,4 @@
-"""Test a file log that writes later, and sinks that hang: rows 1, 4, 5, 8, 11, 12, 14, 18 and 43 of the table of faults."""
+"""Test a log that writes later, sinks that hang, and memory that looks like a disk: rows 1, 5, 8, 11 to 18 and 43."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 
 from agentauthz import Authorizer, Denied, PolicySet, authorize
 from agentauthz.errors import SinkError
-from agentauthz.records import EventRecord, FileSink, MemorySink, Record, tee
+from agentauthz.records import EventRecord, FileSink, MemorySink, Record, Sink, tee
 from agentauthz.records.verify import Verdict
 from tests import logs
 from tests.faults.logged import LONG, append, checked, record, run
@@ -101,7 +101,7 @@ _KILLING: Final = """
 
 
 def test_row_01_a_kill_costs_no_more_than_the_queue(tmp_path: Path) -> None:
-    """Of what was acknowledged only the end is lost, never more bytes than the queue holds, and nothing looks changed."""
+    """Of what was acknowledged only the end is lost, no more bytes than the queue holds, and nothing looks changed."""
     seed = random.randrange(2**32)
     lines = run(_KILLING, tmp_path, KILLS, seed, ROOM, timeout=1_200 if LONG else 120).stdout.splitlines()
     FileSink(tmp_path).close()  # puts right what they left
@@ -109,10 +109,10 @@ def test_row_01_a_kill_costs_no_more_than_the_queue(tmp_path: Path) -> None:
     lost = dict[str, int]()
     runs = dict[str, list[bool]]()
     for line in lines:
-        id, size = line.split(" ")
-        kill = id[:4]
-        runs.setdefault(kill, []).append(id in kept)
-        lost[kill] = lost.get(kill, 0) + (int(size) if id not in kept else 0)
+        told, size = line.split(" ")
+        kill = told[:4]
+        runs.setdefault(kill, []).append(told in kept)
+        lost[kill] = lost.get(kill, 0) + (int(size) if told not in kept else 0)
     assert len(runs) == KILLS
     assert any(lost.values()), "no kill met a queue with anything in it"
     assert max(lost.values()) <= ROOM, seed
@@ -127,7 +127,7 @@ def test_row_01_a_kill_costs_no_more_than_the_queue(tmp_path: Path) -> None:
 
 
 def test_row_05_what_a_full_disk_refuses_waits(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """While the disk is full records wait, which is logged once; when space returns all are there, and the chain holds."""
+    """While the disk is full records wait, which is logged once; when space returns all are there, in order."""
     with mounted(tmp_path, "tmpfs", "size=512k") as small:
         sink = FileSink(small, mode="async")
         append(sink, "before")
@@ -189,7 +189,7 @@ def test_row_11_a_sink_that_hangs_denies_in_time(asynchronous: bool, tmp_path: P
     calls don't wait for it, and it gets what it has missed.
     """
     hanging, memory = _Hanging(), MemorySink()
-    sinks = [FileSink(tmp_path), hanging, memory]
+    sinks: list[Sink] = [FileSink(tmp_path), hanging, memory]
     authorizer = Authorizer(POLICIES, sinks=sinks, sink_timeout=0.3)
     took = []
     with authorizer.session(MARIA, BOT):
@@ -282,7 +282,7 @@ def test_row_11_a_disk_that_hangs_denies_in_time(asynchronous: bool, tmp_path: P
 
 @pytest.mark.parametrize(("overflow", "denied"), [("block", True), ("drop_oldest", False), ("drop_allow_first", False)])
 def test_row_12_back_pressure_of_a_file_is_as_asked_for(overflow: Any, denied: bool, tmp_path: Path) -> None:
-    """Behind a disk that is too slow calls wait and are denied; or records are given up and counted, and calls go on."""
+    """Behind a slow disk calls wait and are denied; or records are given up and counted, and calls go on."""
     sink = FileSink(tmp_path, mode="async", room=10_000, timeout=0.05, overflow=overflow)
     authorizer = Authorizer(POLICIES, sinks=[sink])
     outcomes = []
@@ -305,7 +305,7 @@ def test_row_12_back_pressure_of_a_file_is_as_asked_for(overflow: Any, denied: b
 
 
 def test_row_14_a_fork_takes_nothing_of_the_queue_along(tmp_path: Path) -> None:
-    """A child that is forked while records wait has an empty queue and a stream of its own: each record is there once."""
+    """A child that is forked while records wait has an empty queue and its own stream: each record is there once."""
     code = """
         import os, signal, sys, threading, warnings
         from agentauthz.records import FileSink
@@ -404,7 +404,7 @@ def test_row_43_a_sync_that_does_nothing_is_warned_of(tmp_path: Path) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             for mode in ("inline", "async"):
-                FileSink(small / mode, mode=mode).close()  # type: ignore[arg-type]
+                FileSink(small / mode, mode=mode).close()
         assert checked(small / "log").damages == ()
 
 
@@ -416,6 +416,5 @@ def test_row_43_an_overlay_in_memory_is_warned_of(tmp_path: Path) -> None:
         for name in ("lower", "upper", "work"):
             os.mkdir(memory / name)
         options = f"lowerdir={memory}/lower,upperdir={memory}/upper,workdir={memory}/work"
-        with mounted(tmp_path / "seen", "overlay", options) as seen:
-            with pytest.warns(RuntimeWarning, match=r"\(overlay\)"):
-                FileSink(seen / "log", mode="fsync").close()
+        with mounted(tmp_path / "seen", "overlay", options) as seen, pytest.warns(RuntimeWarning, match="overlay"):
+            FileSink(seen / "log", mode="fsync").close()
