@@ -18,7 +18,7 @@ from agentauthz import Authorizer, PolicySet
 from agentauthz.errors import InvalidArgument, SinkError
 from agentauthz.keys.signing import SigningKey
 from agentauthz.records import EventRecord, FileSink, Guarantee, MemorySink, Metrics, PolicyRecord, Record
-from agentauthz.records.sinks.background import OVERFLOWS
+from agentauthz.records.sinks.waiting import OVERFLOWS
 from agentauthz.records.verify import Verdict, verify
 from tests import logs
 from tests.faults.logged import checked, record

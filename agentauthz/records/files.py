@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import datetime as dt
+import logging
 import os
 import warnings
 from collections.abc import Callable, Iterable
@@ -21,8 +21,8 @@ from agentauthz.records.mounts import unsynced
 from agentauthz.records.record import Record
 from agentauthz.records.recovery import recover
 from agentauthz.records.segment import failed
-from agentauthz.records.sinks.background import Limits, Overflow
 from agentauthz.records.sinks.sink import Guarantee, Metrics, Survives
+from agentauthz.records.sinks.waiting import Limits, Overflow
 from agentauthz.records.stream import CLOSED, Policies, Stream
 from agentauthz.values import utc
 
@@ -293,8 +293,10 @@ class FileSink:
         return stream
 
     def _at_exit(self) -> None:
-        with contextlib.suppress(SinkError):
+        try:
             self.close()
+        except SinkError as error:  # nobody is there to be told
+            logging.getLogger("agentauthz.records").error("%s", error)
 
 
 def _last(size: int) -> int | None:

@@ -13,7 +13,8 @@ from typing import Final, final
 from agentauthz.errors import SinkError
 from agentauthz.records.record import Record
 from agentauthz.records.segment import reason
-from agentauthz.records.sinks.background import Background, Limits
+from agentauthz.records.sinks.background import Background
+from agentauthz.records.sinks.waiting import Limits
 from agentauthz.records.stream import Policies, Stream, Waiting
 
 

@@ -1,64 +1,30 @@
-"""Send lines in batches from one thread of this process: a bounded queue, back-off, and loss that is counted.
+"""Send lines in batches from one thread of this process: with back-off, and loss that is counted.
 
-It is the one queue of the records: of the sinks that send over a network, and of a file log that writes later.
-
-Each process has a queue, a thread and a connection of its own: the child of a fork begins with none.
+It serves the sinks that send over a network, and a file log that writes later. Each process has a queue, a thread and a
+connection of its own: the child of a fork begins with none.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import logging
 import os
 import random
-import re
-import sys
 import threading
 import time
 import weakref
-from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import islice
-from typing import Any, Final, Literal, Protocol, TypeAlias, final
-
-from attrs import field, frozen
+from typing import Any, Final, Protocol, final
 
 from agentauthz.canonical import class_name
-from agentauthz.errors import InvalidArgument, SinkError
+from agentauthz.errors import SinkError
 from agentauthz.records.events import EventRecord
 from agentauthz.records.ids import RecordIds
-from agentauthz.records.lines import NO_STREAM
-from agentauthz.records.scan import LOST
-from agentauthz.records.sinks.row import row_of
+from agentauthz.records.sinks.waiting import NO_MATTER, SPARE, Entry, Gap, Limits, Queue
 
-Delivery: TypeAlias = Literal["acknowledged", "queued", "lossy"]
-DELIVERIES: Final[tuple[Delivery, ...]] = ("acknowledged", "queued", "lossy")
-Overflow: TypeAlias = Literal["block", "drop_oldest", "drop_allow_first"]
-OVERFLOWS: Final[tuple[Overflow, ...]] = ("block", "drop_oldest", "drop_allow_first")
-
-ROOM: Final = 16 * 1024 * 1024  # bytes of lines that may wait
-
-_NO_MATTER: Final = sys.maxsize  # the thread is at work: nobody needs to wake it
 _FIRST_PAUSE: Final = 0.1  # seconds before the second retry; the first comes at once
-
-# What may be given up, told by how a line goes on after its place: what is neither a decision nor an effect may not
-_TOLD: Final = re.compile(rb'"type":"(?:effect"|decision","id":"[^"\\\\]*","ts":"[^"]*","outcome":"(?:(allow)")?)')
-
-
-def _is_allow(line: bytes) -> bool:
-    found = _TOLD.match(line, line.index(b'"type":'))
-    return found is not None and (found[1] is not None or found[0].endswith(b'effect"'))
-
-
-def _is_told(line: bytes) -> bool:
-    return _TOLD.match(line, line.index(b'"type":')) is not None
-
-
-_SPARE: Final[dict[Overflow, Callable[[bytes], bool]]] = {
-    "block": lambda _: False,
-    "drop_oldest": _is_told,
-    "drop_allow_first": _is_allow,
-}
 
 
 class Rejected(Exception):
@@ -79,177 +45,6 @@ class Wire(Protocol):
 
 
 @final
-@frozen
-class Limits:
-    """Bound a queue: `room` bytes of lines that may wait, `batch` lines at once, `timeout` seconds for one append.
-
-    `linger` is how many seconds a line may wait for others, `pause` how many may lie between two attempts. `overflow`
-    is what a full queue does, and follows from `delivery` where it isn't given.
-
-    Raises:
-        InvalidArgument: no positive number, or a delivery or an overflow that isn't one.
-    """
-
-    delivery: Delivery
-    timeout: float
-    room: int
-    batch: int
-    linger: float = 0.0
-    pause: float = 30.0
-    overflow: Overflow = field()
-
-    @overflow.default
-    def _follows(self) -> Overflow:
-        return "drop_allow_first" if self.delivery == "lossy" else "block"
-
-    def __attrs_post_init__(self) -> None:
-        if self.delivery not in DELIVERIES:
-            raise InvalidArgument("delivery", 'must be "acknowledged", "queued" or "lossy"')
-        if self.overflow not in OVERFLOWS:
-            raise InvalidArgument("overflow", 'must be "block", "drop_oldest" or "drop_allow_first"')
-        for name in ("timeout", "room", "batch"):
-            number = getattr(self, name)
-            if not isinstance(number, int | float) or not 0 < number < float("inf"):
-                raise InvalidArgument(name, "must be a positive number")
-        if not 0 <= self.linger < float("inf"):
-            raise InvalidArgument("linger", "must be a number of seconds")
-
-
-@final
-class _Entry:
-    """Be one line on its way, and what the wire is given for it. `since` is the moment from which it waits.
-
-    `error` says that it will never arrive, `report` that it tells of others that didn't. Whether it is `precious` is
-    read from the line when it matters, where it isn't told. Who appended a `withdrawn` one was told that it isn't kept;
-    it may be under way.
-    """
-
-    __slots__ = ("done", "error", "item", "line", "precious", "report", "since", "withdrawn")
-
-    def __init__(self, line: bytes, precious: bool | None, item: object, report: bool = False) -> None:
-        self.line = line
-        self.item = item
-        self.precious = precious
-        self.since = time.monotonic()
-        self.report = report
-        self.done = False
-        self.withdrawn = False
-        self.error: Exception | None = None
-
-
-@final
-class _Gap:
-    """Count lines that were given up since the other side was last told."""
-
-    __slots__ = ("count", "first", "last")
-
-    def __init__(self, line: bytes) -> None:
-        self.count = 0
-        self.first = self.last = line
-
-    def about(self) -> dict[str, object]:
-        """Return what the record of a gap says."""
-        first, last = row_of(self.first), row_of(self.last)
-        told: dict[str, object] = {"count": self.count, "reason": LOST}
-        if first.stream == last.stream != NO_STREAM:
-            return told | {"stream": first.stream, "first_seq": first.seq, "last_seq": last.seq}
-        return told | {"first": first.id, "last": last.id}
-
-
-@final
-class _Queue:
-    """Hold what one process has yet to send. `flying` lines at its head are being sent, `taken` is its size in bytes.
-
-    The thread waits for `work`, until there are `wanted` lines or somebody is in a `hurry`; all others for `changed`.
-    `failure` is why the last attempt failed; `ends` when attempts end, which is known once it is closed; `arrived` is
-    the last line that has.
-    """
-
-    __slots__ = ("arrived", "changed", "ends", "entries", "failure", "flying", "gap", "hurry", "lock", "lost",
-                 "process", "spare", "taken", "thread", "wanted", "work")  # fmt: skip
-
-    def __init__(self, spare: Callable[[bytes], bool]) -> None:
-        self.process = os.getpid()
-        self.spare: Final = spare  # says of a line whether it may be given up
-        self.arrived: bytes | None = None
-        self.lock: Final = threading.RLock()  # a generator collected in here may end with a record
-        self.changed: Final = threading.Condition(self.lock)
-        self.work: Final = threading.Condition(self.lock)
-        self.wanted = _NO_MATTER
-        self.hurry = False
-        self.entries: deque[_Entry] = deque()
-        self.taken = 0
-        self.flying = 0
-        self.lost = 0
-        self.gap: _Gap | None = None
-        self.failure: BaseException | None = None
-        self.ends: float | None = None
-        self.thread: threading.Thread | None = None
-
-    def add(self, entry: _Entry) -> None:
-        """Take an entry; the thread is woken where that is what it waits for, and no more often."""
-        self.entries.append(entry)
-        self.taken += len(entry.line)
-        if len(self.entries) >= self.wanted:
-            self.wanted = _NO_MATTER
-            self.work.notify()
-
-    def wake(self) -> None:
-        """Have the thread send what waits now, rather than wait for more."""
-        self.hurry = True
-        self.work.notify()
-
-    def settle(self, count: int, error: Exception | None, *, told: bool) -> None:
-        """End the first entries: they have arrived, or never will, which their callers are `told` or not."""
-        with self.changed:
-            for _ in range(count):
-                entry = self.entries.popleft()
-                self.taken -= len(entry.line)
-                self.flying -= 1
-                entry.done, entry.error = True, error
-                if error is None:
-                    self.arrived = entry.line
-                elif not told and not entry.report:
-                    self.skip(entry.line)
-            self.changed.notify_all()
-
-    def take_back(self) -> None:
-        """Remove what was withdrawn, unless it is being sent."""
-        for index in range(len(self.entries) - 1, self.flying - 1, -1):
-            if self.entries[index].withdrawn:
-                self._remove(index)
-
-    def give_up(self, needed: int, room: int) -> None:
-        """Drop the oldest lines that may be lost, until so many bytes find room, or there are none of them."""
-        index = self.flying
-        while self.taken + needed > room and index < len(self.entries):
-            if self.is_precious(self.entries[index]):
-                index += 1
-            else:
-                self.skip(self._remove(index))
-
-    def is_precious(self, entry: _Entry) -> bool:
-        """Say whether a line may not be given up for others."""
-        if entry.precious is None:
-            entry.precious = not self.spare(entry.line)
-        return entry.precious
-
-    def skip(self, line: bytes) -> None:
-        """Count a line that nobody gets."""
-        self.lost += 1
-        self.gap = self.gap or _Gap(line)
-        self.gap.count += 1
-        self.gap.last = line
-
-    def _remove(self, index: int) -> bytes:
-        entry = self.entries[index]
-        del self.entries[index]
-        self.taken -= len(entry.line)
-        entry.done = True
-        return entry.line
-
-
-@final
 class Background:
     """Send what `append` is given over what `open_wire` returns; `name` is how messages call the sink.
 
@@ -263,10 +58,10 @@ class Background:
         self._name: Final = name
         self._open_wire: Final = open_wire
         self._limits: Final = limits
-        self._spare: Final = _SPARE[limits.overflow]
+        self._spare: Final = SPARE[limits.overflow]
         self._ids: Final = RecordIds()
         self._closed = False
-        self._queue = _Queue(self._spare)
+        self._queue = Queue(self._spare)
 
     def close_with(self, sink: object) -> None:
         """See to it that what waits is sent when the interpreter ends, or when nobody has the sink any more."""
@@ -312,7 +107,7 @@ class Background:
             SinkError: they didn't arrive, or find room, in time; or the sink is closed.
         """
         queue, limits = self._own(), self._limits
-        entries = [_Entry(line, precious, line) for line in lines]
+        entries = [Entry(line, precious, line) for line in lines]
         ends = time.monotonic() + limits.timeout
         with queue.changed:
             self._require_open()
@@ -337,7 +132,7 @@ class Background:
             SinkError: it found no room in time, or the sink is closed.
         """
         queue = self._own()
-        entry = _Entry(line, None, item)
+        entry = Entry(line, None, item)
         with queue.lock:
             self._require_open()
             if queue.thread is None or not queue.thread.is_alive():
@@ -407,17 +202,17 @@ class Background:
 
     # ---- on the caller's side
 
-    def _own(self) -> _Queue:
+    def _own(self) -> Queue:
         if self._queue.process != os.getpid():
             # a fork: the thread isn't here, and its lock may be held for ever
-            self._queue = _Queue(self._spare)
+            self._queue = Queue(self._spare)
         return self._queue
 
     def _require_open(self) -> None:
         if self._closed:
             raise SinkError(f"`{self._name}` takes no more records: it is closed")
 
-    def _find_room(self, queue: _Queue, needed: int, ends: float, entries: Sequence[_Entry]) -> bool:
+    def _find_room(self, queue: Queue, needed: int, ends: float, entries: Sequence[Entry]) -> bool:
         """Find so many bytes for entries; False: there is no room, and they may be given up."""
         room = self._limits.room
 
@@ -436,15 +231,15 @@ class Background:
             return False
         return True
 
-    def _arrived(self, queue: _Queue, entries: Sequence[_Entry], ends: float) -> bool:
+    def _arrived(self, queue: Queue, entries: Sequence[Entry], ends: float) -> bool:
         return queue.changed.wait_for(lambda: all(entry.done for entry in entries), max(0.0, ends - time.monotonic()))
 
-    def _check(self, entries: Sequence[_Entry]) -> None:
+    def _check(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
             if entry.error is not None:
                 raise SinkError(f"`{self._name}` can't keep a record{_why(entry.error)}") from entry.error
 
-    def _late(self, queue: _Queue) -> SinkError:
+    def _late(self, queue: Queue) -> SinkError:
         return SinkError(f"`{self._name}` didn't keep a record in time{_why(queue.failure)}")
 
     def _close_quietly(self) -> None:
@@ -453,7 +248,7 @@ class Background:
 
     # ---- in the thread
 
-    def _start(self, queue: _Queue) -> None:
+    def _start(self, queue: Queue) -> None:
         if queue.thread is not None and queue.thread.is_alive():
             return
         thread = threading.Thread(target=self._run, args=(queue,), name=f"agentauthz-{self._name}", daemon=True)
@@ -463,7 +258,7 @@ class Background:
             raise SinkError(f"`{self._name}` can't keep a record: no thread can be had") from cause
         queue.thread = thread
 
-    def _run(self, queue: _Queue) -> None:
+    def _run(self, queue: Queue) -> None:
         wire: Wire | None = None
         failures = 0
         while batch := self._next(queue):
@@ -478,7 +273,7 @@ class Background:
                 self._pause(queue, failures, failure)
         _closed(wire)
 
-    def _next(self, queue: _Queue) -> list[object]:
+    def _next(self, queue: Queue) -> list[object]:
         """Wait for lines, and return those to send now; none: the end has come."""
         batch = self._limits.batch
         with queue.changed:
@@ -495,24 +290,26 @@ class Background:
             return items
 
     @staticmethod
-    def _await(queue: _Queue, wanted: int, seconds: float | None) -> None:
+    def _await(queue: Queue, wanted: int, seconds: float | None) -> None:
         """Wait for so many lines, for somebody who is in a hurry, or for the end."""
         queue.wanted = wanted
         queue.work.wait_for(
             lambda: len(queue.entries) >= wanted or (queue.hurry and queue.entries)
             or queue.gap is not None or queue.ends is not None, seconds,
         )  # fmt: skip
-        queue.wanted = _NO_MATTER
+        queue.wanted = NO_MATTER
 
-    def _report(self, queue: _Queue, gap: _Gap) -> None:
+    def _report(self, queue: Queue, gap: Gap) -> None:
         """Put a record before the next lines that tells what was given up."""
         now = dt.datetime.now(dt.UTC)
         line = EventRecord(id=self._ids.next(now), ts=now, type="stream.gap", about=gap.about()).line()
         queue.gap = None
-        queue.entries.appendleft(_Entry(line, precious=True, item=line, report=True))
+        # SECURITY: no text of a record
+        logging.getLogger("agentauthz.records").error("`%s` has lost records: %d", self._name, gap.count)
+        queue.entries.appendleft(Entry(line, precious=True, item=line, report=True))
         queue.taken += len(line)
 
-    def _send(self, wire: Wire, queue: _Queue, batch: Sequence[object]) -> None:
+    def _send(self, wire: Wire, queue: Queue, batch: Sequence[object]) -> None:
         """Send lines; where the other side rejects some of them, find out which: the others must arrive."""
         try:
             wire.send(batch)
@@ -526,7 +323,7 @@ class Background:
         else:
             queue.settle(len(batch), None, told=True)
 
-    def _pause(self, queue: _Queue, failures: int, failure: BaseException) -> None:
+    def _pause(self, queue: Queue, failures: int, failure: BaseException) -> None:
         """Wait before the next attempt: not at all, then ever longer, with some chance in it."""
         longest = self._limits.timeout / 4 if self._limits.delivery == "acknowledged" else self._limits.pause
         pause = 0.0 if failures == 1 else min(longest, _FIRST_PAUSE * 2.0 ** min(failures - 2, 20))

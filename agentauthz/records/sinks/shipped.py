@@ -7,9 +7,10 @@ from typing import Final
 
 from agentauthz.records.lines import NO_STREAM
 from agentauthz.records.record import Record
-from agentauthz.records.sinks.background import Background, Limits, Wire
+from agentauthz.records.sinks.background import Background, Wire
 from agentauthz.records.sinks.row import row_of
 from agentauthz.records.sinks.sink import Guarantee, Metrics, Survives, precious
+from agentauthz.records.sinks.waiting import Limits
 
 
 class Shipped:
