@@ -318,7 +318,7 @@ def test_row_14_a_fork_takes_nothing_of_the_queue_along(tmp_path: Path) -> None:
             while not stop.is_set():
                 append(sink, f"{name}-{number:06}")
                 number += 1
-            print(name, number)
+            sys.stdout.write(f"{name} {number}\\n")
         threads = [threading.Thread(target=work, args=(f"t{i}",)) for i in range(4)]
         for thread in threads: thread.start()
         for child in range(10):
