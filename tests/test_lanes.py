@@ -87,10 +87,12 @@ def test_others_get_records_one_after_the_other() -> None:
         at_work.release()
 
     recorder = Recorder([_Calling(keep)])
-    threads = [
-        threading.Thread(target=lambda n=n: [recorder.write(decision(n * 100 + i)) for i in range(50)])
-        for n in range(4)
-    ]
+
+    def work(n: int) -> None:
+        for i in range(50):
+            recorder.write(decision(n * 100 + i))
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
