@@ -225,7 +225,7 @@ def test_a_write_can_not_be_entered_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "argument"),
     [
-        ({"mode": "async"}, "mode"), ({"segment_size": 0}, "segment_size"),
+        ({"mode": "late"}, "mode"), ({"segment_size": 0}, "segment_size"),
         ({"checkpoint_every": 0}, "checkpoint_every"),
         ({"checkpoint_idle": 0}, "checkpoint_idle"), ({"witness": print}, "witness"), ({"key": "k"}, "key"),
         ({"key": SigningKey.generate("ES256")}, "key"), ({"key": SigningKey.generate("Ed25519"), "org": "a b"}, "org"),

@@ -23,7 +23,7 @@ from agentauthz.errors import InvalidArgument, TokenError
 from agentauthz.keys import InstanceKey
 from agentauthz.policy.policyset import PolicySet
 from agentauthz.principals import NOBODY, Chain, Principal
-from agentauthz.records import Recorder, Sink
+from agentauthz.records import Metrics, Recorder, Sink
 from agentauthz.records.passing import Passing
 from agentauthz.records.redaction import PUBLIC, Class, Redaction
 from agentauthz.request import Request, Resource, SessionFacts, Unknown
@@ -48,7 +48,8 @@ class Authorizer:
 
     `policies` is a `PolicySet`, or the path of a file or folder; `digest` pins it. Without `sinks`, records go to
     the stdlib logger ``agentauthz.decisions``. A decision counts as recorded once `required` of them have it (None:
-    all), and what isn't recorded is denied; with `on_failure` "allow_and_alarm", or for the actions that it lists,
+    all), and what isn't recorded is denied, as where a sink that has no time-out of its own hangs for `sink_timeout`
+    seconds; with `on_failure` "allow_and_alarm", or for the actions that it lists,
     the call goes ahead, and the log and the sinks that work are told. `key` makes argument digests; without
     one, each process has its own. `redact` gives a class to paths that records don't show as they are: "correlate",
     "secret", or "shred" or `Shred`, whose values `openings` keep until they are erased. `mode` "observe" lets calls
@@ -69,6 +70,7 @@ class Authorizer:
         *,
         sinks: Iterable[Sink] = (),
         required: int | None = None,
+        sink_timeout: float = 5.0,
         on_failure: OnFailure = "deny",
         key: InstanceKey | None = None,
         mode: Mode = "enforce",
@@ -94,8 +96,8 @@ class Authorizer:
         # watched would seem never to have been seen
         self._in_force: tuple[PolicySet, Mapping[str, dt.datetime]] = (_policies(policies, digest), {})
         self._recording: Final = Recording(
-            Recorder(sinks, required), InstanceKey.random() if key is None else key, regardless(on_failure),
-            Tracer(ctx), Redaction(redact, openings) if redact else None,
+            Recorder(sinks, required, sink_timeout), InstanceKey.random() if key is None else key,
+            regardless(on_failure), Tracer(ctx), Redaction(redact, openings) if redact else None,
         )  # fmt: skip
         self._memories: Final[dict[str, SessionMemory]] = {}
         self._resources: Final = Resources()
@@ -141,6 +143,10 @@ class Authorizer:
             InvalidArgument: `sink` has no `append`.
         """
         self._recording.recorder.add(sink)
+
+    def metrics(self) -> Metrics:
+        """Return how the sinks fare together: what was lost, what waits, and how far the file log has come."""
+        return self._recording.recorder.metrics()
 
     def remove_sink(self, sink: Sink) -> None:
         """Send no more records to a sink; it isn't closed. One that isn't there is ignored."""

@@ -70,7 +70,7 @@ class Keeper:
         self._idle = idle
         self._witness = witness
         self._lock = threading.Lock()  # held while one checkpoint is made
-        self._signed = self._witnessed = 0  # records
+        self._signed = self.witnessed = 0  # records
         self._note = ""
         self._seen_at = time.monotonic()  # when the records that the witness has were all there were
         self._signed_at = self._seen_at
@@ -86,7 +86,7 @@ class Keeper:
     @property
     def exposure(self) -> Exposure:
         """Return what the witness hasn't seen."""
-        left = self._stream.seq - self._witnessed
+        left = self._stream.seq - self.witnessed
         return Exposure(max(0, left), time.monotonic() - self._seen_at if left > 0 else 0.0, self._failures)
 
     def counted(self, seq: int) -> None:
@@ -109,7 +109,7 @@ class Keeper:
             size, root = self._stream.standing()
             if size > self._signed and self._tried("checkpoint", lambda: self._make(size, root)):
                 self._signed, self._signed_at = size, now
-            if self._witness is not None and self._witnessed < self._signed and now >= self._not_before:
+            if self._witness is not None and self.witnessed < self._signed and now >= self._not_before:
                 self._witness_signed()
 
     def _witness_signed(self) -> None:
@@ -118,7 +118,7 @@ class Keeper:
             if self._pauses:
                 words = f"{count(self._pauses, 'attempt')} failed before"
                 logging.getLogger("agentauthz.records").warning("the witness of a log took a checkpoint: %s", words)
-            self._witnessed, self._seen_at, self._pauses = size, at, 0
+            self.witnessed, self._seen_at, self._pauses = size, at, 0
         else:
             self._failures += 1
             pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(self._pauses, 20))

@@ -15,7 +15,8 @@ from agentauthz.errors import InvalidArgument, SinkError
 from agentauthz.records.catalog import segments, streams
 from agentauthz.records.record import Record, read_record
 from agentauthz.records.recovery import last_line
-from agentauthz.records.sinks.combine import append_to, require_append
+from agentauthz.records.sinks.combine import require_append
+from agentauthz.records.sinks.lanes import append_to
 from agentauthz.records.sinks.sink import Sink
 from agentauthz.values import utc
 

@@ -29,7 +29,7 @@ from agentauthz.records.checkpoints import Checkpoint, Vkey, cosigned_by, read_c
 from agentauthz.records.damage import Damage, Found, Kind, Line, diagnose, lines_of
 from agentauthz.records.lines import MAX_LINE, NO_HASH, VERSION
 from agentauthz.records.merkle import Tree, leaf_hash
-from agentauthz.records.scan import head
+from agentauthz.records.scan import head, lost_in
 from agentauthz.records.witnessed import Kept, kept
 from agentauthz.values import utc
 
@@ -298,6 +298,7 @@ class _Verification:
         misnamed: list[int] = []
         beginning = f'{{"v":"{VERSION}","stream":"{stream}","seq":'.encode()
         for name, data in files:
+            found.lost += lost_in(data)
             if data and name != segment_path(Path(), seq).name:
                 misnamed.append(seq)
             *lines, rest = data.split(b"\n")
@@ -319,6 +320,7 @@ class _Verification:
     def _diagnosed(self, stream: str, files: _Files, start: int, before: str, end: tuple[int, str] | None) -> Found:
         lines: list[Line] = list(lines_of(files))
         found = diagnose(stream, lines, start, before, end)
+        found.lost += sum(lost_in(data) for _, data in files)
         self._damages += found.damages
         return found
 

@@ -21,7 +21,7 @@ from agentauthz.principals import Principal
 from agentauthz.records import Guarantee, MemorySink, Record, Sink
 from agentauthz.records.lines import NO_HASH, place, placed
 from agentauthz.records.record import of_line
-from agentauthz.records.sinks.combine import append_to
+from agentauthz.records.sinks.lanes import append_to
 from agentauthz.records.sinks.sink import guarantee_of
 from agentauthz.request import Request, SessionFacts
 

@@ -26,6 +26,7 @@ class MemorySink:
 
     __slots__ = ("_closed", "_lock", "_records")
 
+    blocking: Final = False
     guarantees: Final = Guarantee("best_effort", ordered=True)
 
     def __init__(self, limit: int | None = None) -> None:
@@ -84,6 +85,7 @@ class LoggingSink:
 
     __slots__ = ("_logger",)
 
+    blocking: Final = False
     guarantees: Final = Guarantee("best_effort", ordered=True)
 
     def __init__(self, logger: logging.Logger | None = None) -> None:

@@ -41,6 +41,7 @@ class OtelSink:
         InvalidArgument: the API of OpenTelemetry is missing.
     """
 
+    blocking: Final = False
     guarantees: Final = Guarantee("best_effort", ordered=True)
 
     def __init__(self, provider: LoggerProvider | None = None) -> None:

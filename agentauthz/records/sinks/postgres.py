@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Final, final
 from attrs import astuple
 
 from agentauthz.errors import InvalidArgument
-from agentauthz.records.sinks.background import ROOM, Delivery, Limits, Rejected
+from agentauthz.records.sinks.background import Rejected
 from agentauthz.records.sinks.extras import require
 from agentauthz.records.sinks.row import COLUMNS, row_of
 from agentauthz.records.sinks.shipped import Shipped
+from agentauthz.records.sinks.waiting import ROOM, Delivery, Limits
 
 if TYPE_CHECKING:
     import psycopg

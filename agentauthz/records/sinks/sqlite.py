@@ -53,6 +53,7 @@ class SqliteSink:
     """
 
     blocking: Final = True  # a disk may be slow, and another process may be writing
+    bounded: Final = True
 
     def __init__(self, path: str | os.PathLike[str], *, durable: bool = False, timeout: float = 5.0) -> None:
         self._database: Final = Database(path, _SCHEMA, durable=durable, timeout=timeout)
