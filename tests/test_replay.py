@@ -22,8 +22,9 @@ from agentauthz.records.events import policy_bodies
 from agentauthz.records.lines import ALONE, finished, opening
 from agentauthz.replay import Comparison, explain, recorded_policies, replay
 from agentauthz.replay.answer import Asker
-from agentauthz.replay.batches import ROWS_OUT, batches_of, replay_batches, replay_parquet
+from agentauthz.replay.batches import ROWS_OUT, batches_of, replay_batches
 from agentauthz.replay.decoding import Gaps, Hidden, decoded
+from agentauthz.replay.parquet import replay_parquet
 from agentauthz.values import ABSENT, INVALID, Entity, Unordered, freeze
 from tests.support import BOT, MARIA, NOON, Recorded
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Final, final
 
@@ -14,7 +15,7 @@ from agentauthz.policy.inputs import Inputs
 from agentauthz.policy.policyset import PolicySet
 from agentauthz.records.build import MAX_LISTED
 from agentauthz.records.lines import name
-from agentauthz.replay.decoding import Gaps
+from agentauthz.replay.decoding import Gaps, moment
 from agentauthz.replay.question import Question, Tree, question, why
 from agentauthz.replay.same import Sameness
 from agentauthz.request import Request
@@ -45,8 +46,10 @@ class Answer:
         """
         try:
             more = tree.get("meta", {}).get("more", {}).get("/rules", 0)
-            return cls(tree["outcome"], tree["basis"], tuple(tree.get("rules", ())), more)
-        except (LookupError, TypeError, AttributeError) as cause:
+            rules = tuple(tree.get("rules", ()))
+            "".join((tree["outcome"], tree["basis"], *rules)).encode()  # texts, and such as can be written again
+            return cls(tree["outcome"], tree["basis"], rules, operator.index(more))
+        except (LookupError, TypeError, ValueError, AttributeError) as cause:
             raise NotReplayable(f"the record is damaged ({type(cause).__name__})") from None
 
     @classmethod
@@ -64,6 +67,23 @@ def of_policies(tree: Tree) -> bool:
     """Say whether a recorded outcome is the policies': else it is the same whatever they say."""
     cause = tree.get("cause")
     return cause is None or (cause == "problem" and tree.get("mode") == "observe")
+
+
+def ensure_sound(tree: Tree) -> None:
+    """Make sure that what the key of a record may leave out is of its type: else an equal record would hide damage.
+
+    Raises:
+        NotReplayable: it isn't.
+    """
+    try:
+        moment(tree["ts"])
+        names = [name for actor in tree["actors"] for name in (actor["sub"], actor.get("iss", "."))]
+        resource = tree.get("resource", {"state": ""})
+        texts = (*names, tree.get("session", ""), "" if "state" in resource else resource["id"])
+        if "" in names or not all(type(text) is str for text in texts):
+            raise TypeError
+    except (LookupError, TypeError, ValueError, AttributeError) as cause:
+        raise NotReplayable(f"the record is damaged ({type(cause).__name__})") from None
 
 
 def decide(asking: Question, tree: Tree, policies: PolicySet) -> Decision:
@@ -115,7 +135,7 @@ class Asker:
     def __init__(self, policies: PolicySet) -> None:
         self.policies: Final = policies
         self.asked = 0
-        self._sameness: Final = Sameness(policies)
+        self.sameness: Final = Sameness(policies)
         self._known: Final[dict[bytes, Answer | str]] = {}
 
     def answer(self, tree: Tree) -> Answer:
@@ -124,7 +144,15 @@ class Asker:
         Raises:
             NotReplayable: the record doesn't hold all that they read.
         """
-        key = self._sameness.key(tree)
+        ensure_sound(tree)
+        return self.answer_by(self.sameness.key(tree), tree)
+
+    def answer_by(self, key: bytes, tree: Tree) -> Answer:
+        """Return the answer for a sound record whose key is known.
+
+        Raises:
+            NotReplayable: as `answer`.
+        """
         found = self._known.get(key)
         if found is None:
             found = self._ask(tree)
@@ -138,6 +166,6 @@ class Asker:
     def _ask(self, tree: Tree) -> Answer | str:
         """Return the answer, or the first place that the record doesn't hold."""
         self.asked += 1
-        asking = question(tree, self.policies)
+        asking = question(self.sameness.only_read(tree), self.policies)
         found = Answer.of(decide(asking, tree, self.policies))
         return min(asking.gaps.found) if asking.gaps.found else found
