@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
-from agentauthz.cli.command import Run, write
+from agentauthz.cli.command import Run, working, write
 from agentauthz.errors import InvalidArgument, NotReplayable
 from agentauthz.policy.policyset import PolicySet
 from agentauthz.records import DecisionRecord, PolicyRecord, Record, read_record
@@ -18,16 +18,21 @@ from agentauthz.replay import replay as replayed
 from agentauthz.replay.answer import Answer
 from agentauthz.replay.compare import KINDS
 
+T = TypeVar("T")
+
 SAME, CHANGED, NOT_REPLAYABLE = 0, 1, 2
 _SHOWN: Final = 5  # records that are listed under one rule or reason
+_TOLD: Final = 20_000  # lines after which progress is shown
 
 
 def replay(parser: argparse.ArgumentParser) -> Run:
     """Compare recorded decisions with what other policies would have decided."""
     parser.epilog = "exits with 0: all the same; 1: some change; 2: none changes, some can't be replayed; 4: usage"
-    parser.add_argument("path", metavar="PATH", type=Path, help="a log's folder, or a file of lines")
+    parser.add_argument("path", metavar="PATH", type=Path, help="a log's folder, a file of lines, or Parquet")
     parser.add_argument("--policy", metavar="NEW", required=True, help="a policy file or folder")
     parser.add_argument("--show", metavar="N", type=int, default=_SHOWN, help="records to list under each rule")
+    parser.add_argument("--output", metavar="FILE", type=Path, help="write what came of each decision, as Parquet")
+    parser.add_argument("--workers", metavar="N", type=int, default=1, help="processes that replay; 1 is this one")
     return _replay
 
 
@@ -41,11 +46,43 @@ def explain(parser: argparse.ArgumentParser) -> Run:
 
 
 def _replay(arguments: argparse.Namespace) -> int:
-    found = replayed(log_lines(arguments.path), PolicySet.load(arguments.policy))
+    policies = PolicySet.load(arguments.policy)
+    with working("replaying") as tell:
+        if arguments.output is None and arguments.workers <= 1 and not _is_parquet(arguments.path):
+            found = replayed(_counted(log_lines(arguments.path), tell), policies)
+        else:
+            found = _in_batches(arguments, policies, tell)
     write(*_compared(found, max(0, arguments.show)))
     if found.changed:
         return CHANGED
     return NOT_REPLAYABLE if found.not_replayable else SAME
+
+
+def _in_batches(arguments: argparse.Namespace, policies: PolicySet, tell: Callable[[str], None]) -> Comparison:
+    try:
+        from agentauthz.replay import batches, parquet
+    except ImportError as cause:
+        raise InvalidArgument("PATH, --output, --workers", f"can't be so: {cause}") from cause
+    path = arguments.path
+    if _is_parquet(path):
+        given = _counted(parquet.parquet_batches(path), tell, batches.ROWS)
+    else:
+        given = batches.batches_of(_counted(log_lines(path), tell))
+    made = batches.replay_batches(given, policies, workers=arguments.workers)
+    return batches.compared(made if arguments.output is None else parquet.write_rows(made, arguments.output), policies)
+
+
+def _is_parquet(path: Path) -> bool:
+    return path.suffix == ".parquet" or (path.is_dir() and any(path.glob("*.parquet")))
+
+
+def _counted(items: Iterable[T], tell: Callable[[str], None], lines: int = 1) -> Iterator[T]:
+    """Pass items on, and tell how far that is; each stands for so many lines."""
+    step = max(1, _TOLD // lines)
+    for count, item in enumerate(items):
+        if count % step == 0:
+            tell(f"replaying: {count * lines:,} lines")
+        yield item
 
 
 def _compared(found: Comparison, shown: int) -> Iterator[str]:

@@ -138,21 +138,14 @@ class Asker:
         self.sameness: Final = Sameness(policies)
         self._known: Final[dict[bytes, Answer | str]] = {}
 
-    def answer(self, tree: Tree) -> Answer:
-        """Return how the decision of a record comes out under the policies.
+    def answer(self, tree: Tree, key: bytes | None = None) -> Answer:
+        """Return how the decision of a record, whose key may be known, comes out under the policies.
 
         Raises:
             NotReplayable: the record doesn't hold all that they read.
         """
         ensure_sound(tree)
-        return self.answer_by(self.sameness.key(tree), tree)
-
-    def answer_by(self, key: bytes, tree: Tree) -> Answer:
-        """Return the answer for a sound record whose key is known.
-
-        Raises:
-            NotReplayable: as `answer`.
-        """
+        key = self.sameness.key(tree) if key is None else key
         found = self._known.get(key)
         if found is None:
             found = self._ask(tree)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import multiprocessing
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -103,7 +104,7 @@ def _lines(batch: Any) -> Iterator[bytes]:
         return iter([b""] * len(lines))
     ends = memoryview(offsets).cast("q")[lines.offset : lines.offset + len(lines) + 1].tolist()
     whole = memoryview(data)
-    return (bytes(whole[begin:end]) for begin, end in zip(ends, ends[1:], strict=False))
+    return (bytes(whole[begin:end]) for begin, end in itertools.pairwise(ends))
 
 
 _TEXTS: Final = (

@@ -58,10 +58,8 @@ def _tail(resource: bool, parties: bool, session: bool) -> re.Pattern[bytes]:
     else:
         # of no delegation, or of one from a person or a service: the names of other parties decide
         kind = r',"kind":"(?:user|service)"[^{}]*+\}'
-        cut_names = (
-            rf'({rest},"actors":\[\{{"sub":){_NAME}(?={kind})'
-            rf'(?:({kind},\{{"sub":){_NAME}(,"kind":{_TEXT}[^{{}}]*+\}}\],"depth":1,"chain":\[\{{"to":)"(?:[ !#-\[\]-~]|\\")*+")?+'
-        )
+        hop = rf'(,"kind":{_TEXT}[^{{}}]*+\}}\],"depth":1,"chain":\[\{{"to":)"(?:[ !#-\[\]-~]|\\")*+"'
+        cut_names = rf'({rest},"actors":\[\{{"sub":){_NAME}(?={kind})(?:({kind},\{{"sub":){_NAME}{hop})?+'
         chain = rf'(?:,"actions":\[[^\[\]]*+\][^{{}}\[\]]*+\}}\]|{kind}\],"depth":0)'
     cut_session = "" if session else rf'(?:({chain},"session":){_TEXT})?+'
     return re.compile(f"{cut_id}{cut_names}{cut_session}(.*+)".encode(), re.DOTALL)

@@ -22,11 +22,6 @@ except ImportError as cause:  # pragma: no cover  (who has no pyarrow can't run 
 SUFFIX: Final = ".parquet"
 
 
-def is_parquet(path: Path) -> bool:
-    """Say whether a path is that of a Parquet file, or of a folder that holds some."""
-    return (path.suffix == SUFFIX and path.exists()) or (path.is_dir() and any(path.glob(f"*{SUFFIX}")))
-
-
 def parquet_batches(path: str | os.PathLike[str]) -> Iterator[Any]:
     """Return the column `line` of a Parquet file, or of all in a folder in the order of their names, in batches.
 

@@ -99,7 +99,7 @@ class Replayer:
             before = Answer.recorded(tree)
             if not of_policies(tree):
                 return Result(action, "unasked", before, before)
-            after = self.asker.answer(tree) if key is None else self.asker.answer_by(key, tree)
+            after = self.asker.answer(tree, key)
         except NotReplayable as cause:
             return Result(action, "not replayable", before, why=utf8(cause.reason))
         return Result(action, "same" if after == before else "changed", before, after)
