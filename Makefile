@@ -16,7 +16,7 @@ EXAMPLES := $(patsubst %/run.py,%,$(wildcard examples/*/run.py))
 help:
 	@echo "make demo              run a bank assistant's real tool calls under a policy"
 	@echo "make demo-delegation   pass a person's authority on over four processes, and attack it on the way"
-	@echo "make test              run every test but that on Apache Spark"
+	@echo "make test              run every test; that on Apache Spark skips"
 	@echo "make test-spark        the replay on Apache Spark, where Java 17 or newer is: in an environment of its own"
 	@echo "make check             lint, types, the wheel, and every test, that on Spark too: what CI runs"
 	@echo "make laws              the long run of the property tests and of the faults"

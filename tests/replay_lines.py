@@ -84,5 +84,6 @@ DAMAGES: Final[tuple[Callable[[dict[str, Any]], object], ...]] = (
     lambda tree: tree.pop("policy"),
 )
 NO_RECORDS: Final = (
-    b"\n", b"{\n", b"[]\n", b"\xff\xfe\n", b"{}\n", b"NaN\n", b'{"v":"2.0","type":"decision"}\n', b"[" * 100_000 + b"\n",
+    b"\n", b"{\n", b"[]\n", b"\xff\xfe\n", b"{}\n", b"NaN\n", b'{"v":"2.0","type":"decision"}\n',
+    b"[" * 100_000 + b"\n",
 )  # fmt: skip
