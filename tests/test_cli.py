@@ -93,9 +93,9 @@ def test_without_pyarrow_the_extra_is_named(
     log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Lines are replayed without it; Parquet and pools say what they need."""
-    for module in ("agentauthz.replay.batches", "agentauthz.replay.parquet", "pyarrow"):
-        monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
     for name in ("batches", "parquet"):  # other tests may have loaded them
+        monkeypatch.delitem(sys.modules, f"agentauthz.replay.{name}", raising=False)
         monkeypatch.delattr(agentauthz.replay, name, raising=False)
     new = policy(tmp_path, POLICY)
     assert run("records", "replay", "--policy", new, log) == 0
