@@ -131,3 +131,14 @@ def test_the_sample_has_all_kinds() -> None:
     assert set(states) == {"same", "unasked", "changed", "not replayable"}
     assert len(states) < len(LINES)  # effects are no decisions
     assert any(json.loads(line).get("meta") for line in LINES[:100] if line.startswith(b'{"v'))
+
+
+def test_a_moment_counts_where_authority_ends() -> None:
+    """Rules that ask for no time don't make a moment one that may be cut out: the session's end is held to it."""
+    kept = Recorded(replay_lines.OLD)
+    kept.session(expires="10m").decide("t.do", args={"n": 1})
+    line = kept.decisions[0].line()
+    late = line.replace(b'"ts":"2026-11-23T12:00:00.000000Z"', b'"ts":"2026-11-23T13:00:00.000000Z"')
+    made = Replayer(POLICIES)
+    assert [told(made.came(one)) for one in (line, late)] == [told(slowly(one)) for one in (line, late)]
+    assert told(made.came(late))[3:] != told(made.came(line))[3:]
