@@ -7,8 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
+import agentauthz.replay
 from agentauthz import Authorizer, PolicySet, Principal
 from agentauthz.cli import GROUPS, main
 from agentauthz.records import FileSink
@@ -64,6 +66,44 @@ def test_replay_exits_by_what_it_found(
     """0: all the same; 1: some change; 2: none does, but some can't be replayed."""
     assert run("records", "replay", "--policy", policy(tmp_path, text), log) == code
     assert told in capsys.readouterr().out
+
+
+def test_replay_reads_and_writes_parquet(log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A log that was exported to Parquet tells the same as the log, from a file or a folder, in a pool too."""
+    new = policy(tmp_path, POLICY.replace("100", "200"))
+    (tmp_path / "lines").mkdir()
+    exported = tmp_path / "lines" / "part.parquet"
+    assert run("records", "export", log, "--format", "parquet", "--output", exported) == 0
+    assert run("records", "replay", "--policy", new, log) == 1
+    told = capsys.readouterr().out
+    for path, options in (
+        (log, ["--workers", 2]),
+        (exported, []),
+        (exported.parent, ["--output", tmp_path / "o.parquet"]),
+    ):
+        assert run("records", "replay", "--policy", new, path, *options) == 1
+        assert capsys.readouterr().out == told
+    rows = pq.read_table(tmp_path / "o.parquet").to_pylist()
+    assert [(row["state"], row["kind"], row["rules"]) for row in rows] == [
+        ("same", None, None), ("same", None, None), ("changed", "newly allowed", ["small"]),
+    ]  # fmt: skip
+
+
+def test_without_pyarrow_the_extra_is_named(
+    log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lines are replayed without it; Parquet and pools say what they need."""
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    for name in ("batches", "parquet"):  # other tests may have loaded them
+        monkeypatch.delitem(sys.modules, f"agentauthz.replay.{name}", raising=False)
+        monkeypatch.delattr(agentauthz.replay, name, raising=False)
+    new = policy(tmp_path, POLICY)
+    assert run("records", "replay", "--policy", new, log) == 0
+    (tmp_path / "x.parquet").write_bytes(b"")
+    for path, options in ((log, ["--workers", 2]), (tmp_path / "x.parquet", []), (log, ["--output", tmp_path / "o"])):
+        assert run("records", "replay", "--policy", new, path, *options) == 4
+    assert run("records", "export", log, "--format", "parquet", "--output", tmp_path / "o") == 4
+    assert "pyarrow" in capsys.readouterr().err
 
 
 def test_explain_uses_the_recorded_text(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -127,6 +167,10 @@ def test_explain_says_what_it_lacks(tmp_path: Path, capsys: pytest.CaptureFixtur
         ["records", "replay", "--policy", "nowhere.authz", "PATH"],
         ["records", "replay", "--policy", "NEW", "EMPTY"],
         ["records", "replay", "--policy", "NEW", "nowhere"],
+        ["records", "replay", "--policy", "NEW", "PARQUET"],
+        ["records", "replay", "--policy", "NEW", "nowhere.parquet"],
+        ["records", "export", "PATH", "--format", "parquet"],
+        ["records", "export", "PATH", "--format", "ocsf", "--output", "x"],
         ["records", "explain", "no-such-id", "PATH"],
     ],
 )
@@ -135,7 +179,13 @@ def test_a_wrong_call_exits_with_4(
 ) -> None:
     """A missing argument, path, policy or record: one line on stderr, nothing on stdout but usage."""
     (tmp_path / "empty").mkdir()
-    places = {"PATH": log, "NEW": policy(tmp_path, POLICY), "EMPTY": tmp_path / "empty"}
+    (tmp_path / "odd.parquet").write_bytes(b"no Parquet")
+    places = {
+        "PARQUET": tmp_path / "odd.parquet",
+        "PATH": log,
+        "NEW": policy(tmp_path, POLICY),
+        "EMPTY": tmp_path / "empty",
+    }
     assert run(*(places.get(one, one) for one in arguments)) == 4
     assert capsys.readouterr().err.splitlines()[-1].startswith("agentauthz")
 

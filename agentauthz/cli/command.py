@@ -77,15 +77,16 @@ def moment(text: str) -> dt.datetime:
 
 
 @contextlib.contextmanager
-def working(what: str) -> Iterator[None]:
-    """Show that long work goes on: in a terminal, and where rich (the extra `cli`) is installed."""
-    if not sys.stderr.isatty():
-        yield
-        return
-    try:
-        from rich.console import Console
-    except ImportError:
-        yield
-        return
-    with Console(stderr=True).status(what):
-        yield
+def working(what: str) -> Iterator[Callable[[str], None]]:
+    """Show that long work goes on: in a terminal, and where rich (the extra `cli`) is installed.
+
+    What is given may be called with what to show from then on.
+    """
+    status = None
+    if sys.stderr.isatty():
+        with contextlib.suppress(ImportError):
+            from rich.console import Console
+
+            status = Console(stderr=True).status(what)
+    with status or contextlib.nullcontext():
+        yield (lambda told: None) if status is None else (lambda told: status.update(told))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Final, final
 
@@ -14,8 +15,7 @@ from agentauthz.policy.inputs import Inputs
 from agentauthz.policy.policyset import PolicySet
 from agentauthz.records.build import MAX_LISTED
 from agentauthz.records.lines import name
-from agentauthz.records.openings import Openings, opened
-from agentauthz.replay.decoding import Gaps
+from agentauthz.replay.decoding import Gaps, moment
 from agentauthz.replay.question import Question, Tree, question, why
 from agentauthz.replay.same import Sameness
 from agentauthz.request import Request
@@ -47,13 +47,9 @@ class Answer:
         try:
             more = tree.get("meta", {}).get("more", {}).get("/rules", 0)
             rules = tuple(tree.get("rules", ()))
-            if (
-                not all(isinstance(one, str) for one in (tree["outcome"], tree["basis"], *rules))
-                or type(more) is not int
-            ):
-                raise TypeError
-            return cls(tree["outcome"], tree["basis"], rules, more)
-        except (LookupError, TypeError, AttributeError) as cause:
+            "".join((tree["outcome"], tree["basis"], *rules)).encode()  # texts, and such as can be written again
+            return cls(tree["outcome"], tree["basis"], rules, operator.index(more))
+        except (LookupError, TypeError, ValueError, AttributeError) as cause:
             raise NotReplayable(f"the record is damaged ({type(cause).__name__})") from None
 
     @classmethod
@@ -71,6 +67,23 @@ def of_policies(tree: Tree) -> bool:
     """Say whether a recorded outcome is the policies': else it is the same whatever they say."""
     cause = tree.get("cause")
     return cause is None or (cause == "problem" and tree.get("mode") == "observe")
+
+
+def ensure_sound(tree: Tree) -> None:
+    """Make sure that what the key of a record may leave out is of its type: else an equal record would hide damage.
+
+    Raises:
+        NotReplayable: it isn't.
+    """
+    try:
+        moment(tree["ts"])
+        names = [name for actor in tree["actors"] for name in (actor["sub"], actor.get("iss", "."))]
+        resource = tree.get("resource", {"state": ""})
+        texts = (*names, tree.get("session", ""), "" if "state" in resource else resource["id"])
+        if "" in names or not all(type(text) is str for text in texts):
+            raise TypeError
+    except (LookupError, TypeError, ValueError, AttributeError) as cause:
+        raise NotReplayable(f"the record is damaged ({type(cause).__name__})") from None
 
 
 def decide(asking: Question, tree: Tree, policies: PolicySet) -> Decision:
@@ -117,26 +130,22 @@ def _carrier(tree: Tree, gaps: Gaps) -> Callable[[Obligation], bool]:
 
 @final
 class Asker:
-    """Ask a policy set about records; equal questions are asked once. `asked` counts the questions.
+    """Ask a policy set about records; equal questions are asked once. `asked` counts the questions."""
 
-    `openings` hold the values that records only commit to.
-    """
-
-    def __init__(self, policies: PolicySet, openings: Openings | None = None) -> None:
+    def __init__(self, policies: PolicySet) -> None:
         self.policies: Final = policies
-        self._openings: Final = openings
         self.asked = 0
-        self._sameness: Final = Sameness(policies)
+        self.sameness: Final = Sameness(policies)
         self._known: Final[dict[bytes, Answer | str]] = {}
 
-    def answer(self, tree: Tree) -> Answer:
-        """Return how the decision of a record comes out under the policies.
+    def answer(self, tree: Tree, key: bytes | None = None) -> Answer:
+        """Return how the decision of a record, whose key may be known, comes out under the policies.
 
         Raises:
             NotReplayable: the record doesn't hold all that they read.
         """
-        tree = opened(tree, self._openings)
-        key = self._sameness.key(tree)
+        ensure_sound(tree)
+        key = self.sameness.key(tree) if key is None else key
         found = self._known.get(key)
         if found is None:
             found = self._ask(tree)
@@ -150,6 +159,6 @@ class Asker:
     def _ask(self, tree: Tree) -> Answer | str:
         """Return the answer, or the first place that the record doesn't hold."""
         self.asked += 1
-        asking = question(tree, self.policies)
+        asking = question(self.sameness.only_read(tree), self.policies)
         found = Answer.of(decide(asking, tree, self.policies))
         return min(asking.gaps.found) if asking.gaps.found else found

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final, Literal, TypeAlias, final
+from collections.abc import Iterable
+from typing import Final, Literal, TypeAlias, final
 
 from attrs import define, evolve, field, frozen
 
@@ -12,13 +12,12 @@ from agentauthz.policy.explain import Explanation
 from agentauthz.policy.policyset import PolicySet
 from agentauthz.records import DecisionRecord, Record
 from agentauthz.records.openings import Openings, opened
-from agentauthz.records.reading import tree_of
-from agentauthz.replay.answer import Answer, Asker, decide, of_policies
-from agentauthz.replay.question import Tree, question, why
+from agentauthz.replay.answer import Answer, decide, of_policies
+from agentauthz.replay.question import question, why
+from agentauthz.replay.replayer import Replayer, Result, State
 
 Kind: TypeAlias = Literal["newly allowed", "newly denied", "other"]
 KINDS: Final[tuple[Kind, ...]] = ("newly allowed", "newly denied", "other")
-State: TypeAlias = Literal["same", "unasked", "changed", "not replayable"]
 NO_RULE: Final = "(no rule)"
 
 
@@ -34,6 +33,11 @@ class Replayed:
     before: Answer | None
     after: Answer | None = None
     why: str | None = None
+
+    @classmethod
+    def of(cls, id: str, ts: str, result: Result) -> Replayed:
+        """Return what came of the record that has this id and moment."""
+        return cls(id, ts, result.action, result.state, result.before, result.after, result.why)
 
     @property
     def kind(self) -> Kind:
@@ -81,15 +85,15 @@ class Comparison:
                     found.setdefault(rule, []).append(change)
         return dict(sorted(found.items(), key=lambda item: (-len(item[1]), item[0])))
 
-    def add(self, one: Replayed) -> None:
+    def count(self, id: str, ts: str, result: Result) -> None:
         """Count one record."""
-        if one.state == "not replayable":
-            self.not_replayable.setdefault(one.why or "", []).append(one.id)
-        elif one.state == "changed":
-            self.changed.append(one)
+        if result.state == "not replayable":
+            self.not_replayable.setdefault(result.why or "", []).append(id)
+        elif result.state == "changed":
+            self.changed.append(Replayed.of(id, ts, result))
         else:
             self.same += 1
-            self.unasked += one.state == "unasked"
+            self.unasked += result.state == "unasked"
 
     def settle(self) -> Comparison:
         """Put the changes in their order, when all records are counted."""
@@ -108,39 +112,11 @@ def replay(records: Iterable[Record | bytes], policies: PolicySet, *, openings: 
     """
     if type(policies) is not PolicySet:
         raise InvalidArgument("policies", f"must be a PolicySet, not {type(policies).__name__}")
-    asker, found = Asker(policies, openings), Comparison(policies.digest)
-    for one in replayed((each if isinstance(each, bytes) else each.line() for each in records), asker):
-        found.add(one)
+    replayer, found = Replayer(policies, openings), Comparison(policies.digest)
+    for record in records:
+        if (came := replayer.came(record if isinstance(record, bytes) else record.line())) is not None:
+            found.count(*came)
     return found.settle()
-
-
-def replayed(lines: Iterable[bytes], asker: Asker) -> Iterator[Replayed]:
-    """Return what came of each decision among the lines of a log, in their order."""
-    for line in lines:
-        tree = tree_of(line)
-        if tree is None:
-            yield Replayed("", "", "", "not replayable", None, why="the line is no record")
-        elif tree.get("type") == "decision":
-            yield _replayed(tree, asker)
-
-
-def _replayed(tree: Tree, asker: Asker) -> Replayed:
-    """Return what comes of one decision."""
-    named = (str(tree.get("id")), str(tree.get("ts")), _action(tree))
-    before = None
-    try:
-        before = Answer.recorded(tree)
-        if not of_policies(tree):
-            return Replayed(*named, "unasked", before, before)
-        after = asker.answer(tree)
-    except NotReplayable as cause:
-        return Replayed(*named, "not replayable", before, why=cause.reason)
-    return Replayed(*named, "same" if after == before else "changed", before, after)
-
-
-def _action(tree: Tree) -> str:
-    action: Any = tree.get("action")
-    return str(action.get("name")) if isinstance(action, Mapping) else ""
 
 
 def explain(record: DecisionRecord, policies: PolicySet, *, openings: Openings | None = None) -> Explanation:
