@@ -6,19 +6,23 @@ BENCH_PYTHON ?= $(shell .ci/find_python.sh 3.12 2>/dev/null || .ci/find_python.s
 VENV := .venv
 BIN := $(VENV)/bin/python
 BENCH := .venv-bench
+COMPARE := .venv-compare
+SPARK := .venv-spark
 INPUTS := pyproject.toml constraints.txt .ci/make_venv.sh
 EXAMPLES := $(patsubst %/run.py,%,$(wildcard examples/*/run.py))
 
 .NOTPARALLEL: # targets share an environment
-.PHONY: help demo demo-delegation test check lint types wheel-test laws bench accept test-all-pythons clean
+.PHONY: help demo demo-delegation test test-spark check lint types wheel-test laws bench compare accept test-all-pythons clean
 
 help:
 	@echo "make demo              run a bank assistant's real tool calls under a policy"
 	@echo "make demo-delegation   pass a person's authority on over four processes, and attack it on the way"
-	@echo "make test              run every test"
-	@echo "make check             lint, types, the wheel, and every test: what CI runs"
+	@echo "make test              run every test; that on Apache Spark skips"
+	@echo "make test-spark        the replay on Apache Spark, where Java 17 or newer is: in an environment of its own"
+	@echo "make check             lint, types, the wheel, and every test, that on Spark too: what CI runs"
 	@echo "make laws              the long run of the property tests and of the faults"
 	@echo "make bench             the benchmarks, beside other policy engines"
+	@echo "make compare           faults, put to our log and to other packages' (the full disk needs root on Linux)"
 	@echo "make accept            rewrite the golden files, for review with git diff"
 	@echo "make test-all-pythons  every test on each Python that we support"
 	@echo "make clean             remove what the other targets made"
@@ -41,6 +45,14 @@ $(BENCH)/.bench: $(INPUTS) benchmarks/constraints.txt
 	@.ci/make_venv.sh "$(BENCH_PYTHON)" $(BENCH) bench benchmarks/constraints.txt
 	@touch $@
 
+$(COMPARE)/.compare: $(INPUTS) benchmarks/faults/constraints.txt
+	@.ci/make_venv.sh "$(BENCH_PYTHON)" $(COMPARE) compare benchmarks/faults/constraints.txt
+	@touch $@
+
+$(SPARK)/.spark: $(INPUTS)
+	@.ci/make_venv.sh "$(PYTHON)" $(SPARK) test,spark constraints.txt
+	@touch $@
+
 # ---- what people run
 
 demo: $(VENV)/.core
@@ -52,8 +64,16 @@ demo-delegation: $(VENV)/.test
 test: $(VENV)/.test
 	$(BIN) -m pytest -q -n 2
 
+# pyspark takes 400 MB and minutes, so that it isn't fetched for nothing where Spark can't run
+test-spark:
+	@if why=$$(.ci/find_java.sh); then \
+		$(MAKE) --no-print-directory $(SPARK)/.spark && $(SPARK)/bin/python -m pytest -q tests/test_replay_spark.py; \
+	else \
+		echo "the test on Apache Spark is left out: $$why"; \
+	fi
+
 # import contracts, docs and examples are tests, so the one run of them checks those too
-check: lint types wheel-test test
+check: lint types wheel-test test test-spark
 
 lint: $(VENV)/.dev
 	$(BIN) -m ruff check .
@@ -77,6 +97,10 @@ laws: $(VENV)/.test
 bench: $(BENCH)/.bench
 	$(BENCH)/bin/python benchmarks/run.py
 
+compare: $(COMPARE)/.compare
+	$(COMPARE)/bin/python benchmarks/faults/run.py
+	@echo "review what changed: git diff docs/comparison"
+
 accept: $(VENV)/.test
 	AGENTAUTHZ_ACCEPT=1 $(BIN) -m pytest -q -n 2
 	@git status --short -- tests examples docs
@@ -86,5 +110,5 @@ test-all-pythons:
 	.ci/test_all_pythons.sh
 
 clean:
-	rm -rf $(VENV) $(BENCH) .venvs build dist .benchmarks .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(BENCH) $(COMPARE) $(SPARK) .venvs build dist .benchmarks .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find agentauthz tests examples benchmarks .ci -name __pycache__ -type d -prune -exec rm -rf {} +

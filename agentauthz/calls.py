@@ -18,6 +18,7 @@ from agentauthz.values import ATOMIC, UNKNOWN, copy_plain, utc
 
 if TYPE_CHECKING:
     from agentauthz.policy.inputs import Inputs
+    from agentauthz.records.passing import Passing
     from agentauthz.session import Session
     from agentauthz.state.store import Reservation, State
 
@@ -88,6 +89,16 @@ class Deciding(Protocol):
 
     async def adecide_call(self, session: Session, call: Call) -> Verdict:
         """Decide, commit and record, without blocking the loop on a sink."""
+
+    def pass_on(self, session: Session, passing: Passing) -> str | None:
+        """Record an attempt to pass a session's authority on; return the record's id, if there is one.
+
+        Raises:
+            SinkError: it couldn't be recorded, so it must not go ahead.
+        """
+
+    async def apass_on(self, session: Session, passing: Passing) -> str | None:
+        """Record an attempt to pass a session's authority on, without blocking the loop on a sink."""
 
     def preview_call(self, session: Session, call: Call, state: State | None) -> Decision:
         """Decide; commit and record nothing."""
@@ -191,7 +202,7 @@ def own_names(name: str, mapping: object) -> Mapping[str, object]:
         if not isinstance(key, str):
             raise InvalidArgument(name, "must have names that are strings")
         deep = deep or type(value) not in ATOMIC
-    return cast(Mapping[str, object], copy_plain(own)) if deep else own
+    return cast(Mapping[str, object], copy_plain(own, name)) if deep else own
 
 
 def effect_of(

@@ -142,18 +142,27 @@ class Decision:
     enforced: bool = True
     spends: tuple[Spend, ...] = ()
     budgets: tuple[Budget, ...] = ()
+    # what records write of rules and reasons, kept by the first one
+    _written: str | None = field(default=None, init=False, eq=False, repr=False)
+    # as the record writes where it belongs: the record of the call's effect writes the same
+    _ctx: str = field(default="", repr=False)
 
     @property
     def allowed(self) -> bool:
         """Say whether the call may run now."""
         return self.outcome is Outcome.ALLOW or not self.enforced
 
-    def _numbered(self, record_id: str) -> Decision:
+    def _numbered(self, record_id: str, ctx: str) -> Decision:
         """Return the same decision with its record's id; calls that the same rules allow may share one without."""
         return Decision(
             self.outcome, self.basis, self.action, self.rules, self.undetermined, self.missing, self.reasons,
-            self.obligations, self.marks, self.policy_digest, record_id, self.enforced, self.spends, self.budgets,
+            self.obligations, self.marks, self.policy_digest, record_id, self.enforced, self.spends, self.budgets, ctx,
         )  # fmt: skip
+
+    def _keep(self, written: str) -> str:
+        """Keep the text that records write of this decision's rules and reasons; it depends on nothing else."""
+        object.__setattr__(self, "_written", written)
+        return written
 
     def __bool__(self) -> bool:
         raise InvalidArgument("decision", "has no truth value: ask `decision.allowed`, or let `authorize` raise")

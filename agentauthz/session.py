@@ -8,13 +8,12 @@ from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Literal, Protocol, TypedDict, TypeVar, Unpack, cast, final, overload
 
-from attrs import evolve
-
 from agentauthz.active import ACTIVE, Current, still_open
-from agentauthz.calls import NOTHING, Deciding, Expiry, Performing, allowed, inline, moment
+from agentauthz.calls import NOTHING, Deciding, Expiry, Performing, allowed, inline
 from agentauthz.decision import Basis, Decision, Reason
-from agentauthz.errors import InvalidArgument, SessionError, Stopped, WideningError
-from agentauthz.principals import Chain, Delegation, Principal, narrowed
+from agentauthz.delegating import REFUSALS, Delegating, exchanging, unexchanged
+from agentauthz.errors import InvalidArgument, SessionError, Stopped
+from agentauthz.principals import Chain, Principal
 from agentauthz.request import SessionFacts, Unknown
 from agentauthz.state.store import State
 
@@ -68,6 +67,7 @@ class Session:
         route: str | None = None,
         token: VerifiedToken | None = None,
         parent: Session | None = None,
+        made_by: str | None = None,
     ) -> None:
         self.id: Final = id
         self.chain: Final = chain
@@ -80,6 +80,7 @@ class Session:
         self.memory: Final = memory
         self.authorizer: Final = authorizer
         self._parent: Final = parent
+        self.made_by = made_by  # the id of the record of the delegation that it came by
         self._closed = False
         self._entered: Literal["no", "yes", "left"] = "no"
         self.before: Current | None = None
@@ -312,25 +313,41 @@ class Session:
         """Return a session one hop longer and no wider, for `to` to act in.
 
         None means "as in this session". With `handoff` the giver is no longer judged for what the
-        receiver does, which is itself the action `delegation.handoff`: a policy must allow it.
+        receiver does, which is itself the action `delegation.handoff`: a policy must allow it. The attempt
+        is recorded before anything is passed on, and also where it is refused.
 
         Raises:
             WideningError: an action, purpose or expiry wider than this session's, or a 17th hop.
             Denied, ReviewRequired: the hand-off may not happen.
+            SinkError: it couldn't be recorded, so nothing is passed on.
             SessionError: this session is closed.
             InvalidArgument: a malformed argument.
         """
-        if self.closed:
-            raise SessionError("this session is closed, so nothing can be delegated from it")
-        hop = self._hop(to, actions, purpose, None if expires is None else moment(expires, self.authorizer.now()))
-        chain = self.chain.extend(hop)
-        if handoff:
-            self.authorize("delegation.handoff", args={"to": to, "actions": list(hop.actions), "purpose": hop.purpose})
-            chain = self.chain.extend(evolve(hop, handoff=True, via="session"))
+        asked = Delegating.of(self, to, actions, purpose, expires, handoff)
+        if asked.needs_leave:
+            asked.heed(self.authorizer.decide_call(self, asked.leave()))
+        return self._narrower(asked, self.authorizer.pass_on(self, asked.passing()))
+
+    async def adelegate(
+        self,
+        to: Principal,
+        actions: Iterable[str] | None = None,
+        purpose: str | None = None,
+        expires: Expiry | None = None,
+        handoff: bool = False,
+    ) -> Session:
+        """Do what `delegate` does without blocking the loop on a sink."""
+        asked = Delegating.of(self, to, actions, purpose, expires, handoff)
+        if asked.needs_leave:
+            asked.heed(await self.authorizer.adecide_call(self, asked.leave()))
+        return self._narrower(asked, await self.authorizer.apass_on(self, asked.passing()))
+
+    def _narrower(self, asked: Delegating, record_id: str | None) -> Session:
+        chain = asked.chain()
         return Session(
-            self.authorizer, self.memory, chain, id=self.id, purpose=self.purpose or hop.purpose,
+            self.authorizer, self.memory, chain, id=self.id, purpose=self.purpose or chain.delegations[-1].purpose,
             expires=self.expires, attributes=self.attributes, context=self.context, route=self.route,
-            token=self.token, parent=self,
+            token=self.token, parent=self, made_by=record_id,
         )  # fmt: skip
 
     def exchange(self, client: TokenExchangeClient, **asked: Unpack[NextHop]) -> ExchangedToken:
@@ -345,23 +362,34 @@ class Session:
             Denied, ReviewRequired: the exchange may not happen.
             WideningError: a scope that the session doesn't cover, or authorization details where it was narrowed.
             SessionError: the session was delegated further than the new token would show.
+            SinkError: the delegation couldn't be recorded, so nothing was sent.
             ExchangeDenied, ExchangeProtocolError: the service refused, or answered what may not be relied on, such as
                 a token that outlives this session where the session ends before its own token.
             InvalidArgument: the session rests on no token, or a malformed argument.
         """
         from agentauthz.tokens.next_hop import arguments_of
 
-        request = self._next_hop(client, asked)
-        with self.perform("token.exchange", args=arguments_of(request)):
-            return self._within_life(client.exchange(request))
+        try:
+            request = self._next_hop(client, asked)
+            with self.perform("token.exchange", args=arguments_of(request)) as decision:
+                self.authorizer.pass_on(self, exchanging(self, request, decision.record_id))
+                return self._within_life(client.exchange(request))
+        except REFUSALS as error:
+            self.authorizer.pass_on(self, unexchanged(self, error))
+            raise
 
     async def aexchange(self, client: TokenExchangeClient, **asked: Unpack[NextHop]) -> ExchangedToken:
         """Do what `exchange` does without blocking the loop."""
         from agentauthz.tokens.next_hop import arguments_of
 
-        request = self._next_hop(client, asked)
-        async with self.perform("token.exchange", args=arguments_of(request)):
-            return self._within_life(await client.aexchange(request))
+        try:
+            request = self._next_hop(client, asked)
+            async with self.perform("token.exchange", args=arguments_of(request)) as decision:
+                await self.authorizer.apass_on(self, exchanging(self, request, decision.record_id))
+                return self._within_life(await client.aexchange(request))
+        except REFUSALS as error:
+            await self.authorizer.apass_on(self, unexchanged(self, error))
+            raise
 
     def _next_hop(self, client: TokenExchangeClient, asked: NextHop) -> TokenExchangeRequest:
         from agentauthz.tokens.client import TokenExchangeClient
@@ -381,19 +409,6 @@ class Session:
     def _ends(self) -> list[dt.datetime]:
         """Return when the session ends, and each delegation in it, as far as they do."""
         return [end for end in (self.expires, *(hop.expires for hop in self.chain.delegations)) if end is not None]
-
-    def _hop(
-        self, to: Principal, actions: Iterable[str] | None, purpose: str | None, expires: dt.datetime | None
-    ) -> Delegation:
-        if self.purpose is not None and purpose is not None and purpose != self.purpose:
-            raise WideningError("this session has another purpose, so it can't be delegated for that one")
-        if self.expires is not None and expires is not None and expires > self.expires:
-            raise WideningError("this session ends before the delegation that was asked for")
-        if not self.chain.delegations:
-            own = ("*",) if self.ceiling is None else self.ceiling
-            return Delegation(to, narrowed(own, actions, "this session's token"), purpose, expires)
-        kept = self.chain.delegations[-1].narrower(actions=actions, purpose=purpose, expires=expires)
-        return Delegation(to, *kept)
 
     @overload
     def bind(self, tools: list[T]) -> list[T]: ...

@@ -178,15 +178,24 @@ def number(value: int | Decimal) -> Value:
     return Decimal((sign, digits[:end], exponent))
 
 
-def copy_plain(value: object) -> object:
+def copy_plain(value: object, name: str = "args") -> object:
     """Return `value` with every plain list, dict, set and tuple in it copied, and nothing else.
 
-    Shared and cyclic structures stay so.
+    Shared and cyclic structures stay so. `name` is what it was given as.
 
     Raises:
         InvalidArgument: the nesting is deeper than 200.
     """
-    return value if type(value) in ATOMIC else _copy(value, {}, 0)
+    if type(value) in ATOMIC:
+        return value
+    try:
+        return _copy(value, {}, 0)
+    except _TooDeep:
+        raise InvalidArgument(name, f"must not nest deeper than {MAX_NESTING} collections") from None
+
+
+class _TooDeep(Exception):  # it never leaves this module
+    pass
 
 
 def _copy(value: object, memo: dict[int, object], depth: int) -> object:
@@ -196,7 +205,7 @@ def _copy(value: object, memo: dict[int, object], depth: int) -> object:
     if id(value) in memo:
         return memo[id(value)]
     if depth > MAX_NESTING:
-        raise InvalidArgument("args", f"must not nest deeper than {MAX_NESTING} collections")
+        raise _TooDeep
     if kind is list:
         copied: list[object] = []
         memo[id(value)] = copied

@@ -17,8 +17,8 @@ from benchmarks import ours
 from benchmarks.timing import Clock, Figure
 from benchmarks.workload import expected, pairs, requests
 
-_MARIA: Final = Principal.user("maria", roles=["role_3"])
-_BOT: Final = Principal.agent("shop-bot")
+MARIA: Final = Principal.user("maria", roles=["role_3"])
+BOT: Final = Principal.agent("shop-bot")
 _SIZE: Final = 10
 _CALLS: Final = [("o-17", 120), ("o-18", 7), ("o-19", 99), ("o-20", 100)]
 
@@ -53,7 +53,7 @@ def policies() -> PolicySet:
 
 def measured(clock: Clock, folder: pathlib.Path) -> dict[str, Figure]:
     """Return the figures of all that an application calls; `folder` is for the file sink, and is removed."""
-    with _quiet():
+    with quiet():
         found = _decisions(clock)
         found["plain"] = clock.calls("plain call", lambda given: plain(*given), _CALLS)
         found["refused"] = _refused(clock)
@@ -73,7 +73,7 @@ def _decisions(clock: Clock) -> dict[str, Figure]:
     rules, asked = pairs(_SIZE), requests(_SIZE)
     allowed = [one for one, yes in zip(asked, expected(rules, asked), strict=True) if yes]
     authorizer = Authorizer(PolicySet.parse(ours.policy(rules)))
-    session = authorizer.session(_MARIA, _BOT)
+    session = authorizer.session(MARIA, BOT)
     mine = [one for one in allowed if "role_3" in one.roles]
     resources = [ours.request(one).resource for one in mine]
     given = [(one.action, {"amount": one.amount}, resource) for one, resource in zip(mine, resources, strict=True)]
@@ -87,7 +87,7 @@ def _decisions(clock: Clock) -> dict[str, Figure]:
 
 def _called(clock: Clock, name: str, sink: Sink | None) -> Figure:
     authorizer = Authorizer(policies(), sinks=() if sink is None else [sink])
-    with authorizer, authorizer.session(_MARIA, _BOT):
+    with authorizer, authorizer.session(MARIA, BOT):
         return clock.calls(name, lambda given: refund(*given), _CALLS)
 
 
@@ -95,7 +95,7 @@ def _awaited(clock: Clock, name: str, sink: Sink | None) -> Figure:
     authorizer = Authorizer(policies(), sinks=() if sink is None else [sink])
 
     async def rounds(count: int) -> float:
-        async with authorizer.session(_MARIA, _BOT):
+        async with authorizer.session(MARIA, BOT):
             begin = time.perf_counter()
             for _ in range(count):
                 for given in _CALLS:
@@ -115,7 +115,7 @@ def _refused(clock: Clock) -> Figure:
         raise AssertionError("a refund of 9,000 was allowed")
 
     authorizer = Authorizer(policies())
-    with authorizer, authorizer.session(_MARIA, _BOT):
+    with authorizer, authorizer.session(MARIA, BOT):
         return clock.calls("denied call", call, [("o-17", 9_000)])
 
 
@@ -123,7 +123,7 @@ def _appended(clock: Clock, sink: FileSink) -> Figure:
     """Measure the sink alone: a record's line is written, and the operating system has it."""
     kept = MemorySink()
     authorizer = Authorizer(policies(), sinks=[kept])
-    with authorizer, authorizer.session(_MARIA, _BOT):
+    with authorizer, authorizer.session(MARIA, BOT):
         refund("o-17", 120)
     records = kept.decisions
     try:
@@ -133,7 +133,7 @@ def _appended(clock: Clock, sink: FileSink) -> Figure:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Log denials to nowhere, with INFO off, as in a program that has set up nothing."""
     logger = logging.getLogger("agentauthz")
     before, nowhere = logger.propagate, logging.NullHandler()

@@ -13,7 +13,7 @@ from typing import Final, final
 
 from attrs import define, field
 
-from benchmarks import deciding, enforcing, loading, peers, tokens, versus
+from benchmarks import deciding, enforcing, loading, peers, reading, recording, replaying, tokens, versus
 from benchmarks.report import Target, table, targets
 from benchmarks.timing import Clock, Figure, duration, one_core
 
@@ -47,13 +47,20 @@ def main(arguments: Sequence[str]) -> None:
         print("each figure is the best of its repeats, with the median in brackets where it is a time", flush=True)
         found.calls = enforcing.measured(clock, RESULTS / "records")
         _print_calls(found)
+        records = recording.measured(clock, RESULTS / "records", 15 if options.quick else 40)
+        print(recording.tables(records), flush=True)
+        log = reading.measured(RESULTS / "records", reading.QUICK if options.quick else reading.GIGABYTE)
+        print(reading.told(log), flush=True)
         found.tokens = tokens.measured(clock)
         _print_tokens(found.tokens)
         for size in options.sizes:
             _size(clock, found, size, options.peers)
         _print_sizes(found, options.peers)
         _print_memory(loading.memory(_MEMORY), loading.imports(clock, 3 if options.quick else 9))
-        print(targets(_targets(found)))
+        rows = [*_targets(found), *recording.promises(records), *reading.promises(log)]
+    rates = replaying.measured(replaying.RECORDS // 4 if options.quick else replaying.RECORDS)  # on all cores
+    print(replaying.shown(rates))
+    print(targets([*rows, _replayed(rates)]))
     clock.write(RESULTS / "agentauthz.json")
     print(f"\nall values: {RESULTS / 'agentauthz.json'} (python -m pyperf show)")
 
@@ -225,6 +232,12 @@ def _targets(found: Found) -> list[Target]:
         rows.append(_at_most("parse, check and index 10,000 rules, cold", stages["load"].best, 5.0))
         rows.append(_at_most("parse, check and index 10,000 rules, from the cache", stages["warm"].best, 0.5))
     return [*rows, *_against_peers(found)]
+
+
+def _replayed(rates: Sequence[replaying.Rate]) -> Target:
+    own = replaying.pool(rates)
+    name = f"a record replayed, in {replaying.WORKERS} processes ({replaying.TARGET:,} records/s)"
+    return _at_most(name, 1 / own.per_second, 1 / replaying.TARGET)
 
 
 def _of_tokens(figures: dict[str, Figure]) -> list[Target]:

@@ -12,7 +12,7 @@ from typing import Any, Final
 import pytest
 from jsonschema import Draft202012Validator
 
-from agentauthz.records import DecisionRecord, EffectRecord, EventRecord, PolicyRecord
+from agentauthz.records import DecisionRecord, DelegationRecord, EffectRecord, EventRecord, PolicyRecord
 
 SCHEMA: Final[dict[str, Any]] = json.loads((files("agentauthz.records") / "record.schema.json").read_bytes())
 VALIDATOR: Final = Draft202012Validator(SCHEMA)
@@ -34,7 +34,7 @@ def checked_lines() -> Iterator[None]:
     """
     lines: dict[bytes, bytes] = {}
     with pytest.MonkeyPatch.context() as patch:
-        for kind in (DecisionRecord, EffectRecord, PolicyRecord, EventRecord):
+        for kind in (DecisionRecord, EffectRecord, DelegationRecord, PolicyRecord, EventRecord):
             patch.setattr(kind, "of_line", _watched(kind, lines))
         yield
     for line in lines.values():

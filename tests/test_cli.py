@@ -7,8 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
+import agentauthz.replay
 from agentauthz import Authorizer, PolicySet, Principal
 from agentauthz.cli import GROUPS, main
 from agentauthz.records import FileSink
@@ -66,12 +68,81 @@ def test_replay_exits_by_what_it_found(
     assert told in capsys.readouterr().out
 
 
+def test_replay_reads_and_writes_parquet(log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A log that was exported to Parquet tells the same as the log, from a file or a folder, in a pool too."""
+    new = policy(tmp_path, POLICY.replace("100", "200"))
+    (tmp_path / "lines").mkdir()
+    exported = tmp_path / "lines" / "part.parquet"
+    assert run("records", "export", log, "--format", "parquet", "--output", exported) == 0
+    assert run("records", "replay", "--policy", new, log) == 1
+    told = capsys.readouterr().out
+    for path, options in (
+        (log, ["--workers", 2]),
+        (exported, []),
+        (exported.parent, ["--output", tmp_path / "o.parquet"]),
+    ):
+        assert run("records", "replay", "--policy", new, path, *options) == 1
+        assert capsys.readouterr().out == told
+    rows = pq.read_table(tmp_path / "o.parquet").to_pylist()
+    assert [(row["state"], row["kind"], row["rules"]) for row in rows] == [
+        ("same", None, None), ("same", None, None), ("changed", "newly allowed", ["small"]),
+    ]  # fmt: skip
+
+
+def test_without_pyarrow_the_extra_is_named(
+    log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lines are replayed without it; Parquet and pools say what they need."""
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    for name in ("batches", "parquet"):  # other tests may have loaded them
+        monkeypatch.delitem(sys.modules, f"agentauthz.replay.{name}", raising=False)
+        monkeypatch.delattr(agentauthz.replay, name, raising=False)
+    new = policy(tmp_path, POLICY)
+    assert run("records", "replay", "--policy", new, log) == 0
+    (tmp_path / "x.parquet").write_bytes(b"")
+    for path, options in ((log, ["--workers", 2]), (tmp_path / "x.parquet", []), (log, ["--output", tmp_path / "o"])):
+        assert run("records", "replay", "--policy", new, path, *options) == 4
+    assert run("records", "export", log, "--format", "parquet", "--output", tmp_path / "o") == 4
+    assert "pyarrow" in capsys.readouterr().err
+
+
 def test_explain_uses_the_recorded_text(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The clauses come from the policy text in the log, where the sink wrote it; `--policy` gives another one."""
     assert run("records", "explain", ids(log)[2], log) == 0
     shown = capsys.readouterr().out
     assert "false: args.amount <= 100   [args.amount = 150]" in shown
     assert 'user("maria") -> agent("bot")' in shown
+
+
+def test_explain_tells_an_allow_too(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of an allow the record holds no clauses: they are derived from the recorded text, with what would deny it."""
+    assert run("records", "explain", ids(log)[0], log) == 0
+    shown = capsys.readouterr().out
+    for told in (
+        "recorded: allow (rule) under sha256:", "pay.refund: allow (rule)", "because Up to 100", "permit small: true",
+        "true: args.amount <= 100   [args.amount = 10]",
+        "it would be denied if `args.amount <= 100` were false, as with args.amount = 101",
+    ):  # fmt: skip
+        assert told in shown
+
+
+def test_explain_tells_what_would_turn_a_denial(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The smallest change that would have allowed it, with the value that would have done it."""
+    run("records", "explain", ids(log)[2], log)
+    told = "it would be allowed if `args.amount <= 100` were true, as with args.amount = 100"
+    assert told in capsys.readouterr().out
+
+
+def test_explain_does_not_explain_what_did_not_come(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A record whose own policies come to something else than it says isn't explained by them."""
+    [path] = log.glob("*/*.ndjson")
+    path.write_bytes(
+        path.read_bytes().replace(b'"outcome":"deny","basis":"default"', b'"outcome":"allow","basis":"rule"')
+    )
+    assert run("records", "explain", ids(log)[2], log) == 2
+    shown = capsys.readouterr().out
+    assert "not replayable: derived again, it comes out in another way" in shown
+    assert "would be" not in shown
 
 
 def test_explain_says_what_it_lacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -96,6 +167,10 @@ def test_explain_says_what_it_lacks(tmp_path: Path, capsys: pytest.CaptureFixtur
         ["records", "replay", "--policy", "nowhere.authz", "PATH"],
         ["records", "replay", "--policy", "NEW", "EMPTY"],
         ["records", "replay", "--policy", "NEW", "nowhere"],
+        ["records", "replay", "--policy", "NEW", "PARQUET"],
+        ["records", "replay", "--policy", "NEW", "nowhere.parquet"],
+        ["records", "export", "PATH", "--format", "parquet"],
+        ["records", "export", "PATH", "--format", "ocsf", "--output", "x"],
         ["records", "explain", "no-such-id", "PATH"],
     ],
 )
@@ -104,9 +179,15 @@ def test_a_wrong_call_exits_with_4(
 ) -> None:
     """A missing argument, path, policy or record: one line on stderr, nothing on stdout but usage."""
     (tmp_path / "empty").mkdir()
-    places = {"PATH": log, "NEW": policy(tmp_path, POLICY), "EMPTY": tmp_path / "empty"}
+    (tmp_path / "odd.parquet").write_bytes(b"no Parquet")
+    places = {
+        "PARQUET": tmp_path / "odd.parquet",
+        "PATH": log,
+        "NEW": policy(tmp_path, POLICY),
+        "EMPTY": tmp_path / "empty",
+    }
     assert run(*(places.get(one, one) for one in arguments)) == 4
-    assert capsys.readouterr().err.startswith("agentauthz")
+    assert capsys.readouterr().err.splitlines()[-1].startswith("agentauthz")
 
 
 def test_a_line_that_is_still_being_written_is_none(

@@ -28,11 +28,13 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _at(id: str, stream: str, seq: int, second: int, parent: str | None = None) -> DecisionRecord:
+def _at(
+    id: str, stream: str, seq: int, second: int, parent: str | None = None, trace: str | None = None
+) -> DecisionRecord:
     tree: dict[str, Any] = json.loads(record(id).line())
     tree |= {"stream": stream * 26, "seq": seq, "ts": f"2026-11-23T09:00:{second:02}Z", "session": "s"}
-    if parent is not None:
-        tree["ctx"] = {"parent": parent}
+    ctx = {"parent": parent, "trace_id": trace}
+    tree["ctx"] = {name: value for name, value in ctx.items() if value is not None}
     made = read_record(json.dumps(tree).encode())
     assert isinstance(made, DecisionRecord)
     return made
@@ -50,6 +52,9 @@ def test_a_session_is_told(log: Path, capsys: pytest.CaptureFixture[str]) -> Non
     happened, _, inline = found.out.partition("decided inline, where no effect is recorded:")
     assert happened.count("-> done in ") == happened.count("-> failed with LookupError in ") == 1
     assert "rule: Not to strangers" in happened
+    assert '    it would be allowed if `args.to == "mallory"` were false\n' in happened
+    assert "    it would be allowed if `args.amount > 500` were false, as with args.amount = 500\n" in happened
+    assert "would be denied" not in happened
     assert "review  shop.refund" in happened
     assert inline.count("shop.find") == 2
     assert "conversation-8" not in found.out
@@ -79,6 +84,14 @@ def test_causes_come_before_clocks() -> None:
     assert [(step.decision.id, step.by_clock) for step in told.steps] == [
         ("a", False), ("b", False), ("d", False), ("c", True), ("e", True),
     ]  # fmt: skip
+
+
+def test_what_is_of_one_trace_is_told_together() -> None:
+    """Between streams, records of the trace that is being told come before those of another, whatever clocks say."""
+    mine, other = "1" * 32, "2" * 32
+    one = [_at("a", "A", 1, 10, trace=mine), _at("b", "A", 2, 20, trace=other)]
+    two = [_at("c", "B", 1, 30, trace=mine), _at("d", "B", 2, 40)]
+    assert [each.id for each in ordered([*two, *one])] == ["a", "c", "b", "d"]
 
 
 def test_causes_in_a_circle_stop_nothing() -> None:

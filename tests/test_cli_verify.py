@@ -16,6 +16,7 @@ from tests import logs
 from tests.commands import ran, written
 from tests.faults.logged import VKEY, run, sealed
 from tests.golden import ROOT
+from tests.loopback import Loopback, answer
 
 
 def _kept(folder: Path, notes: list[str]) -> Path:
@@ -90,6 +91,72 @@ def test_a_wrong_call_is_told_from_a_damaged_log(tmp_path: Path, capsys: pytest.
     for argv in (("verify", tmp_path / "none"), ("verify", tmp_path, "--key", "x"), ("verify",)):
         assert ran(capsys, *argv).code == 4
     assert ran(capsys, "verify", tmp_path).out.splitlines()[-1] == "proven: nothing, for there is no stream"
+
+
+def _command(*argv: object) -> subprocess.CompletedProcess[str]:
+    """Run the command as a script would."""
+    command = [sys.executable, "-m", "agentauthz", "records", "verify", *map(str, argv)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, capture_output=True, env=environment, check=False, text=True, cwd=ROOT, timeout=60)
+
+
+def test_the_exit_codes_of_the_command_itself(tmp_path: Path) -> None:
+    """A process that runs it ends with 0 ok, 1 tampered, 2 incomplete or unwitnessed, 3 recovered, 4 usage."""
+    notes = _kept(tmp_path, sealed(tmp_path / "log"))
+    held = ("--checkpoint", notes, "--key", VKEY)
+    [path] = logs.segments(tmp_path / "log")
+    whole = path.read_bytes()
+    assert _command(tmp_path / "log", *held).returncode == 0
+    assert _command(tmp_path / "log").returncode == 2
+    path.write_bytes(whole.replace(b"allow", b"denys", 1))
+    assert _command(tmp_path / "log", *held).returncode == 1
+    path.write_bytes(b"".join(whole.splitlines(keepends=True)[:-1]))
+    assert _command(tmp_path / "log", *held).returncode == 2
+    (tmp_path / "log" / "catalog.ndjson").unlink()
+    path.write_bytes(whole + b'{"v":"1.0","str')
+    assert _command(tmp_path / "log", *held).stdout.startswith("incomplete: ")  # the catalog is missing
+    run(
+        """
+        import os, sys
+        from tests.faults.logged import append
+        from agentauthz.records import FileSink
+        sink = FileSink(sys.argv[1])
+        append(sink, "0" * 26)
+        with open(sink.path, "ab") as file:
+            file.write(b'{"v":"1.0","str')
+        os._exit(0)
+        """,
+        tmp_path / "died",
+    )
+    assert _command(tmp_path / "died").returncode == 3
+    for argv in ((tmp_path / "none",), (tmp_path / "log", "--key", "x"), (), (tmp_path / "log", "--since", "noon")):
+        done = _command(*argv)
+        assert done.returncode == 4
+        assert "Traceback" not in done.stderr
+
+
+def test_checkpoints_from_an_address(tmp_path: Path) -> None:
+    """`--checkpoint` takes an address too, and may be repeated; one that can't be had is usage, told in a sentence."""
+    notes = sealed(tmp_path / "log", checkpoint_every=5)
+    with Loopback(answer("\n".join(notes).encode(), content_type="text/plain")) as server:
+        first = _kept(tmp_path, notes[:1])
+        held = ("--checkpoint", first, "--checkpoint", server.url, "--key", VKEY)
+        assert _command(tmp_path / "log", *held).returncode == 0
+        server.answer = answer({}, 302, location="https://elsewhere.example/")
+        done = _command(tmp_path / "log", *held)
+        assert done.returncode == 4
+        assert done.stderr == "agentauthz: `checkpoint` can't be had from its address: it answered 302\n"
+    assert _command(tmp_path / "log", "--checkpoint", "http://witness.example/", "--key", VKEY).returncode == 4
+
+
+def test_since_says_what_was_not_looked_at(tmp_path: Path) -> None:
+    """With `--since` the first line and the stream's own lines say plainly where verification began."""
+    notes = _kept(tmp_path, sealed(tmp_path / "log", segment_size=2_000))
+    last = logs.segments(tmp_path / "log")[-1]
+    done = _command(tmp_path / "log", "--checkpoint", notes, "--key", VKEY, "--since", "2126-01-01T00:00:00Z")
+    assert done.returncode == 0
+    assert done.stdout.startswith("ok since 2126-01-01T00:00:00+00:00: ")
+    assert f"verified from record {int(last.stem)}: what is before was not looked at, and a checkpoint" in done.stdout
 
 
 def test_names_in_a_log_are_never_obeyed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -121,6 +121,18 @@ def test_a_tree_goes_on_from_its_peaks(data: list[bytes], cut: int) -> None:
     assert again.root() == root_of(leaves)
 
 
+@pytest.mark.parametrize("first", [0, 1, 1_023, 1_024, 1_500])
+@pytest.mark.parametrize("more", [0, 1, 1_023, 1_024, 1_025, 2_048, 4_100])
+def test_a_long_tree_is_the_same_however_it_grows(first: int, more: int) -> None:
+    """Many leaves at once give the tree that the definition gives, whatever was there before."""
+    leaves = [number.to_bytes(32) for number in range(first + more)]
+    tree = Tree()
+    tree.extend(leaves[:first])
+    tree.extend(iter(leaves[first:]))
+    assert (tree.size, len(tree.peaks)) == (first + more, (first + more).bit_count())
+    assert tree.root() == (_defined(leaves) if leaves else EMPTY_ROOT)
+
+
 def test_what_is_no_place_is_refused() -> None:
     """A leaf that isn't there, a size that isn't there, and peaks that don't fit a size are errors."""
     leaves = [leaf_hash(b"a"), leaf_hash(b"b")]

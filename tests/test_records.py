@@ -25,7 +25,7 @@ from agentauthz.errors import InvalidArgument
 from agentauthz.keys import InstanceKey
 from agentauthz.principals import Chain, Delegation, Principal
 from agentauthz.records import DecisionRecord, EffectRecord, Record, RecordIds, decision_record, read_record
-from agentauthz.records.events import Ctx
+from agentauthz.records.events import Ctx, ctx_member
 from agentauthz.records.lines import MAX_LINE
 from agentauthz.request import Request, Resource, SessionFacts
 from agentauthz.values import ABSENT, INVALID, UNKNOWN, Value
@@ -35,6 +35,7 @@ NOW: Final = dt.datetime(2026, 11, 23, 9, 0, 0, 123456, tzinfo=dt.UTC)
 KEY: Final = InstanceKey.from_bytes(bytes(32))
 MARIA: Final = Principal.user("maria", issuer="https://id.example")
 BOT: Final = Principal.agent("bot")
+CTX: Final = {"call_id": "call-1", "parent": "00"}
 ALLOW: Final = Decision(
     Outcome.ALLOW, Basis.RULE, "payments.refund",
     rules=("small_refund",),
@@ -68,7 +69,7 @@ def _record(
 ) -> DecisionRecord:
     return decision_record(
         id="01", ts=NOW, request=request or _request(), args=args or {}, decision=decision, seen=seen, explain=explain,
-        sensitive=frozenset(sensitive), key=key, mode="enforce", call_id="call-1", parent="00",
+        sensitive=frozenset(sensitive), key=key, mode="enforce", ctx=ctx_member(CTX),
     )  # fmt: skip
 
 
@@ -220,6 +221,20 @@ def test_what_is_kept_for_a_chain_is_all_of_it() -> None:
         assert first.line() == again.line()
         cut = {"/actors/1/sub", "/chain/0/to", "/chain/0/actions/0", "/reasons/0/text", "/reasons/0/rule"}
         assert set(again.meta.oversized) == (cut if length == 300 else set())
+
+
+def test_what_is_kept_for_a_decision_is_all_of_it() -> None:
+    """Records that share a decision tell the same rules, cut or counted ones too; a changed one, its own."""
+    for rules in (("a",), ("r" * 300,), tuple(f"rule_{n}" for n in range(20))):
+        decision = attrs.evolve(ALLOW, rules=rules, undetermined=("u",), missing=("m",))
+        first, again = (_record(decision=decision) for _ in range(2))
+        assert first.line() == again.line()
+        assert first.rules == tuple(rule[:256] for rule in rules[:16])
+        assert ("/rules/0" in again.meta.oversized, "/rules" in again.meta.more) == (
+            len(rules[0]) > 256,
+            len(rules) > 16,
+        )
+        assert _record(decision=attrs.evolve(decision, rules=("other",))).rules == ("other",)
 
 
 def test_a_kept_reason_hides_no_secret() -> None:

@@ -121,9 +121,9 @@ def test_every_basis_is_told() -> None:
     assert sorted(told) == sorted(basis.value for basis in Basis)
 
 
-@pytest.mark.parametrize("record", [records.DecisionRecord, records.EffectRecord])
+@pytest.mark.parametrize("record", [records.DecisionRecord, records.DelegationRecord, records.EffectRecord])
 def test_every_field_of_a_record_is_told(record: type) -> None:
-    """Each public field of the two records stands as code in the page on records."""
+    """Each public field of the three records stands as code in the page on records."""
     code = _code(REFERENCE / "records.md")
     names = [field.name for field in fields(record) if not field.name.startswith("_")]
     assert [name for name in names if not _stands(name, code)] == []

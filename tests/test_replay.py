@@ -22,9 +22,12 @@ from agentauthz.records.events import policy_bodies
 from agentauthz.records.lines import ALONE, finished, opening
 from agentauthz.replay import Comparison, explain, recorded_policies, replay
 from agentauthz.replay.answer import Asker
-from agentauthz.replay.batches import ROWS_OUT, batches_of, replay_batches, replay_parquet
+from agentauthz.replay.batches import ROWS_OUT, batches_of, compared, replay_batches
 from agentauthz.replay.decoding import Gaps, Hidden, decoded
+from agentauthz.replay.parquet import parquet_batches, replay_parquet, write_lines
+from agentauthz.replay.replayer import Replayer
 from agentauthz.values import ABSENT, INVALID, Entity, Unordered, freeze
+from tests import replay_lines
 from tests.support import BOT, MARIA, NOON, Recorded
 
 
@@ -325,11 +328,89 @@ def test_parquet_in_parquet_out(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_a_batch_needs_its_lines() -> None:
-    """A batch without the column `line` is refused."""
-    batch = pa.record_batch({"text": ["{}"]})
+def test_half_a_replay_leaves_no_file(tmp_path: Path) -> None:
+    """Where the lines end in an error, no file passes for the whole, and what stood there before still does."""
+    policies = PolicySet.parse(NEW)
+    (tmp_path / "in").mkdir()
+    write_lines(some_lines(), tmp_path / "in" / "1.parquet")
+    pq.write_table(pa.table({"text": ["{}"]}), tmp_path / "in" / "2.parquet")
+    (tmp_path / "out.parquet").write_bytes(b"before")
+    with pytest.raises(InvalidArgument, match="line"):
+        replay_parquet(tmp_path / "in", tmp_path / "out.parquet", policies, workers=1)
+    assert (tmp_path / "out.parquet").read_bytes() == b"before"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["in", "out.parquet"]
+    (tmp_path / "none").mkdir()
+    with pytest.raises(InvalidArgument, match="no Parquet"):
+        list(parquet_batches(tmp_path / "none"))
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        pa.record_batch({"text": ["{}"]}),
+        pa.record_batch([pa.array(["{}"]), pa.array(["{}"])], names=["line", "line"]),
+        pa.record_batch({"line": [1]}),
+        pa.record_batch({"line": [["{}"]]}),
+        pa.record_batch({"line": pa.array([1]).dictionary_encode()}),
+        pa.table({"line": ["{}"]}),
+        "{}",
+    ],
+    ids=["none", "two", "numbers", "lists", "dictionary", "table", "text"],
+)
+def test_a_batch_needs_its_lines(batch: Any) -> None:
+    """A batch without one column `line` of bytes or text is refused, and says what it has."""
     with pytest.raises(InvalidArgument, match="line"):
         list(replay_batches([batch], PolicySet.parse(NEW)))
+    with pytest.raises(InvalidArgument, match="policies"):
+        replay_batches([], "p.authz")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pa.binary(), pa.large_binary(), pa.binary_view(), pa.string(), pa.large_string(), pa.string_view()],
+    ids=str,
+)
+def test_lines_may_be_of_each_arrow_type_of_bytes_and_text(kind: pa.DataType) -> None:
+    """They come out alike, as slices and as dictionaries too; a null is no record."""
+    policies = PolicySet.parse(NEW)
+    plain = pa.array([None, *some_lines(), None], pa.binary())
+    [expected] = replay_batches([pa.record_batch({"line": plain})], policies)
+    assert expected.column("state").to_pylist().count("not replayable") == 3
+    own = plain.cast(kind)
+    forms = [own, pa.concat_arrays([own, own])[len(own) :]]
+    if "view" not in str(kind):
+        forms.append(own.dictionary_encode())
+    for form in forms:
+        assert list(replay_batches([pa.record_batch({"line": form})], policies)) == [expected]
+    for empty in ([], [None], [b""]):
+        [made] = replay_batches([pa.record_batch({"line": pa.array(empty, pa.binary()).cast(kind)})], policies)
+        assert (made.num_rows, made.schema) == (len(empty), ROWS_OUT)
+
+
+def test_every_way_tells_the_same_of_every_kind_of_record() -> None:
+    """Lines, batches in one process and in a pool, damaged ones among them, come to the same comparison."""
+    policies, lines = PolicySet.parse(replay_lines.NEW), replay_lines.lines(60)
+    alone = replay(lines, policies)
+    assert alone.changed
+    assert alone.unasked
+    assert len(alone.not_replayable) > 5
+    for workers in (1, 2):
+        made = list(replay_batches(batches_of(lines, rows=101), policies, workers=workers))
+        assert compared(made, policies) == alone
+
+
+def test_damage_where_no_rule_looks_hides_behind_no_other_record() -> None:
+    """Whether a record is sound doesn't hang on which others were replayed before it."""
+    policies, lines = PolicySet.parse(replay_lines.NEW), replay_lines.lines(1)
+    replayer = Replayer(policies)
+    for line in lines:
+        assert under_replayer(Replayer(policies), line) == under_replayer(replayer, line)
+
+
+def under_replayer(replayer: Replayer, line: bytes) -> Any:
+    """Return what came of a line, to be compared."""
+    came = replayer.came(line)
+    return None if came is None else (came[:2], came[2].state, came[2].before, came[2].after, came[2].why)
 
 
 def test_a_handoff_that_is_asked_about_has_no_resource() -> None:

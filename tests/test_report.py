@@ -59,6 +59,8 @@ def test_the_page_tells_the_session(log: tuple[Path, str]) -> None:
         assert told in happened
     assert "args.amount &lt;= 1000" in happened
     assert "args.amount = 5" in happened
+    assert "|It would be allowed if `args.to == &quot;mallory&quot;` were false.|" in happened
+    assert "|It would be denied if `args.to == &quot;mallory&quot;` were true" in happened
     parties = _section(page, "parties")
     assert "|user(maria)|" in parties
     assert "only shop.find, of *; only for search; only until " in parties

@@ -119,7 +119,7 @@ def test_a_hanging_sink_is_a_failure_in_time() -> None:
 
 def test_a_sink_that_hangs_for_ever_takes_no_memory_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """So many records wait for one sink, and no more: those after them it has failed to keep at once."""
-    monkeypatch.setattr("agentauthz.records.sinks.combine._ROOM", 3)
+    monkeypatch.setattr("agentauthz.records.sinks.lanes.ROOM", 3)
     hang, memory = threading.Event(), MemorySink()
     began = threading.Event()
 

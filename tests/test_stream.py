@@ -9,7 +9,8 @@ from typing import Any, Final
 import attrs
 import pytest
 
-from agentauthz import Authorizer, PolicySet
+from agentauthz import Authorizer, Chain, Delegation, PolicySet, Principal
+from agentauthz.decision import Reason
 from agentauthz.errors import InvalidArgument, SinkError
 from agentauthz.keys.signing import SigningKey
 from agentauthz.records import (
@@ -23,12 +24,14 @@ from agentauthz.records import (
     Recorder,
     read_record,
 )
-from agentauthz.records.lines import MAX_LINE, NO_HASH
+from agentauthz.records.events import Ctx, ctx_member, policy_bodies
+from agentauthz.records.lines import ALONE, MAX_LINE, NO_HASH, finished, opening
 from agentauthz.records.merkle import leaf_hash
+from agentauthz.records.passing import Passing, delegation_record
 from tests import logs
-from tests.faults.logged import NOW, append, checked, record
+from tests.faults.logged import KEY, NOW, append, checked, record
 from tests.golden import ROOT, check_golden
-from tests.record_schema import problems
+from tests.record_schema import SCHEMA, problems
 from tests.support import ANYTHING, BOT, MARIA
 
 GOLDEN: Final = ROOT / "tests" / "vectors" / "records"
@@ -163,10 +166,13 @@ def test_checkpoints_come_by_count_and_by_time(tmp_path: Path) -> None:
         assert (sink.folder / "checkpoints").read_text().count("\u2014 ") >= 2
 
 
-def test_a_witness_that_fails_is_asked_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_witness_that_fails_is_asked_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A checkpoint that couldn't be handed over is handed over later; the failure is told once."""
     from tests.faults.logged import SIGNER
 
+    monkeypatch.setattr("agentauthz.records.keeper._FIRST_PAUSE", 0.0)
     notes: list[str] = []
     works = False
 
@@ -219,7 +225,7 @@ def test_a_write_can_not_be_entered_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "argument"),
     [
-        ({"mode": "async"}, "mode"), ({"segment_size": 0}, "segment_size"),
+        ({"mode": "late"}, "mode"), ({"segment_size": 0}, "segment_size"),
         ({"checkpoint_every": 0}, "checkpoint_every"),
         ({"checkpoint_idle": 0}, "checkpoint_idle"), ({"witness": print}, "witness"), ({"key": "k"}, "key"),
         ({"key": SigningKey.generate("ES256")}, "key"), ({"key": SigningKey.generate("Ed25519"), "org": "a b"}, "org"),
@@ -249,29 +255,49 @@ _EVENTS: Final[dict[str, dict[str, Any]]] = {
     },
     "log.pruned": {"stream": "0" * 26, "from_seq": 40, "segments": [0, 20]},
     "sink.failed": {"sink": "FileSink", "error": "no space left on device"},
-    "delegation": {"chain": [{"to": 'agent("bot")', "actions": ["t.*"], "via": "host"}], "parent": "s-1"},
-    "approval": {"of": "01", "by": {"sub": "sam", "kind": "user"}, "status": "granted", "args_digest": "k:00"},
-    "state": {"change": "revoked", "actor": {"sub": "sam", "kind": "user"}},
+    "approval": {
+        "kind": "approved", "id": "A1", "by": {"sub": "sam", "kind": "user"}, "reason": "as agreed", "digest": "k:00",
+        "until": "2026-11-23T10:00:00.000000Z",
+    },
+    "state": {
+        "kind": "revoke", "id": "k:00", "by": {"sub": "sam", "kind": "user"}, "reason": "stolen", "digest": "k:00",
+        "until": "2026-11-23T10:00:00.000000Z",
+    },
     "erasure": {"subject": "k:00", "count": 3},
 }  # fmt: skip
+_OF_SESSIONS: Final = frozenset({"approval", "state"})
 
 
 def _examples() -> dict[str, Record]:
     """Return a record of each type."""
-    memory = MemorySink()
-    policies = PolicySet.parse(ANYTHING, "a.authz")
-    authorizer = Authorizer(policies, sinks=[memory], clock=lambda: NOW)
-    authorizer.session(MARIA, BOT).decide("t.pay")
-    policy = next(each for each in memory.records if isinstance(each, PolicyRecord))
+    [body] = policy_bodies("sha256:00", [("a.authz", ANYTHING)])
+    policy = PolicyRecord.of_line(ALONE + finished(f"{opening('policy', '04', NOW)},{body}}}"))
     events = {
-        kind: EventRecord(id=f"{i:026}", ts=NOW, type=kind, about=about)
+        kind: EventRecord(
+            id=f"{i:026}", ts=NOW, type=kind, about=about, session="s-1" if kind in _OF_SESSIONS else None,
+            ctx=Ctx(parent="01") if kind in _OF_SESSIONS else Ctx(),
+        )
         for i, (kind, about) in enumerate(_EVENTS.items())
-    }
+    }  # fmt: skip
     effect = EffectRecord(id="02", ts=NOW, of="01", status="failed", action="t.pay", error_type="ValueError", dur_us=3)
-    return {"decision": record("01", "a note"), "effect": effect, "policy": policy, **events}
+    hop = Delegation(Principal.agent("helper"), ("t.*",), "search", NOW)
+    refusal = Passing(
+        "session", Chain(MARIA, (Delegation(BOT, ("t.pay",)),)), hop.to, hop, ["t.pay"], ["docs"], "token-1", "token-2",
+        Reason("widening", "the delegation to agent(\"bot\") doesn't cover `t.*`"),
+    )  # fmt: skip
+    ctx = Ctx(trace_id="0" * 31 + "1", span_id="0" * 15 + "1", request_id="r-1", turn=3, call_id="c-1", parent="01")
+    passed = delegation_record(refusal, id="03", ts=NOW, session="s-1", key=KEY, ctx=ctx_member(ctx))
+    told: dict[str, Record] = {"decision": record("01", "a note"), "effect": effect, "delegation": passed}
+    return {**told, "policy": policy, **events}
 
 
-@pytest.mark.parametrize("kind", ["decision", "effect", *_EVENTS])
+def test_every_type_has_its_golden_file() -> None:
+    """Each type that the schema knows has a record of version 1.0 to be held to."""
+    known = {each["if"]["properties"]["type"]["const"] for each in SCHEMA["allOf"]}
+    assert known == {path.stem for path in (GOLDEN / "1.0").glob("*.ndjson")} == _examples().keys()
+
+
+@pytest.mark.parametrize("kind", ["decision", "effect", "delegation", "policy", *_EVENTS])
 def test_golden_records(kind: str) -> None:
     """A record of version 1.0 is written with these very bytes."""
     line = _examples()[kind].line()
@@ -288,7 +314,7 @@ def test_every_version_is_read_for_ever(path: Path) -> None:
         assert json.loads(line)["type"] == path.stem == found.as_dict()["type"]
 
 
-@pytest.mark.parametrize("kind", ["decision", "effect", "policy", *_EVENTS])
+@pytest.mark.parametrize("kind", ["decision", "effect", "delegation", "policy", *_EVENTS])
 def test_newer_minors_keep_what_this_version_does_not_know(kind: str) -> None:
     """Fields that a newer minor version adds, at every depth, are ignored, and kept with their bytes."""
     made = _examples()[kind]

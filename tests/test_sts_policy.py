@@ -9,7 +9,7 @@ import pytest
 
 from agentauthz import Authorizer, PolicySet
 from agentauthz.errors import ExchangeRefused
-from agentauthz.records import MemorySink
+from agentauthz.records import DelegationRecord, MemorySink, Record
 from agentauthz.sts.clients import Clients
 from agentauthz.sts.service import SecurityTokenService
 from agentauthz.testing import capture_records
@@ -109,6 +109,97 @@ def test_67_what_cannot_be_recorded_is_not_issued() -> None:
         with pytest.raises(ExchangeRefused) as raised:
             service.exchange(**given)
         assert raised.value.error == "invalid_request"
+
+
+def _passed(service: Service) -> list[DelegationRecord]:
+    return [each for each in service.sink.records if isinstance(each, DelegationRecord)]
+
+
+def test_what_is_issued_is_recorded_by_its_names_digest() -> None:
+    """Each token that is handed out leaves one record: whose authority, to whom, for what; no token is in it."""
+    service = Service()
+    given, before = token(jti="subject-token"), len(service.sink.records)
+    issued = service.exchange(subject_token=given, **GOOD)
+    [record] = _passed(service)
+    order = [type(each).__name__ for each in service.sink.records[before:]]
+    assert [name for name in order if name != "PolicyRecord"][-3:] == [
+        "DecisionRecord", "DelegationRecord", "EffectRecord",
+    ]  # fmt: skip
+    assert (record.kind, record.outcome, record.session) == ("issue", "passed", None)
+    assert [actor.sub for actor in record.actors] == ["alice"]
+    assert record.to is not None
+    assert (record.to.sub, record.scopes, record.audience) == ("orchestrator", ("read",), ("helper",))
+    assert record.hop is not None
+    assert (record.hop.actions, record.hop.via) == (("read",), "token")
+    assert record.ctx.parent == issued.record_id
+    assert record.token != record.issued
+    for secret in (given, issued.access_token, "subject-token", claims_of(issued)["jti"]):
+        assert secret.encode() not in record.line()
+
+
+def test_the_next_hop_has_the_name_of_the_token_that_it_came_by() -> None:
+    """What one exchange issues, and the next one takes, has the same digest in both records; the chain grows."""
+    service = Service()
+    first = service.exchange(subject_token=token(), **GOOD)
+    service.exchange(HELPER, subject_token=first.access_token, audience=DOCS, scope="read")
+    one, two = _passed(service)
+    assert two.token == one.issued
+    assert [actor.sub for actor in two.actors] == ["alice", "orchestrator"]
+    assert two.to is not None
+    assert two.to.sub == "helper"
+
+
+@pytest.mark.parametrize(
+    ("given", "reason", "actors"),
+    [
+        ({"subject_token": "junk"}, "subject_token_", ["orchestrator"]),
+        ({"subject_token": token(scope=None)}, "", ["alice"]),
+        ({"subject_token": token(), "scope": "payroll"}, "", ["alice"]),
+        ({"grant_type": "other"}, "grant_type", ["orchestrator"]),
+    ],
+    ids=["junk", "no scope", "wider", "grant"],
+)
+def test_what_is_refused_is_recorded_as_an_attempt(given: Any, reason: str, actors: list[str]) -> None:
+    """A refusal has the reason of its decision, whose id is its parent, and nothing that wasn't verified."""
+    service = Service()
+    refusal(service, **{**GOOD, **given})
+    [record], [decision] = _passed(service), service.records
+    assert (record.kind, record.outcome, record.issued) == ("issue", "refused", None)
+    assert record.ctx.parent == decision.id
+    assert record.reason is not None
+    assert record.reason.code == decision.reasons[0].code
+    assert record.reason.code.startswith(reason)
+    assert [actor.sub for actor in record.actors] == actors
+
+
+def test_what_a_policy_refuses_is_recorded_as_an_attempt() -> None:
+    """A denial by the policy is one decision and one refused delegation."""
+    service = Service()
+    refusal(service, REFUSED, subject_token=token(aud="refused"), **GOOD)
+    [record], [decision] = _passed(service), service.records
+    assert (record.outcome, record.ctx.parent, decision.outcome) == ("refused", decision.id, "deny")
+
+
+class _NoDelegations:
+    """Be a sink that keeps all but delegations."""
+
+    def append(self, line: bytes, record: Record) -> None:
+        if isinstance(record, DelegationRecord):
+            raise OSError
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_token_whose_delegation_can_not_be_recorded_is_not_handed_out() -> None:
+    """The exchange was allowed and signed, and ends with the server's error all the same; its effect says so."""
+    service = Service()
+    service.authorizer.add_sink(_NoDelegations())
+    with pytest.raises(ExchangeRefused) as raised:
+        service.exchange(subject_token=token(), **GOOD)
+    assert (raised.value.error, raised.value.reason, raised.value.status) == ("server_error", "not_recorded", 500)
+    [effect] = service.sink.effects
+    assert effect.status == "failed"
 
 
 def test_the_policy_sees_what_is_granted() -> None:
@@ -241,7 +332,7 @@ def test_35_36_r12_only_the_current_actor_is_who_acts() -> None:
 
 
 def test_every_outcome_is_one_record_for_any_sink() -> None:
-    """A refusal before the policy and a decision each leave one record, with the parties that were verified."""
+    """A refusal before the policy and a decision each leave one decision, with the parties that were verified."""
     service = Service()
     with capture_records(service.authorizer) as sink:
         refusal(service, subject_token="junk", **GOOD)

@@ -11,30 +11,34 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, cast, final
-
-from attrs import evolve
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, Unpack, final
 
 from agentauthz.authorizer.deciding import Case, Stop, ajudged, ataken, failed, judged, previewed, taken
 from agentauthz.authorizer.memory import UNTRACKED, Memory
+from agentauthz.authorizer.opening import Asked, new_session
 from agentauthz.authorizer.recording import OnFailure, Recording, regardless
 from agentauthz.authorizer.resources import Resources
-from agentauthz.calls import NOTHING, Call, Effect, Expiry, Verdict, allowed, effect_of, moment, own_names
+from agentauthz.calls import NOTHING, Call, Effect, Expiry, Verdict, allowed, effect_of
 from agentauthz.canonical import class_name
 from agentauthz.decision import Basis, Decision, Obligation, Reason
+from agentauthz.delegating import brought
 from agentauthz.errors import InvalidArgument, TokenError
 from agentauthz.keys import InstanceKey
 from agentauthz.policy.policyset import PolicySet
 from agentauthz.principals import NOBODY, Chain, Principal
-from agentauthz.records import Recorder, Sink
+from agentauthz.records import Metrics, Recorder, Sink
+from agentauthz.records.passing import Passing
+from agentauthz.records.redaction import PUBLIC, Class, Redaction
 from agentauthz.request import Request, Resource, SessionFacts, Unknown
-from agentauthz.session import Session, new_session_id
+from agentauthz.session import Session
 from agentauthz.state.memory import MemoryState
 from agentauthz.state.store import NOTHING_YET, Reservation, State, StateStore
-from agentauthz.values import UNKNOWN, field_reader, utc
+from agentauthz.tracing import Ids, Tracer
+from agentauthz.values import UNKNOWN, utc
 
 if TYPE_CHECKING:
     from agentauthz.policy.explain import Explanation
+    from agentauthz.records.openings import Openings
     from agentauthz.tokens.verified import VerifiedToken
 
 Policies: TypeAlias = PolicySet | str | os.PathLike[str]
@@ -48,15 +52,20 @@ class Authorizer:
 
     `policies` is a `PolicySet`, or the path of a file or folder; `digest` pins it. Without `sinks`, records go to
     the stdlib logger ``agentauthz.decisions``. A decision counts as recorded once `required` of them have it (None:
-    all), and what isn't recorded is denied; with `on_failure` "allow_and_alarm", or for the actions that it lists,
+    all), and what isn't recorded is denied, as where a sink that has no time-out of its own hangs for `sink_timeout`
+    seconds; with `on_failure` "allow_and_alarm", or for the actions that it lists,
     the call goes ahead, and the log and the sinks that work are told. `key` makes argument digests; without
-    one, each process has its own. `mode` "observe" lets calls run that only lack a permit, a budget or an approval,
-    or whose look-ups failed, until `observe_until`. `clock` returns a datetime with a zone. `state` keeps what sessions
-    remember and spend; without one, it is this process's memory.
+    one, each process has its own. `redact` gives a class to paths that records don't show as they are: "correlate",
+    "secret", or "shred" or `Shred`, whose values `openings` keep until they are erased. `mode` "observe" lets calls
+    run that only lack a permit, a budget or an approval, or whose look-ups failed, until `observe_until`. `clock`
+    returns a datetime with a zone. `ctx` is asked at each decision for the ids of the trace, request, turn and tool
+    call that its records name; see `agentauthz.tracing`. `state` keeps what sessions remember and spend; without one,
+    it is this process's memory.
 
     Raises:
         InvalidArgument: an argument of the wrong type, a policy set with another digest, "observe"
-            without an end, an end that is past, or another `on_failure`.
+            without an end, an end that is past, another `on_failure`, a path in `redact` that leads to no fact, or
+            something to shred and no `openings`.
         PolicyLoadError, PolicySyntaxError, PolicyCheckError: the policies can't be used.
     """
 
@@ -67,12 +76,16 @@ class Authorizer:
         sinks: Iterable[Sink] = (),
         state: StateStore | None = None,
         required: int | None = None,
+        sink_timeout: float = 5.0,
         on_failure: OnFailure = "deny",
         key: InstanceKey | None = None,
         mode: Mode = "enforce",
         observe_until: dt.datetime | None = None,
         clock: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
+        redact: Mapping[str, Class] = PUBLIC,
+        openings: Openings | None = None,
         digest: str | None = None,
+        ctx: Ids | None = None,
     ) -> None:
         self._clock: Final = clock
         if mode not in ("enforce", "observe"):
@@ -88,8 +101,9 @@ class Authorizer:
         # the policies, and since when their actions are watched, where that wasn't from the start: read together
         self._in_force: tuple[PolicySet, Mapping[str, dt.datetime]] = (_policies(policies, digest), UNTRACKED)
         self._recording: Final = Recording(
-            Recorder(sinks, required), InstanceKey.random() if key is None else key, regardless(on_failure)
-        )
+            Recorder(sinks, required, sink_timeout), InstanceKey.random() if key is None else key,
+            regardless(on_failure), Tracer(ctx), Redaction(redact, openings) if redact else None,
+        )  # fmt: skip
         self._state: Final[StateStore] = MemoryState(clock=clock) if state is None else state
         self._memories: Final[weakref.WeakValueDictionary[str, Memory]] = weakref.WeakValueDictionary()
         self._resources: Final = Resources()
@@ -101,6 +115,11 @@ class Authorizer:
     def policies(self) -> PolicySet:
         """Return the policy set in force."""
         return self._in_force[0]
+
+    @property
+    def ctx_dropped(self) -> int:
+        """Return how many ids that `ctx` or `tracing` gave were malformed, and so are in no record."""
+        return self._recording.tracer.dropped
 
     def replace(self, policies: Policies, *, digest: str | None = None) -> None:
         """Put another policy set in force, for every decision that begins after this; all of it or nothing.
@@ -131,6 +150,10 @@ class Authorizer:
         """
         self._recording.recorder.add(sink)
 
+    def metrics(self) -> Metrics:
+        """Return how the sinks fare together: what was lost, what waits, and how far the file log has come."""
+        return self._recording.recorder.metrics()
+
     def remove_sink(self, sink: Sink) -> None:
         """Send no more records to a sink; it isn't closed. One that isn't there is ignored."""
         self._recording.recorder.remove(sink)
@@ -157,39 +180,29 @@ class Authorizer:
         The host chooses `id` (a conversation's, say): the same id resumes what was remembered, so that an agent
         can't lose its marks by starting over. `expires` is `"10m"`, a timedelta or a datetime.
 
+        A session of a token is recorded before it is handed out: authority is passed to it.
+
         Raises:
             InvalidArgument: no subject, a chain that disagrees with it, a token beside either, or an argument of the
                 wrong type.
+            SinkError: the delegation by a token couldn't be recorded, so there is no session.
         """
-        if token is not None:
-            if subject is not None or actor is not None or chain is not None:
-                raise InvalidArgument("token", "says who acts for whom: leave out `subject`, `actor` and `chain`")
-            chain = _chain_of(token)
-        if chain is None and subject is None:
-            raise InvalidArgument("subject", "must be given: whose authority does the session use")
-        now = self.now()
-        # a request checks all of these; making one here reports a mistake now, not at the first call
-        checked = Request(
-            "session", subject=subject or cast(Chain, chain).subject, actor=actor, chain=chain, purpose=purpose,
-            route=route, context=context, now=now,
+        made = new_session(
+            self, self._memory, subject, actor, id=id, chain=chain, token=token, purpose=purpose, expires=expires,
+            attributes=attributes, context=context, route=route,
         )  # fmt: skip
-        if id is not None and (not isinstance(id, str) or not id):
-            raise InvalidArgument("id", "must be a string that is not empty")
-        if field_reader(attributes) is None:
-            raise InvalidArgument("attributes", "must be a mapping of names to values")
-        own = id or new_session_id()
-        ends = None if expires is None else moment(expires, now)
         if token is not None:
-            ends = token.expires_at if ends is None else min(ends, token.expires_at)
-        return Session(
-            self, self._memory(own, now, keep=id is not None),
-            checked.chain.by_hand() if token is None else checked.chain, id=own, token=token,
-            purpose=cast(str | None, checked.purpose),
-            expires=ends,
-            attributes=own_names("attributes", attributes),
-            context=own_names("context", context),
-            route=cast(str | None, checked.route),
-        )  # fmt: skip
+            made.made_by = self.pass_on(made, brought(made))
+        return made
+
+    async def asession(
+        self, subject: Principal | None = None, actor: Principal | None = None, **given: Unpack[Asked]
+    ) -> Session:
+        """Do what `session` does without blocking the loop on a sink; `given` are the same."""
+        made = new_session(self, self._memory, subject, actor, **given)
+        if made.token is not None:
+            made.made_by = await self.apass_on(made, brought(made))
+        return made
 
     def _memory(self, id: str, started: dt.datetime, *, keep: bool) -> Memory:
         with self._lock:
@@ -343,6 +356,26 @@ class Authorizer:
         """Decide, commit and record one call of a session, without blocking the loop on a sink."""
         return self._ataken(self._of_session(session, call))
 
+    def pass_on(self, session: Session, passing: Passing) -> str | None:
+        """Record an attempt to pass a session's authority on; return the record's id, None where no sink wants it.
+
+        Raises:
+            SinkError: it couldn't be recorded, so it must not go ahead.
+        """
+        return self._recording.write_passing(passing, session.id, self.now(), session.made_by)
+
+    async def apass_on(self, session: Session, passing: Passing) -> str | None:
+        """Record an attempt to pass a session's authority on, without blocking the loop on a sink."""
+        return await self._recording.awrite_passing(passing, session.id, self.now(), session.made_by)
+
+    def record_passing(self, passing: Passing, now: dt.datetime) -> str | None:
+        """Record an attempt to pass authority on outside of any session, as `agentauthz.sts` does; return as `pass_on`.
+
+        Raises:
+            SinkError: it couldn't be recorded, so it must not go ahead.
+        """
+        return self._recording.write_passing(passing, None, now)
+
     def preview_call(self, session: Session, call: Call, state: State | None) -> Decision:
         """Decide one call of a session; commit and record nothing."""
         return taken(previewed(self._of_session(session, call), state))[0]
@@ -483,20 +516,6 @@ def _merged(given: SessionFacts, state: State, tracked: Mapping[str, dt.datetime
         given.done if given.done is UNKNOWN else {**given.done, **state.done},
         {**tracked, **given.tracked}, given.ceiling,
     )  # fmt: skip
-
-
-def _chain_of(token: VerifiedToken) -> Chain:
-    """Return a token's chain with what its scopes cover as its last hop's actions."""
-    from agentauthz.tokens.verified import VerifiedToken  # who has no token doesn't load what verifies them
-
-    if type(token) is not VerifiedToken:
-        raise InvalidArgument("token", "must be a VerifiedToken: what `validator.verify(…)` returns")
-    if not token.admitted:
-        raise InvalidArgument("token", "must come from `verify` or `authenticate`, which check that it is meant for us")
-    if token.kind == "id-jag":
-        raise InvalidArgument("token", "is an identity assertion, which permits nothing here: it must be redeemed")
-    hops = token.chain.delegations
-    return Chain(token.subject, (*hops[:-1], evolve(hops[-1], actions=token.actions))) if hops else token.chain
 
 
 def _policies(given: Policies, digest: str | None) -> PolicySet:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import logging
 from collections import deque
 from collections.abc import Callable, Collection
@@ -14,13 +15,18 @@ from agentauthz.authorizer.deciding import Case
 from agentauthz.calls import Effect, Verdict
 from agentauthz.canonical import class_name
 from agentauthz.decision import Basis, Outcome, Reason
-from agentauthz.errors import InvalidArgument
+from agentauthz.errors import InvalidArgument, SinkError
 from agentauthz.keys import InstanceKey
-from agentauthz.records import DecisionRecord, EffectRecord, Recorder, RecordIds, decision_record
+from agentauthz.records import DecisionRecord, DelegationRecord, EffectRecord, Recorder, RecordIds, decision_record
 from agentauthz.records.events import effect_line
+from agentauthz.records.passing import Passing, delegation_record
 from agentauthz.records.record import Cause
+from agentauthz.records.redaction import Redaction
+from agentauthz.records.writing import ended
+from agentauthz.tracing import Tracer, around
 from agentauthz.values import UNKNOWN
 
+PASSING: Final = "delegation.pass"  # what `on_failure` may name: delegations go ahead without a record
 OnFailure: TypeAlias = Literal["deny", "allow_and_alarm"] | Collection[str]
 
 
@@ -32,8 +38,17 @@ class Recording:
     fail; an effect that can't be is logged, since the call has run.
     """
 
-    def __init__(self, recorder: Recorder, key: InstanceKey, regardless: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        recorder: Recorder,
+        key: InstanceKey,
+        regardless: Callable[[str], bool],
+        tracer: Tracer,
+        redaction: Redaction | None = None,
+    ) -> None:
         self.recorder: Final = recorder
+        self.tracer: Final = tracer
+        self._redaction: Final = redaction
         self._regardless: Final = regardless
         self._key: Final = key
         self._ids: Final = RecordIds()
@@ -54,7 +69,9 @@ class Recording:
         return verdict
 
     async def awrite(self, case: Case, verdict: Verdict) -> Verdict:
-        """Do what `write` does without blocking the loop on a sink."""
+        """Do what `write` does without blocking the loop on a sink, or on what keeps openings."""
+        if self._redaction is not None and self._redaction.shreds:
+            return await self._in_thread(case, verdict)
         try:
             if self.recorder.wants(verdict.decision):
                 await self.recorder.awrite(
@@ -66,6 +83,49 @@ class Recording:
             if self._late:
                 self._catch_up()
         return verdict
+
+    async def _in_thread(self, case: Case, verdict: Verdict) -> Verdict:
+        import asyncio  # programs without a loop don't pay for it
+
+        task = asyncio.create_task(asyncio.to_thread(self.write, case, verdict))
+        cancelled = await ended(task)
+        if cancelled is not None:
+            raise cancelled
+        try:
+            return task.result()
+        except RuntimeError as error:  # no thread could be had
+            return _unrecorded(verdict, error)
+
+    def write_passing(
+        self, passing: Passing, session: str | None, now: dt.datetime, before: str | None = None
+    ) -> str | None:
+        """Record an attempt to pass authority on; return the record's id, None where no sink wants it.
+
+        `before` is its cause where it has none of its own and no call is running here. What was refused already is,
+        though its record be lost: that is logged.
+
+        Raises:
+            SinkError: the record of what would go ahead couldn't be kept, so it must not.
+        """
+        try:
+            if (record := self._passing(passing, session, now, before)) is not None:
+                self.recorder.write(record, regardless=self._regardless(PASSING))
+        except Exception as error:
+            _unpassed(passing, error)
+            return None
+        return None if record is None else record.id
+
+    async def awrite_passing(
+        self, passing: Passing, session: str | None, now: dt.datetime, before: str | None = None
+    ) -> str | None:
+        """Do what `write_passing` does without blocking the loop on a sink."""
+        try:
+            if (record := self._passing(passing, session, now, before)) is not None:
+                await self.recorder.awrite(record, regardless=self._regardless(PASSING))
+        except Exception as error:
+            _unpassed(passing, error)
+            return None
+        return None if record is None else record.id
 
     def write_effect(self, session: str | None, effect: Effect, now: dt.datetime) -> None:
         """Record how a call ended; `session` is the id of the one that it was made in."""
@@ -100,9 +160,14 @@ class Recording:
 
     def _record(self, case: Case, verdict: Verdict) -> DecisionRecord:
         request, inputs = verdict.request, verdict.inputs
-        own = self._ids.next(request.now)
-        decision = verdict.decision = verdict.decision._numbered(own)
+        own, ctx = self._ids.next(request.now), self.tracer.member()
+        decision = verdict.decision  # not numbered yet: what calls share keeps what records write of it
+        verdict.decision = decision._numbered(own, ctx)
         refused = decision.outcome is not Outcome.ALLOW
+        held = None
+        if self._redaction is not None:
+            asked = case.policies.asked(request) if inputs is None else inputs
+            held = self._redaction.held(functools.partial(getattr, asked), request)
         return decision_record(
             id=own,
             ts=request.now,
@@ -116,9 +181,19 @@ class Recording:
             mode="observe" if case.observing else "enforce",
             cause=_cause(case, verdict),
             left=case.left,
-            call_id=None,
-            parent=None,
+            held=held,
+            ctx=ctx,
         )
+
+    def _passing(
+        self, passing: Passing, session: str | None, now: dt.datetime, before: str | None
+    ) -> DelegationRecord | None:
+        if self.recorder.writing():
+            raise SinkError("a sink may not pass authority on")
+        if not self.recorder.wants_delegations():
+            return None
+        own, ctx = self._ids.next(now), self.tracer.member(passing.cause or around() or before)
+        return delegation_record(passing, id=own, ts=now, session=session, key=self._key, ctx=ctx)
 
     def _effect(self, session: str | None, effect: Effect, now: dt.datetime) -> EffectRecord | None:
         if (of := effect.decision.record_id) is None or not self.recorder.wants_effects():
@@ -132,6 +207,7 @@ class Recording:
             session=session,
             error_type=None if effect.error is None else class_name(effect.error),
             dur_us=effect.ns // 1000,
+            ctx=effect.decision._ctx,
         )
         return EffectRecord.of_line(line)
 
@@ -167,6 +243,17 @@ def _unrecorded(verdict: Verdict, error: Exception) -> Verdict:
         verdict.decision, outcome=Outcome.DENY, basis=Basis.ERROR, reasons=reasons, obligations=(), enforced=True
     )
     return Verdict(denial, verdict.request, verdict.inputs, error, verdict.reservation)
+
+
+def _unpassed(passing: Passing, error: Exception) -> None:
+    """Refuse what can't be recorded; log it where it was refused already.
+
+    Raises:
+        SinkError: it would have gone ahead.
+    """
+    if passing.outcome == "passed":
+        raise SinkError("the delegation couldn't be recorded, so nothing is passed on") from error
+    logging.getLogger("agentauthz.records").error("a refused delegation couldn't be recorded: %s", class_name(error))
 
 
 def _log_lost(record: EffectRecord) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, Final
 
 from agentauthz.canonical.text import float_text, quote
-from agentauthz.canonical.tree import LISTS, SAFE, short_decimal
+from agentauthz.canonical.tree import SAFE, short_decimal
 from agentauthz.principals import Principal
 from agentauthz.values import Unordered
 
@@ -50,8 +51,8 @@ def _plain_list(value: Any) -> str | None:
         return None
     texts = []
     for item in items:
-        written = None if type(item) in LISTS else plain(item)  # of lists in lists there may be no end
-        if written is None:
+        # of lists in lists there may be no end
+        if (writer := _PLAIN.get(type(item))) is None or writer is _plain_list or (written := writer(item)) is None:
             return None
         texts.append(written)
     text = f"[{','.join(texts)}]"
@@ -68,19 +69,31 @@ def flat(value: object) -> str | None:
     for name in members:  # a generator would cost more than all else here
         if type(name) is not str:
             return None
-    names = "".join(members)
-    if len(names) > _SHORT or not names.isascii() or "$" in names:
+    ordered = _ordered(tuple(members))
+    if ordered is None:
         return None
     texts = []
-    for name in sorted(members):
+    for name, opening in ordered:
         item = members[name]
-        text = plain(item)
-        if text is None:
+        if (writer := _PLAIN.get(type(item))) is None:
             if type(item) is not float or not math.isfinite(item):
                 return None
             text = float_text(item)
-        texts.append(f"{quote(name)}:{text}")
+        elif (written := writer(item)) is not None:
+            text = written
+        else:
+            return None
+        texts.append(opening + text)
     return "{" + ",".join(texts) + "}"
+
+
+@functools.lru_cache(maxsize=1024)  # the arguments of a tool have the same names at each call
+def _ordered(names: tuple[str, ...]) -> tuple[tuple[str, str], ...] | None:
+    """Return short names in their order, each with how its member begins; None: some need care."""
+    every = "".join(names)
+    if len(every) > _SHORT or not every.isascii() or "$" in every:
+        return None
+    return tuple([(name, f"{quote(name)}:") for name in sorted(names)])
 
 
 _PLAIN: Final[dict[type, Callable[[object], str | None]]] = {

@@ -282,7 +282,6 @@ _SCALARS: Final[dict[type, _Writer]] = {
     pathlib.PosixPath: _text_form,
     pathlib.WindowsPath: _text_form,
 }
-LISTS: Final = (list, tuple, Unordered)
 _SETS: Final = (set, frozenset, Unordered)
 _COLLECTIONS: Final = frozenset({list, tuple, dict, *_SETS})
 _BASES: Final = (

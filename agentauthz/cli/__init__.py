@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from agentauthz.cli.command import USAGE, Command, Parser
+from agentauthz.cli.command import USAGE, Command, Parser, mute
+from agentauthz.cli.erase import erase
 from agentauthz.cli.export import export
 from agentauthz.cli.prove import prove
 from agentauthz.cli.prune import prune
@@ -34,6 +36,7 @@ GROUPS: Final[Mapping[str, tuple[str, Mapping[str, Command]]]] = {
             "export": export,
             "prove": prove,
             "prune": prune,
+            "erase": erase,
             "repair": repair,
             "explain": explain,
             "replay": replay,
@@ -55,14 +58,25 @@ def main(argv: Sequence[str] | None = None) -> int:
             told = (command.__doc__ or "").strip().partition("\n")[0]
             own = members.add_parser(called, help=told, description=told)
             own.set_defaults(run=command(own))
+    _open_outputs()
     arguments = parser.parse_args(argv)
     try:
         code: int = arguments.run(arguments)
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever read the lines has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:
+        mute()
         return 0
     except (AgentAuthzError, OSError) as error:
         sys.stderr.write(f"agentauthz: {printable(str(error))}\n")
         return USAGE
     return code
+
+
+def _open_outputs() -> None:
+    """Let both outputs take any text: a closed one forgets it, and what an encoding lacks comes as an escape."""
+    for name in ("stdout", "stderr"):
+        output = getattr(sys, name)
+        if output is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  (open as long as the process)
+        elif isinstance(output, io.TextIOWrapper):
+            output.reconfigure(errors="backslashreplace")

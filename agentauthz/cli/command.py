@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime as dt
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,13 +26,28 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong, and leave."""
-        self.print_usage()
-        self.exit(USAGE, f"{self.prog}: {message}\n")
+        self.print_usage(sys.stderr)
+        self.exit(USAGE, f"{self.prog}: {one_line(message)}\n")
 
 
 def write(*lines: str) -> None:
     """Print lines. What stands in one, stays in one: a name can't begin another line."""
     sys.stdout.write("".join(f"{one_line(line)}\n" for line in lines))
+
+
+def conclude(code: int, *lines: str) -> int:
+    """Print the last lines, and return the exit code: what was found holds, also where nobody reads it to the end."""
+    try:
+        write(*lines)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        mute()
+    return code
+
+
+def mute() -> None:
+    """Let what is still to be printed go nowhere: whoever read the lines has seen enough."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def existing(folder: Path) -> Path:
@@ -61,15 +77,16 @@ def moment(text: str) -> dt.datetime:
 
 
 @contextlib.contextmanager
-def working(what: str) -> Iterator[None]:
-    """Show that long work goes on: in a terminal, and where rich (the extra `cli`) is installed."""
-    if not sys.stderr.isatty():
-        yield
-        return
-    try:
-        from rich.console import Console
-    except ImportError:
-        yield
-        return
-    with Console(stderr=True).status(what):
-        yield
+def working(what: str) -> Iterator[Callable[[str], None]]:
+    """Show that long work goes on: in a terminal, and where rich (the extra `cli`) is installed.
+
+    What is given may be called with what to show from then on.
+    """
+    status = None
+    if sys.stderr.isatty():
+        with contextlib.suppress(ImportError):
+            from rich.console import Console
+
+            status = Console(stderr=True).status(what)
+    with status or contextlib.nullcontext():
+        yield (lambda told: None) if status is None else (lambda told: status.update(told))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from agentauthz.cli.command import Run, existing, write
+from agentauthz.cli.command import Run, conclude, existing
 from agentauthz.records import FileSink
 from agentauthz.records.recovery import pending
 from agentauthz.records.words import count
@@ -22,12 +22,12 @@ def repair(parser: argparse.ArgumentParser) -> Run:
 def _repair(arguments: argparse.Namespace) -> int:
     folder = existing(arguments.dir)
     found = list(pending(folder))
-    for stream, torn in found:
-        write(f"{stream}: its writer died" + (f", and left {count(torn, 'byte')} of a torn line" if torn else ""))
+    lines = [
+        f"{stream}: its writer died" + (f", and left {count(torn, 'byte')} of a torn line" if torn else "")
+        for stream, torn in found
+    ]
     if arguments.dry_run:
-        write(f"{count(len(found), 'stream')} would be ended")
-        return 1 if found else 0
+        return conclude(1 if found else 0, *lines, f"{count(len(found), 'stream')} would be ended")
     if found:
         FileSink(folder).close()  # beginning a stream is what recovers the others, and it is recorded there
-    write(f"{count(len(found), 'stream')} ended")
-    return 0
+    return conclude(0, *lines, f"{count(len(found), 'stream')} ended")

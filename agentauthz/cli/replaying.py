@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
-from agentauthz.cli.command import Run, write
+from agentauthz.cli.command import Run, conclude, working
+from agentauthz.cli.openings import given, openings
 from agentauthz.errors import InvalidArgument, NotReplayable
 from agentauthz.policy.policyset import PolicySet
 from agentauthz.records import DecisionRecord, PolicyRecord, Record, read_record
@@ -18,16 +19,22 @@ from agentauthz.replay import replay as replayed
 from agentauthz.replay.answer import Answer
 from agentauthz.replay.compare import KINDS
 
+T = TypeVar("T")
+
 SAME, CHANGED, NOT_REPLAYABLE = 0, 1, 2
 _SHOWN: Final = 5  # records that are listed under one rule or reason
+_TOLD: Final = 20_000  # lines after which progress is shown
 
 
 def replay(parser: argparse.ArgumentParser) -> Run:
     """Compare recorded decisions with what other policies would have decided."""
     parser.epilog = "exits with 0: all the same; 1: some change; 2: none changes, some can't be replayed; 4: usage"
-    parser.add_argument("path", metavar="PATH", type=Path, help="a log's folder, or a file of lines")
+    parser.add_argument("path", metavar="PATH", type=Path, help="a log's folder, a file of lines, or Parquet")
     parser.add_argument("--policy", metavar="NEW", required=True, help="a policy file or folder")
     parser.add_argument("--show", metavar="N", type=int, default=_SHOWN, help="records to list under each rule")
+    openings(parser)
+    parser.add_argument("--output", metavar="FILE", type=Path, help="write what came of each decision, as Parquet")
+    parser.add_argument("--workers", metavar="N", type=int, default=1, help="processes that replay; 1 is this one")
     return _replay
 
 
@@ -37,15 +44,48 @@ def explain(parser: argparse.ArgumentParser) -> Run:
     parser.add_argument("id", metavar="ID", help="the decision record's id")
     parser.add_argument("path", metavar="PATH", type=Path, help="a log's folder, or a file of lines")
     parser.add_argument("--policy", metavar="POLICY", help="explain it by these policies, not by the recorded text")
+    openings(parser)
     return _explain
 
 
 def _replay(arguments: argparse.Namespace) -> int:
-    found = replayed(log_lines(arguments.path), PolicySet.load(arguments.policy))
-    write(*_compared(found, max(0, arguments.show)))
-    if found.changed:
-        return CHANGED
-    return NOT_REPLAYABLE if found.not_replayable else SAME
+    policies = PolicySet.load(arguments.policy)
+    with given(arguments) as kept, working("replaying") as tell:
+        if arguments.output is None and arguments.workers <= 1 and not _is_parquet(arguments.path):
+            found = replayed(_counted(log_lines(arguments.path), tell), policies, openings=kept)
+        elif kept is None:
+            found = _in_batches(arguments, policies, tell)
+        else:
+            raise InvalidArgument("--openings", "goes with a log in one process: leave out `--output` and `--workers`")
+    code = CHANGED if found.changed else NOT_REPLAYABLE if found.not_replayable else SAME
+    return conclude(code, *_compared(found, max(0, arguments.show)))
+
+
+def _in_batches(arguments: argparse.Namespace, policies: PolicySet, tell: Callable[[str], None]) -> Comparison:
+    try:
+        from agentauthz.replay import batches, parquet
+    except ImportError as cause:
+        raise InvalidArgument("PATH, --output, --workers", f"can't be so: {cause}") from cause
+    path = arguments.path
+    if _is_parquet(path):
+        given = _counted(parquet.parquet_batches(path), tell, batches.ROWS)
+    else:
+        given = batches.batches_of(_counted(log_lines(path), tell))
+    made = batches.replay_batches(given, policies, workers=arguments.workers)
+    return batches.compared(made if arguments.output is None else parquet.write_rows(made, arguments.output), policies)
+
+
+def _is_parquet(path: Path) -> bool:
+    return path.suffix == ".parquet" or (path.is_dir() and any(path.glob("*.parquet")))
+
+
+def _counted(items: Iterable[T], tell: Callable[[str], None], lines: int = 1) -> Iterator[T]:
+    """Pass items on, and tell how far that is; each stands for so many lines."""
+    step = max(1, _TOLD // lines)
+    for count, item in enumerate(items):
+        if count % step == 0:
+            tell(f"replaying: {count * lines:,} lines")
+        yield item
 
 
 def _compared(found: Comparison, shown: int) -> Iterator[str]:
@@ -92,18 +132,19 @@ def _explain(arguments: argparse.Namespace) -> int:
     record, policies = _found(arguments.path, arguments.id)
     try:
         by = PolicySet.load(arguments.policy) if arguments.policy else recorded_policies(policies, record.policy.digest)
-        write(*_head(record), *explained(record, by).render().split("\n"))
+        with given(arguments) as kept:
+            found = explained(record, by, openings=kept)
     except NotReplayable as cause:
-        write(*_head(record), f"not replayable: {cause}", *(f"  it said: {reason.text}" for reason in record.reasons))
-        return NOT_REPLAYABLE
-    return SAME
+        said = (f"  it said: {reason.text}" for reason in record.reasons)
+        return conclude(NOT_REPLAYABLE, *_head(record), f"not replayable: {cause}", *said)
+    return conclude(SAME, *_head(record), *found.render().split("\n"))
 
 
 def _found(path: Path, id: str) -> tuple[DecisionRecord, list[PolicyRecord]]:
     """Return the decision of that id, and the texts of policies that the log holds.
 
     Raises:
-        InvalidArgument: there is no such decision.
+        InvalidArgument: there is no such decision, or more than one.
     """
     wanted: DecisionRecord | None = None
     policies: list[PolicyRecord] = []
@@ -111,6 +152,8 @@ def _found(path: Path, id: str) -> tuple[DecisionRecord, list[PolicyRecord]]:
         if isinstance(record, PolicyRecord):
             policies.append(record)
         elif isinstance(record, DecisionRecord) and record.id == id:
+            if wanted is not None and wanted.line() != record.line():
+                raise InvalidArgument("ID", f"is of several decisions in `{path}`, so it was changed: {id}")
             wanted = record
     if wanted is None:
         raise InvalidArgument("ID", f"is of no decision in `{path}`: {id}")
@@ -119,7 +162,7 @@ def _found(path: Path, id: str) -> tuple[DecisionRecord, list[PolicyRecord]]:
 
 def _records(path: Path, id: str) -> Iterator[Record]:
     """Return the records that may be wanted; reading all of them would take a hundred times as long."""
-    own = id.encode()
+    own = id.encode(errors="replace")
     for line in log_lines(path):
         if own in line or b'"type":"policy"' in line:
             try:

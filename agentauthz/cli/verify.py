@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from agentauthz.cli.command import Run, working, write
+from agentauthz.cli.command import Run, conclude, moment, working
 from agentauthz.records.findings import told
 from agentauthz.records.verify import Verdict
 from agentauthz.records.verify import verify as verified
@@ -24,7 +24,9 @@ CODES: Final[Mapping[Verdict, int]] = {
 
 def witness(parser: argparse.ArgumentParser) -> None:
     """Take what a log is held to: a checkpoint from elsewhere, and the keys that may have signed it."""
-    parser.add_argument("--checkpoint", metavar="FILE", help="checkpoints that were kept elsewhere")
+    parser.add_argument(
+        "--checkpoint", metavar="FILE|URL", action="append", help="checkpoints kept elsewhere; may be repeated"
+    )
     parser.add_argument(
         "--key", metavar="VKEY", action="append", default=[], help="a verifier key that is trusted; may be repeated"
     )
@@ -38,11 +40,11 @@ def verify(parser: argparse.ArgumentParser) -> Run:
     )
     parser.add_argument("dir", metavar="DIR", type=Path, help="a log's folder")
     witness(parser)
+    parser.add_argument("--since", metavar="TIME", type=moment, help="look only at what came since that moment")
     return _verify
 
 
 def _verify(arguments: argparse.Namespace) -> int:
     with working("verifying"):
-        report = verified(arguments.dir, checkpoint=arguments.checkpoint, keys=arguments.key)
-    write(*told(report))
-    return CODES[report.verdict]
+        report = verified(arguments.dir, checkpoint=arguments.checkpoint, keys=arguments.key, since=arguments.since)
+    return conclude(CODES[report.verdict], *told(report))

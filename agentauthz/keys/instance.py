@@ -73,9 +73,13 @@ class InstanceKey:
         mac.update(data)
         return f"{self.epoch}:{mac.hexdigest()}"
 
+    def derived(self, purpose: str) -> bytes:
+        """Return the 32 bytes of a purpose's own key, which tell nothing of another purpose's. Keep them secret."""
+        return hmac.digest(self._secret, _DOMAIN + purpose.encode(), "sha256")
+
     def _keyed(self, purpose: str) -> hmac.HMAC:
         """Return the empty MAC under a purpose's own key, to be copied: keying one costs more than a short digest."""
-        mac = hmac.new(hmac.digest(self._secret, _DOMAIN + purpose.encode(), "sha256"), digestmod="sha256")
+        mac = hmac.new(self.derived(purpose), digestmod="sha256")
         self._purposes[purpose] = mac  # a purpose is a constant of the code, never data: the table stays small
         return mac
 

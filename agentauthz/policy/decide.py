@@ -13,7 +13,7 @@ from agentauthz.policy.evaluate import Verdict, answer, evaluate
 from agentauthz.policy.inputs import Inputs
 from agentauthz.policy.spending import spending
 from agentauthz.policy.syntax import CheckedRule, Effect, Expr
-from agentauthz.principals import Delegation, Principal, covered
+from agentauthz.principals import Chain, Delegation, Principal, covered
 from agentauthz.request import Request, SessionFacts
 from agentauthz.values import UNKNOWN
 
@@ -47,6 +47,11 @@ class Rules(Protocol):
 def inputs_of(rules: Rules, request: Request) -> Inputs:
     """Return what the rules see of `request`; attributes are frozen when a rule first reads them."""
     return Inputs(request, request.chain, lambda asked: _permitted(rules, asked))
+
+
+def inputs_over(rules: Rules, inputs: Inputs, chain: Chain) -> Inputs:
+    """Return the same call for other rules, or by another chain; what was read stays shared."""
+    return Inputs(inputs.request, chain, lambda asked: _permitted(rules, asked), inputs)
 
 
 def decide(

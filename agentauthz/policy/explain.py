@@ -7,12 +7,12 @@ from typing import final
 
 from attrs import frozen
 
-from agentauthz.decision import Decision
+from agentauthz.decision import Decision, Outcome
 from agentauthz.policy.builtins import Answer
 from agentauthz.policy.evaluate import STATES, Clause, Undetermined, answer, matching
 from agentauthz.policy.format import format_expr, format_value
 from agentauthz.policy.inputs import Inputs
-from agentauthz.policy.syntax import And, CheckedRule, Not, Or, Path
+from agentauthz.policy.syntax import And, CheckedRule, Expr, Not, Or, Path
 from agentauthz.principals import Principal
 from agentauthz.values import Sentinel, Value
 
@@ -43,16 +43,54 @@ class ExplainedCall:
 
 @final
 @frozen(eq=False)
+class Change:
+    """Be a clause that would answer otherwise: `becomes`. `fact` is a path and a value with which it would."""
+
+    expr: Expr
+    becomes: bool
+    fact: tuple[Path, Value] | None = None
+    told: bool = True  # the value says more than the clause does
+
+    def words(self) -> str:
+        """Return the change in words."""
+        clause = f"`{format_expr(self.expr)}` were {_word(self.becomes)}"
+        if self.fact is None or not self.told:
+            return clause
+        path, value = self.fact
+        return f"{clause}, as with {path} = {shown(value)}"
+
+
+@final
+@frozen(eq=False)
+class Flip:
+    """Be a smallest change that turns a decision, and the outcome that it would have."""
+
+    outcome: Outcome
+    changes: tuple[Change, ...]
+
+    def words(self) -> str:
+        """Return the flip in words."""
+        verbs = {Outcome.ALLOW: "allowed", Outcome.DENY: "denied", Outcome.REVIEW: "reviewed"}
+        return f"it would be {verbs[self.outcome]} if {', and '.join(change.words() for change in self.changes)}"
+
+
+@final
+@frozen(eq=False)
 class Explanation:
-    """Be a decision with its whole account. It shows values: it is for developers and auditors."""
+    """Be a decision with its whole account. It shows values: it is for developers and auditors.
+
+    `flips` are the smallest changes that would turn the decision, as far as they were asked for and some were found.
+    """
 
     decision: Decision
     calls: tuple[ExplainedCall, ...]
+    flips: tuple[Flip, ...] = ()
 
     def render(self) -> str:
         """Draw the explanation as text: rules, clauses, answers and the values seen."""
         lines = [f"{self.decision.action}: {self.decision.outcome.value} ({self.decision.basis.value})"]
         lines += [f"  because {reason.text}" for reason in self.decision.reasons]
+        lines += [f"  {flip.words()}" for flip in self.flips]
         for call in self.calls:
             lines.append(f"as {call.actor}, {_hops(call.depth)}:")
             for explained in call.rules:

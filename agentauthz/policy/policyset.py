@@ -11,7 +11,7 @@ import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, final
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from agentauthz.decision import Decision
 from agentauthz.errors import InvalidArgument, PolicyCheckError, PolicySyntaxError
@@ -20,8 +20,9 @@ from agentauthz.policy import decide as deciding
 from agentauthz.policy.check import Checked, ToolSignature, check, check_tools
 from agentauthz.policy.compile import Compiled
 from agentauthz.policy.evaluate import Verdict, answer, matching, verdict
-from agentauthz.policy.explain import Explanation, explain
+from agentauthz.policy.explain import Explanation, Flip, explain
 from agentauthz.policy.files import read_files
+from agentauthz.policy.flip import flips
 from agentauthz.policy.format import Written
 from agentauthz.policy.inputs import Inputs
 from agentauthz.policy.parse import decode, parse
@@ -224,17 +225,26 @@ class PolicySet:
         return deciding.decide(self._decider, inputs.request, inputs, undeclared=undeclared, approvers=approvers)
 
     def explain(self, request: Request) -> Explanation:
-        """Return the decision with every clause of every rule that matches, and what each of them saw.
+        """Return the decision, every clause of every rule that matches with what it saw, and what would turn it.
 
         Raises:
             InvalidArgument: `request` is no Request, or an argument's name no string.
         """
         decision, inputs = self.judge(request)
-        return self.explanation(deciding.without_budget(decision), inputs)
+        decision = deciding.without_budget(decision)
+        return evolve(self.explanation(decision, inputs), flips=self.flips(decision, inputs))
 
     def explanation(self, decision: Decision, inputs: Inputs) -> Explanation:
         """Return the explanation of a decision that was made on `inputs`."""
         return explain(self.rules, decision, deciding.judged(self._decider, inputs))
+
+    def flips(self, decision: Decision, inputs: Inputs) -> tuple[Flip, ...]:
+        """Return the smallest changes that would turn a decision that was made on `inputs`, as far as some are found.
+
+        Each was tried: with it, the definition decides otherwise.
+        """
+        return flips(lambda rules: Definition(evolve(self._checked, rules=rules), self.digest), self.rules, decision,
+                     inputs)  # fmt: skip
 
     def clauses(self, decision: Decision, inputs: Inputs) -> list[dict[str, object]]:
         """Return the clauses of the rules that `decision`, made on `inputs`, names, as plain data for a record."""
@@ -244,8 +254,9 @@ class PolicySet:
 
     def seen(self, inputs: Inputs) -> list[tuple[str, Value]]:
         """Return what the rules for this action read, each with the name of its place: all that a replay needs."""
-        found: dict[str, Value] = {}
-        for reads in self.reads(inputs.name, handing=asks_for_handoff(inputs.delegations)):
+        first, *more = self.reads(inputs.name, handing=asks_for_handoff(inputs.delegations))
+        found = first.seen(inputs)
+        for reads in more:
             found.update(reads.seen(inputs))
         for root in unknown_roots(inputs.request):
             found[root] = UNKNOWN

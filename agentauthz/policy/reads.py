@@ -82,7 +82,7 @@ class Reads:
         """
         chain = inputs.delegations
         many = self._many(chain)
-        for call in _calls(inputs) if many else (inputs,):
+        for call in () if not self.quantifiers else _calls(inputs) if many else (inputs,):
             asked = call if self.instead is None else call.asking(self.instead, {})
             for quantifier in self.quantifiers:
                 evaluate(quantifier, asked)  # records in lists are read when they are first asked for
@@ -118,7 +118,10 @@ class Reads:
 
 def asks_for_handoff(chain: Chain) -> bool:
     """Say whether a call through `chain` makes policies decide whether somebody may hand off."""
-    return any(hop.handoff and hop.via == "host" for hop in chain.delegations)
+    for hop in chain.delegations:  # noqa: SIM110  (asked for every record, and a generator costs more than its answer)
+        if hop.handoff and hop.via == "host":
+            return True
+    return False
 
 
 def _calls(inputs: Inputs) -> Iterator[Inputs]:

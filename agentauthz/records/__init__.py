@@ -1,17 +1,21 @@
 """Account for each decision and its effect: records, and the sinks that they go to."""
 
 from agentauthz.records.build import decision_record
+from agentauthz.records.erasure import erase
 from agentauthz.records.events import EffectRecord, EventRecord, PolicyRecord
 from agentauthz.records.files import FileSink
 from agentauthz.records.ids import RecordIds
-from agentauthz.records.record import DecisionRecord, Record, read_record
+from agentauthz.records.openings import Openings
+from agentauthz.records.record import DecisionRecord, DelegationRecord, Record, read_record
 from agentauthz.records.recorder import Recorder
+from agentauthz.records.redaction import Shred, correlation
 from agentauthz.records.shipping import Shipper
 from agentauthz.records.sinks import (
     Guarantee,
     HttpSink,
     LoggingSink,
     MemorySink,
+    Metrics,
     NatsSink,
     OtelSink,
     PostgresSink,
@@ -24,6 +28,7 @@ from agentauthz.records.sinks import (
 
 __all__ = [
     "DecisionRecord",
+    "DelegationRecord",
     "EffectRecord",
     "EventRecord",
     "FileSink",
@@ -31,7 +36,9 @@ __all__ = [
     "HttpSink",
     "LoggingSink",
     "MemorySink",
+    "Metrics",
     "NatsSink",
+    "Openings",
     "OtelSink",
     "PolicyRecord",
     "PostgresSink",
@@ -39,10 +46,13 @@ __all__ = [
     "RecordIds",
     "Recorder",
     "Shipper",
+    "Shred",
     "Sink",
     "SqliteSink",
     "at_least",
+    "correlation",
     "decision_record",
+    "erase",
     "only",
     "read_record",
     "tee",

@@ -9,17 +9,19 @@ import datetime as dt
 import functools
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, TypeVar, cast, final
+from secrets import token_bytes
+from typing import Final, TypeVar, final
 
-from agentauthz.canonical import Json, bounded, canonical, encode, plain, quote, stamp, utf8
+from agentauthz.canonical import Json, bounded, canonical, encode, jsonable, plain, quote, stamp, utf8
 from agentauthz.decision import Budget, Decision, Obligation, Reason
 from agentauthz.keys import InstanceKey
 from agentauthz.principals import Chain, Delegation, Principal
 from agentauthz.records.lines import ALONE, MAX_BODY, MAX_NAME, compact, finished, opening
 from agentauthz.records.record import Cause, DecisionRecord
-from agentauthz.records.secrets import Secrets, escaped, member
+from agentauthz.records.redaction import OPEN, Held, Place, escaped, masked
+from agentauthz.records.secrets import Secrets, member
 from agentauthz.request import Request, Resource, SessionFacts
-from agentauthz.values import UNKNOWN, Sentinel, Value
+from agentauthz.values import ABSENT, INVALID, UNKNOWN, Sentinel, Value
 
 T = TypeVar("T")
 
@@ -27,14 +29,17 @@ MAX_PROSE: Final = 1000  # of a reason's text
 MAX_VALUE: Final = 2048  # of one value, with at most 400 elements
 MAX_LISTED: Final = 16  # rules, reasons, obligations, actions of a hop that one record names
 MAX_INPUTS: Final = 256  # and clauses of one rule
+MAX_OPENING: Final = 32 * 1024  # of one value that is shredded
 MAX_CLAUSE: Final = 6  # lists and objects around the values of an explanation
 
 _NO_SECRETS: Final = Secrets(frozenset(), {})
+_MEMBERS: Final = {"args": "/action/args", "resource": "/resource/attributes"}
 
 # What gives way first where a line would be too long; the identities go last
 _DROPPED: Final = (
     "explain", "action/args", "resource/attributes", "inputs", "action/given", "missing", "undetermined",
-    "obligations", "budgets", "marks", "reasons", "rules", "chain", "actors",
+    "obligations", "budgets", "marks", "reasons", "rules", "delegation/scopes", "delegation/audience",
+    "delegation/hop", "chain", "actors",
 )  # fmt: skip
 
 
@@ -52,8 +57,8 @@ def decision_record(
     mode: str = "enforce",
     cause: Cause | None = None,
     left: frozenset[str] = frozenset(),
-    call_id: str | None = None,
-    parent: str | None = None,
+    held: Held | None = None,
+    ctx: str = "",
     policy_set: str | None = None,
     policy_version: str | None = None,
 ) -> DecisionRecord:
@@ -61,11 +66,15 @@ def decision_record(
 
     `args` are the bound arguments; a keyed digest binds them all, and only those at the paths in `seen` are
     shown. The arguments named in `sensitive` are never shown: not as inputs, not in `explain`, nor where a
-    text repeats them. `ts` has a time zone. `cause` says that it weren't the policies alone that decided, and
-    `left` has the ids of the obligations that nothing could carry out.
+    text repeats them. `held` is what stands at the places with a class: what opens the shredded is kept before this
+    returns. `ts` has a time zone. `cause` says that it weren't the policies alone that decided, and
+    `left` has the ids of the obligations that nothing could carry out. `ctx` is what `ctx_member` gives.
+
+    Raises:
+        SinkError: what opens the shredded values can't be kept.
     """
-    draft = _Draft(key, Secrets(sensitive, args) if sensitive else _NO_SECRETS)
-    inputs, listed, named = draft.inputs(seen), draft.listed, draft.named
+    draft = _Draft(key, Secrets(sensitive, args, held) if sensitive or held is not None else _NO_SECRETS, held)
+    inputs, named = draft.inputs(seen, {"args": args, "context": request.context}), draft.named
     facts, purpose, route = request.session, request.purpose, request.route
     draft.parts = [
         opening("decision", id, ts),
@@ -82,18 +91,17 @@ def decision_record(
         draft.bounds(facts) if type(facts) is SessionFacts else "",
         named("purpose", purpose if isinstance(purpose, str) else None),
         named("route", route if isinstance(route, str) else None),
-        listed("rules", decision.rules),
-        listed("undetermined", decision.undetermined),
-        listed("missing", decision.missing),
-        listed("marks", decision.marks),
-        draft.reasons(decision.reasons),
+        draft.grounds(decision),
         draft.duties(decision.obligations, left) if decision.obligations else "",
         draft.budgets(decision.budgets) if decision.budgets else "",
         inputs,
         "" if explain is None else draft.explanation(explain),
-        "" if call_id is None and parent is None else draft.ctx(call_id, parent),
+        ctx,
     ]
-    return DecisionRecord.of_line(draft.line(), decision.outcome.value)
+    line = draft.line()
+    if draft.sealing is not None:
+        draft.sealing.keep()
+    return DecisionRecord.of_line(line, decision.outcome.value)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -104,6 +112,14 @@ def _place(path: str) -> tuple[str, str, str]:
         if (name := member(path, root)) is not None:
             return opening, root, name
     return opening, "", ""
+
+
+def _given(path: str, given: Mapping[str, object]) -> object:
+    """Return the member at a path of what the host gave; ABSENT: nobody can tell without asking an object again."""
+    for root, members in given.items():
+        if type(members) is dict and (name := member(path, root)) is not None:
+            return members.get(name, ABSENT)
+    return ABSENT
 
 
 def _parties(chain: Chain) -> list[Principal]:
@@ -118,11 +134,12 @@ def _object(members: Mapping[str, str]) -> str:
 class _Draft:
     """Collect what a record must tell about itself while its parts are written."""
 
-    __slots__ = ("key", "members", "more", "oversized", "parts", "redacted", "secrets")
+    __slots__ = ("key", "members", "more", "oversized", "parts", "redacted", "sealing", "secrets")
 
-    def __init__(self, key: InstanceKey, secrets: Secrets) -> None:
+    def __init__(self, key: InstanceKey, secrets: Secrets, held: Held | None) -> None:
         self.key = key
         self.secrets = secrets
+        self.sealing = None if held is None else held.redaction.sealing()
         self.redacted = list(secrets.pointers)
         self.oversized: dict[str, str] = {}
         self.more: dict[str, int] = {}
@@ -150,9 +167,9 @@ class _Draft:
         return f"[{','.join([self.name(text, pointer, i) for i, text in self.first(names, pointer, limit)])}]"
 
     def prose(self, text: str, pointer: str) -> str:
-        if self.secrets is not _NO_SECRETS and self.secrets.within(text):
+        if (place := self.secrets.hidden(text)) is not None:
             self.redacted.append(pointer)
-            return quote(self.key.digest("value", canonical(text)))
+            return quote(self._committed(text, place, pointer))
         return quote(text if len(text) <= MAX_PROSE and text.isascii() else self._clipped(text, MAX_PROSE, pointer))
 
     def _clipped(self, text: str, limit: int, pointer: str) -> str:
@@ -161,17 +178,55 @@ class _Draft:
             self.oversized[pointer] = self.key.digest("value", canonical(text))
         return written
 
-    def value(self, value: object, pointer: str) -> Json:
-        """Write a value, or commit to it where it is too big or repeats a secret."""
-        tree, fits = bounded(value, 400, MAX_VALUE)
-        if fits and not self.secrets.within(tree):
-            return tree
-        digest = self.key.digest("value", canonical(value))
-        if fits:
-            self.redacted.append(pointer)
+    def value(self, value: object, pointer: str, place: Place = OPEN) -> Json:
+        """Write a value by its class, or commit to it where it is too big or repeats a secret."""
+        if place.open:
+            tree, fits = bounded(value, 400, MAX_VALUE)
+            if fits and self.secrets is _NO_SECRETS:
+                return tree
+            whole = tree if fits else jsonable(value)
         else:
+            tree = masked(jsonable(value), place, pointer, self._classed)
+            whole = tree
+            fits = len(compact(tree)) <= MAX_VALUE
+        hidden = self.secrets.hidden(whole)
+        if hidden is not None and hidden.kind == "shred":
+            return self._tagged(whole, hidden, pointer)
+        if fits and hidden is None:
+            return tree
+        digest = self.key.digest("value", encode(whole))
+        if not fits:
             self.oversized[pointer] = digest
+        else:
+            self.redacted.append(pointer)
         return {"$c": digest}
+
+    def _classed(self, tree: Json, place: Place, pointer: str) -> Json:
+        """Return what stands in the place of something with a class."""
+        if place.kind == "secret":
+            self.redacted.append(pointer)
+            return {"$u": "secret"}
+        return self._tagged(tree, place, pointer)
+
+    def _tagged(self, tree: Json, place: Place, pointer: str) -> Json:
+        text = self._committed(tree, place, pointer)
+        if pointer not in self.oversized:
+            self.redacted.append(pointer)
+        return {"$s" if text[:1] == "s" else "$c": text}
+
+    def _committed(self, tree: Json, place: Place, pointer: str) -> str:
+        """Return a commitment, which depends on the value alone unless it is to be shredded."""
+        if place.kind != "shred":
+            return self.key.digest("value", encode(tree))
+        owner = self.secrets.owner(place)
+        if owner is not None and len(compact(tree)) <= MAX_OPENING:
+            assert self.sealing is not None  # a redaction that shreds has openings
+            return self.sealing.commit(owner, tree)
+        # nobody can open it again, and a digest of what it was could be guessed when it is to be gone
+        digest = self.key.digest("value", token_bytes(32))
+        if owner is not None:
+            self.oversized[pointer] = digest
+        return digest
 
     def first(self, items: Sequence[T], pointer: str, limit: int = MAX_LISTED) -> Iterable[tuple[int, T]]:
         """Return the first elements with their places, and count the rest."""
@@ -182,26 +237,32 @@ class _Draft:
 
     # ---- parts: each a member of the record, with its comma
 
-    def inputs(self, seen: Sequence[tuple[str, Value]]) -> str:
+    def inputs(self, seen: Sequence[tuple[str, Value]], given: Mapping[str, object]) -> str:
+        """Write what was seen; what rules can't read is shown as it was `given`, below roots that are mappings."""
         open_to_all = self.secrets is _NO_SECRETS
         texts = []
         for i, (path, value) in self.first(self.secrets.visible(seen), "/inputs", MAX_INPUTS):
             if len(path) > MAX_NAME or not path.isascii():
                 path = self._clipped(path, MAX_NAME, f"/inputs/{i}/name")
             opening, root, name = _place(path)
+            place = OPEN if open_to_all else self.secrets.place(path)
             if type(value) is Sentinel:
-                texts.append(f'{opening}"{value.value}"}}')
+                raw = _given(path, given) if value is INVALID else ABSENT
+                told = "" if raw is ABSENT else f',"value":{compact(self.value(raw, f"/inputs/{i}/value", place))}'
+                texts.append(f'{opening}"{value.value}"{told}}}')
                 continue
             text = plain(value) if open_to_all else None
             if text is None:
-                text = compact(self.value(value, f"/inputs/{i}/value"))
-            if root:
+                text = compact(self.value(value, f"/inputs/{i}/value", place))
+            if root and place.kind != "secret":
                 self.members[root][name] = text
+            elif root:
+                self.redacted.append(f"{_MEMBERS[root]}/{escaped(name)}")
             texts.append(f'{opening}"value","value":{text}}}')
         return f',"inputs":[{",".join(texts)}]' if texts else ""
 
     def action(self, name: str, args: Mapping[str, object]) -> str:
-        digest = self.key.digest("args", canonical(dict(args)))
+        digest = self.key.digest("args", self.secrets.bound(args))
         shown = self.members["args"]
         end = f',"args":{_object(shown)}}}' if shown else "}"
         names = f',"given":{self.names(list(args), "/action/given", MAX_INPUTS)}' if args else ""
@@ -226,9 +287,9 @@ class _Draft:
         return f',"resource":{{"type":{self.name(resource.type, "/resource/type")},"id":{name}{end}'
 
     def _resource_id(self, id: str) -> str:
-        if self.secrets is not _NO_SECRETS and self.secrets.within(id):
-            found = self.value(id, "/resource/id")
-            return quote(cast("dict[str, str]", found)["$c"])
+        if (place := self.secrets.hidden(id)) is not None:
+            self.redacted.append("/resource/id")
+            return quote(self._committed(id, place, "/resource/id"))
         return self.name(id, "/resource/id")
 
     def chain(self, chain: Chain) -> str:
@@ -254,6 +315,16 @@ class _Draft:
         if hop.handoff:
             texts.append('"handoff":true')
         return f'{",".join(texts)},"via":"{hop.via}"}}'
+
+    def grounds(self, decision: Decision) -> str:
+        """Write what decided, and why; the text is kept where it depends on the decision alone, which calls share."""
+        plain = self.secrets is _NO_SECRETS
+        if plain and decision._written is not None:
+            return decision._written
+        before = len(self.oversized) + len(self.more)
+        names = [(field, getattr(decision, field)) for field in ("rules", "undetermined", "missing", "marks")]
+        text = "".join([self.listed(field, each) for field, each in names if each]) + self.reasons(decision.reasons)
+        return decision._keep(text) if plain and len(self.oversized) + len(self.more) == before else text
 
     def reasons(self, reasons: Sequence[Reason]) -> str:
         if not reasons:
@@ -319,13 +390,10 @@ class _Draft:
         return self.value(part, pointer)
 
     def _saw(self, saw: Mapping[str, object], expr: str, pointer: str) -> dict[str, Json]:
-        shown = self.secrets.shown(saw, expr)
-        return {utf8(path): self.value(value, f"{pointer}/{escaped(path)}") for path, value in shown.items()}
-
-    def ctx(self, call_id: str | None, parent: str | None) -> str:
-        given = (("call_id", call_id), ("parent", parent))
-        texts = [f'"{field}":{self.name(text, "/ctx", field)}' for field, text in given if text is not None]
-        return f',"ctx":{{{",".join(texts)}}}'
+        return {
+            utf8(path): self.value(value, f"{pointer}/{escaped(path)}", self.secrets.place(path))
+            for path, value in self.secrets.shown(saw, expr).items()
+        }
 
     # ---- the whole
 

@@ -48,12 +48,23 @@ def leaves(folder: Path) -> list[tuple[int, Path]]:
 
 def _numbered(folder: Path, pattern: re.Pattern[str]) -> list[tuple[int, Path]]:
     found = [(pattern.fullmatch(path.name), path) for path in folder.iterdir()]
-    return sorted((int(name[1]), path) for name, path in found if name is not None)
+    # what is no file (a pipe would never end) holds no records: they are missed where they should be
+    return sorted((int(name[1]), path) for name, path in found if name is not None and path.is_file())
 
 
 def streams(folder: Path) -> list[Path]:
     """Return the folders of the streams, oldest first."""
     return sorted(path for path in folder.iterdir() if STREAM.fullmatch(path.name) and path.is_dir())
+
+
+def used(folder: Path) -> int:
+    """Return how many bytes the segments of all streams have."""
+    size = 0
+    for stream in streams(folder):
+        for _, path in segments(stream):
+            with contextlib.suppress(FileNotFoundError):  # it has just been pruned
+                size += path.stat().st_size
+    return size
 
 
 def enter(folder: Path, stream: str, what: str, told: Mapping[str, object]) -> None:

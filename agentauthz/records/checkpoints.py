@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from agentauthz.keys.signing import Signer
 
 _ED25519: Final = b"\x01"  # the type of signature (signed-note, "Signature types")
+_COSIGNATURE: Final = b"\x04"  # a witness's, over the moment and the note (tlog-cosignature, "Format")
 _ORG: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _NAME: Final = re.compile(r"[^\s+]+")
 _SIGNATURE: Final = re.compile(r"\u2014 ([^\s+]+) ([A-Za-z0-9+/]+={0,2})")
@@ -64,7 +65,7 @@ def vkey(signer: Signer, org: str) -> str:
         InvalidArgument: the key isn't Ed25519, or `org` is no name.
     """
     name, public = _named(org), _raw(signer.public_jwk())
-    return f"{name}+{_key_id(name, public).hex()}+{base64.b64encode(_ED25519 + public).decode()}"
+    return f"{name}+{_key_id(name, _ED25519 + public).hex()}+{base64.b64encode(_ED25519 + public).decode()}"
 
 
 def signed_note(signer: Signer, org: str, stream: str, size: int, root: bytes) -> str:
@@ -75,7 +76,7 @@ def signed_note(signer: Signer, org: str, stream: str, size: int, root: bytes) -
     """
     text = f"{origin_of(org, stream)}\n{size}\n{base64.b64encode(root).decode()}\n"
     name, public = _named(org), _raw(signer.public_jwk())
-    signature = base64.b64encode(_key_id(name, public) + signer.sign(text.encode())).decode()
+    signature = base64.b64encode(_key_id(name, _ED25519 + public) + signer.sign(text.encode())).decode()
     return f"{text}\n\u2014 {name} {signature}\n"
 
 
@@ -112,35 +113,50 @@ def read_checkpoints(text: str) -> list[Checkpoint]:
 def verified_by(checkpoint: Checkpoint, keys: Iterable[Vkey]) -> str | None:
     """Return the name of the first of `keys` that signed a checkpoint; None: none of them did.
 
+    A note with a line that names one of the keys, and isn't its signature, is verified by none (signed-note).
     SECURITY: keys come from whoever asks, never from the log.
     """
+    return next((key.name for key in _signers(checkpoint, keys)), None)
+
+
+def cosigned_by(checkpoint: Checkpoint, keys: Iterable[Vkey]) -> bool:
+    """Say whether a witness whose key is among `keys` signed a checkpoint too (tlog-cosignature)."""
+    return any(key.cosigns for key in _signers(checkpoint, keys))
+
+
+def _signers(checkpoint: Checkpoint, keys: Iterable[Vkey]) -> list[Vkey]:
+    """Return those of `keys` that signed; none, where a line says that one did which didn't."""
     text, _, signatures = checkpoint.note.rpartition("\n\n")
-    signed = (text + "\n").encode()
+    signed, known = (text + "\n").encode(), list(keys)
+    found: list[Vkey] = []
     for line in signatures.splitlines():
-        if (found := _SIGNATURE.fullmatch(line)) is None:
+        if (named := _SIGNATURE.fullmatch(line)) is None:
             continue
         try:
-            blob = base64.b64decode(found[2])
+            blob = base64.b64decode(named[2])
         except binascii.Error:
             continue
-        for key in keys:
-            if key.name == found[1] and key.key_id == blob[:4] and key.verifies(blob[4:], signed):
-                return key.name
-    return None
+        for key in known:
+            if key.name == named[1] and key.key_id == blob[:4]:
+                if not key.verifies(blob[4:], signed):
+                    return []
+                found.append(key)
+    return found
 
 
 @final
 @frozen
 class Vkey:
-    """Be a key that checkpoints are verified with."""
+    """Be a key that checkpoints are verified with: a log's, or that of a witness, which `cosigns`."""
 
     name: str
     key_id: bytes
+    cosigns: bool
     _public: Ed25519PublicKey = field(repr=False)
 
     @classmethod
     def of(cls, text: str) -> Vkey:
-        """Return the key that `vkey` wrote.
+        """Return the key that `vkey` wrote, or that a witness gave out.
 
         Raises:
             InvalidArgument: it is no verifier key for Ed25519.
@@ -153,13 +169,17 @@ class Vkey:
             key_id = bytes.fromhex(shown)
         except (AttributeError, ValueError, binascii.Error):
             raise InvalidArgument("keys", "must be verifier keys: `<name>+<id>+<key>`, as `vkey` writes them") from None
-        if raw[:1] != _ED25519 or len(raw) != 33 or _NAME.fullmatch(name) is None or key_id != _key_id(name, raw[1:]):
+        known = raw[:1] in (_ED25519, _COSIGNATURE) and len(raw) == 33
+        if not known or _NAME.fullmatch(name) is None or key_id != _key_id(name, raw):
             raise InvalidArgument("keys", "must be verifier keys for Ed25519, whose id fits the name and the key")
         jwk = {"kty": "OKP", "crv": "Ed25519", "x": to_base64url(raw[1:])}
-        return cls(name, key_id, cast("Ed25519PublicKey", verification_key(jwk).key))
+        return cls(name, key_id, raw[:1] == _COSIGNATURE, cast("Ed25519PublicKey", verification_key(jwk).key))
 
     def verifies(self, signature: bytes, signed: bytes) -> bool:
         """Say whether the key made a signature."""
+        if self.cosigns:
+            moment, signature = int.from_bytes(signature[:8]), signature[8:]
+            signed = f"cosignature/v1\ntime {moment}\n".encode() + signed
         try:
             self._public.verify(signature, signed)
         except Exception:  # cryptography isn't imported here, so its error has no name
@@ -182,8 +202,9 @@ def _named(org: str) -> str:
     return origin_of(org, "").rstrip("/")
 
 
-def _key_id(name: str, public: bytes) -> bytes:
-    return hashlib.sha256(name.encode() + b"\n" + _ED25519 + public).digest()[:4]
+def _key_id(name: str, key: bytes) -> bytes:
+    """Return the id of a key, which begins with the byte of its type."""
+    return hashlib.sha256(name.encode() + b"\n" + key).digest()[:4]
 
 
 def _raw(jwk: Mapping[str, str]) -> bytes:

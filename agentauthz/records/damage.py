@@ -93,6 +93,7 @@ class _Diagnosis:
         for line in lines:
             if line.whole and line.place is not None and line.place.stream == stream.encode():
                 self._own.setdefault(line.place.seq, []).append(line)
+        self._known: dict[int, set[bytes]] = {}
         self._declared: dict[int, bytes] = {}
         self._good = self._vouched()
         self._result = Found(start)
@@ -156,7 +157,14 @@ class _Diagnosis:
         assert line.place is not None
         if seq == self._start:
             return line.place.prev == self._before
-        return any(other.leaf.hex().encode() == line.place.prev for other in self._own.get(seq - 1, ()))
+        return line.place.prev in self._hashes(seq - 1)
+
+    def _hashes(self, seq: int) -> set[bytes]:
+        """Return the hashes of the lines that have a number."""
+        found = self._known.get(seq)
+        if found is None:
+            found = self._known[seq] = {line.leaf.hex().encode() for line in self._own.get(seq, ())}
+        return found
 
     def _in_place(self, line: Line) -> bool:
         return self._neighbours(line) > 0 or len(self._lines) == 1
@@ -173,9 +181,7 @@ class _Diagnosis:
         """Yield what the log itself says that it lacks, with the hashes."""
         for line in self._good.values():
             if b'"type":"stream.gap"' in line.text[:400]:
-                about = json.loads(line.text).get("about", {})
-                first = about.get("first_seq", 0)
-                yield from ((first + i, bytes.fromhex(leaf)) for i, leaf in enumerate(about.get("hashes", ())))
+                yield from _missing(line.text, self._seq(line))
 
     # ---- what was done to the others
 
@@ -241,3 +247,14 @@ class _Diagnosis:
     def _add(self, kind: Kind, text: str, seq: int | None, line: Line | None, last: int | None = None) -> None:
         file, offset = (None, None) if line is None else (line.file, line.offset)
         self._result.damages.append(Damage(kind, self._stream, text, seq, last, file, offset))
+
+
+def _missing(text: bytes, before: int) -> Iterator[tuple[int, bytes]]:
+    """Yield what the record of a gap, number `before`, says is missing before it; a damaged one says nothing."""
+    try:
+        about = json.loads(text)["about"]
+        first, hashes = about["first_seq"], [bytes.fromhex(leaf) for leaf in about["hashes"]]
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return
+    if type(first) is int and first >= 0 and all(len(leaf) == 32 for leaf in hashes):
+        yield from ((first + i, leaf) for i, leaf in enumerate(hashes) if first + i < before)

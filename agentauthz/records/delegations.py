@@ -5,13 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, TypeAlias, final
 
-from attrs import define, field
+from attrs import define, field, frozen
 
+from agentauthz.errors import WideningError
 from agentauthz.principals import covered, includes
-from agentauthz.records.record import Actor, DecisionRecord, Hop
+from agentauthz.records.record import Actor, Bounds, DecisionRecord, DelegationRecord, Hop
 
 _EVERY: Final = ("*",)
 _Key: TypeAlias = tuple[Actor, Hop | None]
+
+
+@final
+@frozen
+class Refused:
+    """Be an attempt to pass authority on that was refused; `at` is the hop that doesn't have what was asked for."""
+
+    record: DelegationRecord
+    at: Hop | None = None
 
 
 @final
@@ -20,6 +30,7 @@ class Party:
     """Be one party at one place of the tree. `hop` is the delegation to it; None: the subject.
 
     `acted` counts the decisions on its own calls; `lost` has the ids of those that this hop's bounds refused.
+    `refused` are its own attempts to pass authority on that came to nothing.
     """
 
     actor: Actor
@@ -28,6 +39,7 @@ class Party:
     before: Hop | None = None
     acted: int = 0
     lost: list[str] = field(factory=list)
+    refused: list[Refused] = field(factory=list)
     below: dict[_Key, Party] = field(factory=dict)
 
     def narrowing(self) -> list[str]:
@@ -47,18 +59,27 @@ class Party:
         return found
 
 
-def delegations(decisions: Iterable[DecisionRecord]) -> list[Party]:
-    """Return the subjects of decisions, each with the parties below it."""
+def delegations(decisions: Iterable[DecisionRecord], passed: Iterable[DelegationRecord] = ()) -> list[Party]:
+    """Return the subjects of decisions and of attempts to pass authority on, each with the parties below it."""
     roots: dict[_Key, Party] = {}
     for record in decisions:
         if not record.actors:
             continue
-        path = list(_path(record, roots))
+        path = list(_path(record.actors, record.chain, record.bounds, roots))
         path[-1].acted += 1
         for party in path:
             if party.hop is not None and _refused(record, party.hop):
                 party.lost.append(record.id)
                 break
+    for attempt in passed:
+        if not attempt.actors:
+            continue
+        giver = list(_path(attempt.actors, attempt.chain, None, roots))[-1]
+        if attempt.outcome == "refused":
+            giver.refused.append(Refused(attempt, _lost_at(attempt)))
+        elif attempt.to is not None and attempt.hop is not None:
+            whole = (*attempt.actors, attempt.to), (*attempt.chain, attempt.hop)
+            list(_path(*whole, None, roots))
     return list(roots.values())
 
 
@@ -71,12 +92,13 @@ def walk(roots: Sequence[Party]) -> Iterator[tuple[int, Party]]:
         waiting += [(depth + 1, each) for each in reversed(party.below.values())]
 
 
-def _path(record: DecisionRecord, roots: dict[_Key, Party]) -> Iterator[Party]:
+def _path(
+    actors: Sequence[Actor], chain: Sequence[Hop], bounds: Bounds | None, roots: dict[_Key, Party]
+) -> Iterator[Party]:
     level = roots
-    ceiling = None if record.bounds is None else record.bounds.ceiling
-    within, before = _EVERY if ceiling is None else ceiling, None
-    for place, actor in enumerate(record.actors):
-        hop = record.chain[place - 1] if 0 < place <= len(record.chain) else None
+    within, before = _EVERY if bounds is None or bounds.ceiling is None else bounds.ceiling, None
+    for place, actor in enumerate(actors):
+        hop = chain[place - 1] if 0 < place <= len(chain) else None
         party = level.setdefault((actor, hop), Party(actor, hop, within, before))
         yield party
         level, before, within = party.below, hop, within if hop is None else hop.actions
@@ -87,3 +109,19 @@ def _refused(record: DecisionRecord, hop: Hop) -> bool:
     if record.basis != "authority":
         return False
     return not covered(hop.actions, record.action.name) or hop.purpose not in (None, record.purpose)
+
+
+def _lost_at(attempt: DelegationRecord) -> Hop | None:
+    """Return the first hop of who passes on that doesn't have what was asked for."""
+    asked = attempt.hop
+    if asked is None or (attempt.reason is not None and attempt.reason.code != WideningError.code):
+        return None
+    for hop in attempt.chain:
+        has = all(any(includes(wide, one) for wide in hop.actions) for one in asked.actions)
+        if not has or asked.purpose not in (None, hop.purpose or asked.purpose) or _outlives(asked, hop):
+            return hop
+    return None
+
+
+def _outlives(asked: Hop, hop: Hop) -> bool:
+    return asked.expires is not None and hop.expires is not None and asked.expires > hop.expires  # both are UTC

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast, final
 
-from attrs import field, fields, frozen
+from attrs import asdict, field, fields, frozen
 from attrs.converters import optional
 from attrs.validators import in_
 
@@ -36,7 +36,7 @@ STATUSES: Final[tuple[Status, ...]] = ("done", "failed", "stopped", "not_run", "
 # Of the log itself, and what other parts of the library tell; a newer minor version may know more
 EVENTS: Final = (
     "stream.open", "stream.sealed", "stream.recovered", "stream.gap", "log.pruned", "sink.failed",
-    "delegation", "approval", "state", "erasure",
+    "approval", "state", "erasure",
 )  # fmt: skip
 ALARMS: Final = frozenset({"stream.recovered", "stream.gap", "sink.failed"})
 
@@ -46,10 +46,30 @@ _CHUNK: Final = 30_000  # characters of a policy's text that one record tries to
 @final
 @frozen
 class Ctx:
-    """Place the record among others: the call, and the record that caused this one."""
+    """Place the record among others: a trace and a span of it (W3C), the host's request and turn, the framework's id
+    of the tool's call, and the record that caused this one.
+    """
 
+    trace_id: str | None = None
+    span_id: str | None = None
+    request_id: str | None = None
+    turn: int | None = None
     call_id: str | None = None
     parent: str | None = None
+
+
+NO_CTX: Final = Ctx()
+
+
+def ctx_member(ctx: Ctx | Mapping[str, object]) -> str:
+    """Return the member `ctx` of a record, with its comma; nothing where nothing is known."""
+    told = asdict(ctx) if isinstance(ctx, Ctx) else ctx
+    texts = [
+        f'"{name}":{quoted(value) if isinstance(value, str) else value}'
+        for name, value in told.items()
+        if value is not None
+    ]
+    return f',"ctx":{{{",".join(texts)}}}' if texts else ""
 
 
 @final
@@ -71,7 +91,7 @@ class EffectRecord:
     error_type: str | None = field(default=None, converter=optional(name))
     result_digest: str | None = field(default=None, converter=optional(name))
     dur_us: int | None = None
-    ctx: Ctx = field(default=Ctx())
+    ctx: Ctx = NO_CTX
     stream: str = NO_STREAM
     seq: int = 0
     prev: str = NO_HASH
@@ -82,7 +102,7 @@ class EffectRecord:
         if not self._line:
             given = {each.name: getattr(self, each.name) for each in fields(EffectRecord) if each.init}
             del given["_line"]
-            object.__setattr__(self, "_line", effect_line(**given))
+            object.__setattr__(self, "_line", effect_line(**{**given, "ctx": ctx_member(self.ctx)}))
 
     @classmethod
     def of_line(cls, line: bytes) -> EffectRecord:
@@ -125,19 +145,17 @@ def effect_line(
     error_type: str | None = None,
     result_digest: str | None = None,
     dur_us: int | None = None,
-    ctx: Ctx | None = None,
+    ctx: str = "",
     stream: str = NO_STREAM,
     seq: int = 0,
     prev: str = NO_HASH,
     mono_ns: int = 0,
 ) -> bytes:
-    """Return the line of an effect, whose fields are those of `EffectRecord`."""
-    parts = [opening("effect", id, ts)]
+    """Return the line of an effect, whose fields are those of `EffectRecord`; `ctx` is what `ctx_member` gives."""
+    begun = opening("effect", id, ts)
     if session is not None:
-        parts.append(f'"session":{quoted(session)}')
-    if ctx is not None and (ctx.call_id or ctx.parent):
-        told = {"call_id": ctx.call_id, "parent": ctx.parent}
-        parts.append(f'"ctx":{compact({name: text for name, text in told.items() if text})}')
+        begun += f',"session":{quoted(session)}'
+    parts = [begun + ctx]
     parts.append(f'"effect":{{"of":{quoted(of)},"status":"{status}"')
     if action is not None:
         parts.append(f'"action":{quoted(action)}')
@@ -229,14 +247,16 @@ def _chunks(text: str) -> Iterator[str]:
 @final
 @frozen(kw_only=True, eq=False, repr=False)
 class EventRecord:
-    """Be the account of anything else: of the log itself (`stream.*`, `log.pruned`, `sink.failed`), or of a type
-    that this version doesn't know. `about` holds what the type tells.
+    """Be the account of anything else: of the log itself (`stream.*`, `log.pruned`, `sink.failed`), of approvals and
+    state, or of a type that this version doesn't know. `about` holds what the type tells.
     """
 
     id: str
     ts: dt.datetime
     type: str
     about: Mapping[str, object] = field(default=NOTHING, converter=still_mapping)
+    session: str | None = field(default=None, converter=optional(name))
+    ctx: Ctx = NO_CTX
     stream: str = NO_STREAM
     seq: int = 0
     prev: str = NO_HASH
@@ -245,7 +265,8 @@ class EventRecord:
 
     def __attrs_post_init__(self) -> None:
         if not self._line:
-            object.__setattr__(self, "_line", ALONE + event_body(self.type, self.id, self.ts, self.about))
+            body = event_body(self.type, self.id, self.ts, self.about, self.session, ctx_member(self.ctx))
+            object.__setattr__(self, "_line", ALONE + body)
 
     @classmethod
     def of_line(cls, line: bytes) -> EventRecord:
@@ -257,7 +278,9 @@ class EventRecord:
     @classmethod
     def of_tree(cls, tree: Mapping[str, Any], line: bytes) -> EventRecord:
         """Return the record of a line that this library wrote."""
-        return cls(**where(tree), type=tree["type"], about=tree.get("about", {}), line=line)
+        told = {"session": tree["session"]} if "session" in tree else {}
+        ctx = Ctx(**tree.get("ctx", {}))
+        return cls(**where(tree), type=tree["type"], about=tree.get("about", {}), **told, ctx=ctx, line=line)
 
     if not TYPE_CHECKING:
 
@@ -276,7 +299,10 @@ class EventRecord:
         return f"EventRecord({self.id!r}, {self.type!r})"
 
 
-def event_body(kind: str, id: str, ts: dt.datetime, about: Mapping[str, object]) -> bytes:
-    """Return an event's line without its place."""
+def event_body(
+    kind: str, id: str, ts: dt.datetime, about: Mapping[str, object], session: str | None = None, ctx: str = ""
+) -> bytes:
+    """Return an event's line without its place; `ctx` is what `ctx_member` gives."""
+    within = "" if session is None else f',"session":{quoted(session)}'
     told = f',"about":{compact(dict(about))}' if about else ""
-    return finished(f"{opening(kind, id, ts)}{told}}}")
+    return finished(f"{opening(kind, id, ts)}{within}{ctx}{told}}}")

@@ -28,14 +28,15 @@ _LOGGED: Final = {"action_id": 1, "action": "Allowed", "disposition_id": 17, "di
 _STATUS: Final = {"done": (1, "Success"), "unknown": (0, "Unknown")}
 _FAILURE: Final = (2, "Failure")
 _USERS: Final = {"user": (1, "User"), "service": (4, "Service")}
-_UNMAPPED: Final = ("basis", "mode", "rules", "purpose", "chain", "route")
-_PROFILES: Final = ("security_control", "ai_operation", "record_integrity")
+_UNMAPPED: Final = ("basis", "mode", "rules", "purpose", "chain", "route", "ctx", "delegation")
+_PROFILES: Final = ("security_control", "ai_operation", "trace", "record_integrity")
+_MARKS: Final = {"security_control": "action_id", "trace": "trace"}  # what a profile needs to be one of an event's
 
 
 def export(lines: Iterable[bytes], form: str) -> Iterator[str]:
     """Return records in another form, one line of JSON (in ASCII) each; lines that are no records are left out.
 
-    `ocsf` has decisions and effects only, `otel` and `cloudevents` have all records.
+    `ocsf` has decisions, effects and delegations only, `otel` and `cloudevents` have all records.
 
     Raises:
         InvalidArgument: there is no such form.
@@ -72,8 +73,14 @@ def cloudevent(tree: Tree, line: bytes) -> Made:
         "sequence": f"{tree['seq']:019}",  # of the extension Sequence: sorts as text
         "data": tree,
     }
-    subject = _action(tree)
-    return event if subject is None else {**event, "subject": subject}
+    return {**event, **_some(subject=_action(tree), traceparent=_traceparent(tree.get("ctx", {})))}
+
+
+def _traceparent(ctx: Mapping[str, Any]) -> str | None:
+    """Return the attribute of the extension Distributed Tracing; whether the trace is sampled isn't known."""
+    if "trace_id" not in ctx or "span_id" not in ctx:
+        return None
+    return f"00-{ctx['trace_id']}-{ctx['span_id']}-00"
 
 
 def _action(tree: Tree) -> str | None:
@@ -87,13 +94,15 @@ def _action(tree: Tree) -> str | None:
 
 def otlp(tree: Tree, line: bytes) -> Made:
     """Return a record as an OTLP request with one log record, as collectors read from files (OTLP/JSON)."""
-    warns = tree.get("outcome", "allow") != "allow"
+    outcome, ctx = tree.get("delegation", tree).get("outcome", "allow"), tree.get("ctx", {})
+    warns = outcome not in ("allow", "passed")
     record = {
         "timeUnixNano": str(_micros(tree) * 1000),
         "severityNumber": 13 if warns else 9,
         "severityText": "WARN" if warns else "INFO",
         "eventName": f"agentauthz.{tree['type']}",
         "attributes": [{"key": name, "value": _any(value)} for name, value in attributes(tree).items()],
+        **_some(traceId=ctx.get("trace_id"), spanId=ctx.get("span_id")),
     }
     scope = {"scope": {"name": "agentauthz"}, "logRecords": [record]}
     resource = {"attributes": [{"key": "service.name", "value": {"stringValue": "agentauthz"}}]}
@@ -118,16 +127,17 @@ def _micros(tree: Tree) -> int:
 
 
 def ocsf(tree: Tree, line: bytes) -> Made | None:
-    """Return a decision or an effect as API Activity of OCSF 1.9.0; None: the record is of another type.
+    """Return a decision, an effect or a delegation as API Activity of OCSF 1.9.0; None: the record is of another type.
 
     `raw_data` is the record's line, and the attestation's fingerprint is its leaf in the log's tree.
     """
-    told = _decided(tree) if tree["type"] == "decision" else _done(tree) if tree["type"] == "effect" else None
-    if told is None:
+    if (make := _OCSF.get(tree["type"])) is None:
         return None
+    # a span's times, which its object needs, aren't known: its id is in `unmapped`
+    told = {**make(tree), **_some(trace=_some(uid=tree.get("ctx", {}).get("trace_id")) or None)}
     text = line.decode().rstrip("\n")
     leaf = {"algorithm": "SHA-256 of a zero byte and raw_data", "algorithm_id": 99}
-    profiles = [name for name in _PROFILES if name != "security_control" or "action_id" in told]
+    profiles = [name for name in _PROFILES if _MARKS.get(name, "actor") in told]
     event = {
         "category_uid": _CATEGORY,
         "category_name": "Application Activity",
@@ -208,6 +218,36 @@ def _done(tree: Tree) -> Made:
     }
 
 
+def _passed(tree: Tree) -> Made:
+    """Return authority that was passed on, or not: its record's id is the delegation's."""
+    own, hop, session = tree["delegation"], tree["delegation"].get("hop", {}), tree.get("session")
+    passed, reason = own["outcome"] == "passed", own.get("reason", {})
+    to = own.get("to", {})
+    ends = hop.get("expires")
+    delegation = _some(
+        uid=tree["id"],
+        created_time=_micros(tree) // 1000,
+        expiration_time=None if ends is None else _micros({"ts": ends}) // 1000,
+        scopes=own.get("scopes") or hop.get("actions"),
+    )
+    return {
+        **(_ALLOWED if passed else _BLOCKED),
+        **_some(
+            status_code=reason.get("code"),
+            status_detail=reason.get("text"),
+            ai_agent=_some(uid=to["sub"], instance_uid=session) if to.get("kind") == "agent" else None,
+            delegation=delegation if passed else None,
+        ),
+        "severity_id": 1 if passed else 2,
+        "severity": "Informational" if passed else "Low",
+        "status_id": 1 if passed else 2,
+        "status": "Success" if passed else "Failure",
+        "message": f"delegation by {own['kind']} {own['outcome']}",
+        "actor": _actor(tree),
+        "api": _api(tree, f"delegation.{own['kind']}"),
+    }
+
+
 def _api(tree: Tree, action: str) -> Made:
     return {"operation": action, "request": {"uid": tree.get("ctx", {}).get("call_id") or tree["id"]}}
 
@@ -234,6 +274,7 @@ def _some(**members: object) -> Made:
     return {name: value for name, value in members.items() if value is not None}
 
 
+_OCSF: Final[Mapping[str, Callable[[Tree], Made]]] = {"decision": _decided, "effect": _done, "delegation": _passed}
 FORMS: Final[Mapping[str, Callable[[Tree, bytes], Made | None]]] = {
     "ocsf": ocsf,
     "cloudevents": cloudevent,

@@ -22,7 +22,7 @@ _SHOWN: Final = 20  # damages beside the first
 
 def told(report: Report) -> Iterator[str]:
     """Return what verification found, as lines: the verdict, the first thing that is wrong, and what is proven."""
-    yield MEANINGS[report.verdict]
+    yield meaning(report)
     if report.first is not None:
         yield f"first: {place(report.first)}"
         rest = report.damages[1:]
@@ -30,6 +30,15 @@ def told(report: Report) -> Iterator[str]:
         if len(rest) > _SHOWN:
             yield f"  … and {len(rest) - _SHOWN} more"
     yield from proven(report)
+
+
+def meaning(report: Report) -> str:
+    """Return what a report comes to; where only a part was looked at, that is said with it."""
+    whole = MEANINGS[report.verdict]
+    if report.since is None:
+        return whole
+    verdict, _, words = whole.partition(": ")
+    return f"{verdict} since {report.since.isoformat()}: {words}; what is before was not looked at"
 
 
 def proven(report: Report) -> Iterator[str]:
@@ -52,11 +61,17 @@ def _proven(stream: StreamReport, damaged: bool) -> Iterator[str]:
     live = ", still written" if stream.live else ""
     sound = "damaged" if damaged else "each record follows the one before"
     yield f"stream {stream.id}: {count(stream.size, 'record')}{live}; {sound}"
-    if stream.verified_from:
+    if stream.skipped:
+        vouched = max(stream.signed, stream.witnessed) >= stream.verified_from
+        words = "a checkpoint vouches for the state there" if vouched else "no checkpoint vouches for the state there"
+        yield f"  verified from record {stream.verified_from}: what is before was not looked at, and {words}"
+    elif stream.verified_from:
         yield f"  before record {stream.verified_from} only hashes are left: the text was pruned"
     if stream.lost:
         yield f"  the log itself says that it lacks {count(stream.lost, 'record')}"
     yield f"  signed: {stream.signed} of {stream.size}; witnessed: {stream.witnessed} of {stream.size}"
+    if stream.cosigned is not None:
+        yield f"  cosigned by a witness: {stream.cosigned} of {stream.size}"
     yield f"  exposed: {count(stream.exposed, 'record')} that no witness has seen"
     if stream.root is not None:
         yield f"  root: {stream.root}"

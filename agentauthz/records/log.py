@@ -7,23 +7,24 @@ import errno
 import os
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal, Protocol, TypeAlias, final
 
 from attrs import define, field, frozen
 
 from agentauthz.errors import SinkError
-from agentauthz.records.catalog import QUARANTINE, Claim, enter, owner, segment_path
+from agentauthz.records.catalog import QUARANTINE, Claim, enter, owner, segment_path, used
 from agentauthz.records.segment import Segment, failed, reason
 
-Mode: TypeAlias = Literal["inline", "fsync"]
+Mode: TypeAlias = Literal["inline", "fsync", "async"]  # to the log itself, the last is as the first
 
 RESERVE: Final = 64 * 1024  # bytes kept back, so that a full disk can still be told of
 MAX_HASHES: Final = 400  # of missing records, that one record of a gap names
 _LOOK: Final = 100_000_000  # ns between two looks at whether the file is still there
 _RETRY: Final = 1_000_000_000  # ns before a segment that couldn't be begun is tried again
-_NO_SPACE: Final = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)})
+_QUOTA: Final = getattr(errno, "EDQUOT", errno.ENOSPC)
+_NO_SPACE: Final = frozenset({errno.ENOSPC, _QUOTA})
 
 
 class Writer(Protocol):
@@ -53,28 +54,42 @@ class _Refused:
 @final
 @frozen
 class Ticket:
-    """Be what a caller waits for: these bytes of a segment on the device."""
+    """Be what a caller waits for: these bytes of a segment on the device, which end with the record before `seq`."""
 
+    log: Log
     segment: Segment
     size: int
+    seq: int
+
+    def confirm(self) -> None:
+        """Return when they are.
+
+        Raises:
+            SinkError: they may not be.
+        """
+        self.segment.confirm(self.size)
+        self.log.synced = max(self.log.synced, self.seq)
 
 
 @final
 class Log:
-    """Hold a stream's folder. All of it but `confirm` runs under the stream's lock.
+    """Hold a stream's folder. All of it but `flush` runs under the stream's lock.
 
     Raises:
         OSError: the folder can't be made, or written.
     """
 
-    __slots__ = ("__weakref__", "_base", "_claim", "_headed", "_later", "_limit", "_look", "_mode", "_refused",
-                 "_segment", "_stream", "_tales", "folder")  # fmt: skip
+    __slots__ = ("__weakref__", "_base", "_claim", "_headed", "_later", "_limit", "_look", "_measured", "_mode",
+                 "_quota", "_refused", "_room", "_segment", "_stream", "_tales", "_unsynced", "folder",
+                 "synced")  # fmt: skip
 
-    def __init__(self, base: Path, stream: str, *, mode: Mode, limit: int) -> None:
+    def __init__(self, base: Path, stream: str, *, mode: Mode, limit: int, quota: int | None = None) -> None:
         self._base = base
         self._stream = stream
         self._mode = mode
         self._limit = limit
+        self._unsynced: list[Path] = []  # segments that have ended, and nobody has synced
+        self.synced = 0  # the number behind the last record that is known to be on the device
         self.folder = base / stream
         self._segment: Segment | None = None
         self._headed = False  # the segment's first record has been written
@@ -82,6 +97,9 @@ class Log:
         self._tales: list[tuple[str, Mapping[str, object]]] = []  # to be told as soon as there is room
         self._look = 0
         self._later = 0  # when a segment that is full may be tried to be replaced again
+        self._quota = quota
+        self._room = 0  # bytes that the quota leaves, as measured then
+        self._measured = 0
         os.mkdir(self.folder, 0o700)
         self._claim = Claim(self.folder)
         _OPEN.add(self)
@@ -105,8 +123,24 @@ class Log:
         self._headed = True
         if self._mode == "fsync":
             self._segment.confirm(self._segment.size)
-            _sync_folder(self.folder)
+            for folder in (self.folder, self._base, self._base.parent):  # each entry of the path to it
+                _sync_folder(folder)
+            self.synced = writer.seq
         enter(self._base, self._stream, "opened", owner())
+
+    def admit(self) -> None:
+        """Refuse a record for which the quota leaves no room; what the log tells of itself isn't asked.
+
+        Raises:
+            OSError: segments of all streams take as much as they may.
+        """
+        if self._quota is None:
+            return
+        if (now := time.monotonic_ns()) >= self._measured:
+            self._measured = now + _RETRY
+            self._room = self._quota - used(self._base)
+        if self._room <= 0:
+            raise OSError(_QUOTA, "the quota of the log is used up")
 
     def ready(self, writer: Writer) -> None:
         """Make sure that a line can be written: begin a segment where the last is full, gone or broken.
@@ -129,7 +163,7 @@ class Log:
             self._rotate(writer, segment)
 
     def write(self, line: bytes) -> None:
-        """Add a line to the segment.
+        """Add a line to the segment, or some of them: all or none.
 
         Raises:
             OSError: the disk refuses.
@@ -137,6 +171,7 @@ class Log:
         if self._segment is None:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         self._segment.write(line)
+        self._room -= len(line)
 
     def position(self) -> int:
         """Return how many bytes the segment has."""
@@ -149,13 +184,36 @@ class Log:
         self._segment.size = before
         return self._segment.complete(line)
 
-    def ticket(self) -> Ticket | None:
-        """Return what a caller has to wait for, before it may go on."""
+    def ticket(self, seq: int) -> Ticket | None:
+        """Return what a caller has to wait for, before it may go on; `seq` is the number of the next record."""
         segment = self._segment
-        return None if self._mode == "inline" or segment is None else Ticket(segment, segment.size)
+        return None if self._mode != "fsync" or segment is None else Ticket(self, segment, segment.size, seq)
 
-    def refuse(self, writer: Writer, cause: OSError) -> SinkError:
-        """Count a record that wasn't taken; of the first one, tell with what is kept back for that."""
+    def unsynced(self) -> Sequence[Path]:
+        """Return the files that hold what may not be on the device."""
+        return (*self._unsynced, self.path)
+
+    def flush(self, files: Sequence[Path], seq: int) -> None:
+        """Return once `files`, which end with the record before `seq`, are on the device.
+
+        Raises:
+            SinkError: they may not be.
+        """
+        for path in files:
+            try:
+                _sync_file(path)
+            except FileNotFoundError:  # pruned; or deleted, which is found and told with the next record
+                continue
+            except OSError as cause:
+                if self._segment is not None and self._segment.path == path:
+                    self._segment.broken = "a sync failed"  # it is never believed again
+                raise failed(path, "couldn't be synced", cause) from cause
+        _sync_folder(self.folder)
+        self._unsynced = [path for path in self._unsynced if path not in files]
+        self.synced = max(self.synced, seq)
+
+    def refuse(self, writer: Writer, cause: OSError, count: int = 1) -> SinkError:
+        """Count what wasn't taken; of the first failure, tell with what is kept back for that."""
         refused = self._refused
         if refused is None:
             refused = self._refused = _Refused(reason(cause))
@@ -165,7 +223,7 @@ class Log:
                 writer.event("sink.failed", {"sink": "FileSink", "error": refused.error})
             if cause.errno == errno.EFBIG and self._segment is not None:
                 self._segment.broken = refused.error  # this file may not grow, but another one may
-        refused.count += 1
+        refused.count += count
         return failed(self.path, "can't be written", cause)
 
     def miss(self, seq: int, leaf: bytes) -> None:
@@ -173,14 +231,20 @@ class Log:
         if self._refused is not None:
             self._refused.missing.append((seq, leaf))
 
-    def close(self, writer: Writer) -> None:
-        """Seal the stream, and let go of everything.
+    def pruned(self) -> None:
+        """Measure anew, before the next record, how much the quota leaves."""
+        self._measured = 0
+
+    def close(self, writer: Writer, gap: Mapping[str, object] | None) -> None:
+        """Seal the stream, and let go of everything; `gap` tells of records that were given up before.
 
         Raises:
             OSError: the disk refuses the last records; everything is let go of all the same.
         """
         try:
             self.ready(writer)
+            if gap is not None:
+                writer.event("stream.gap", gap)
             if self._segment is not None:
                 self._seal(writer, self._segment, "closed")
                 told = writer.state()
@@ -230,6 +294,8 @@ class Log:
         old, self._segment, self._headed = self._segment, fresh, False
         if old is not None:
             old.close()
+            if self._mode != "fsync":
+                self._unsynced.append(old.path)
         self._head(writer, old)
         if self._mode == "fsync":
             _sync_folder(self.folder)
@@ -288,7 +354,7 @@ class Log:
 
     def _tell(self, writer: Writer, refused: _Refused) -> None:
         missing = refused.missing
-        if not missing:
+        if not missing and refused.count:
             writer.event("stream.gap", {"count": refused.count, "reason": refused.error})
         while missing:
             first = missing[0][0]
@@ -318,6 +384,14 @@ class Log:
                     os.unlink(self._reserve)
             if cause.errno != errno.EFBIG:
                 raise
+
+
+def _sync_file(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _sync_folder(folder: Path) -> None:

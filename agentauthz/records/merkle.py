@@ -10,11 +10,16 @@ from typing import Final, final
 from agentauthz.errors import InvalidArgument
 
 EMPTY_ROOT: Final = hashlib.sha256(b"").digest()
+_LEAF: Final = hashlib.sha256(b"\0")
+
+_BLOCK: Final = 1_024  # leaves that are hashed level by level, which takes two thirds of the time
 
 
 def leaf_hash(data: bytes) -> bytes:
     """Return the hash of a leaf; of a record, it is the line without its line feed."""
-    return hashlib.sha256(b"\0" + data).digest()
+    whole = _LEAF.copy()  # sooner done than a copy of the data with a byte before it
+    whole.update(data)
+    return whole.digest()
 
 
 def node_hash(left: bytes, right: bytes) -> bytes:
@@ -40,15 +45,27 @@ class Tree:
 
     def extend(self, leaves: Iterable[bytes]) -> None:
         """Add the hashes of leaves."""
-        size, peaks, sha256 = self.size, self.peaks, hashlib.sha256
-        for leaf in leaves:
+        hashes = list(leaves)
+        start = -self.size % _BLOCK
+        stop = start + (len(hashes) - start) // _BLOCK * _BLOCK
+        if stop <= start:
+            self._add(hashes, 1)
+            return
+        self._add(hashes[:start], 1)
+        self._add((_perfect(hashes[at : at + _BLOCK]) for at in range(start, stop, _BLOCK)), _BLOCK)
+        self._add(hashes[stop:], 1)
+
+    def _add(self, parts: Iterable[bytes], count: int) -> None:
+        """Add the roots of perfect parts of `count` leaves each, which the size is a multiple of."""
+        size, peaks, sha256 = self.size // count, self.peaks, hashlib.sha256
+        for part in parts:
             below = size
             while below & 1:
-                leaf = sha256(b"\1" + peaks.pop() + leaf).digest()
+                part = sha256(b"\1" + peaks.pop() + part).digest()
                 below >>= 1
-            peaks.append(leaf)
+            peaks.append(part)
             size += 1
-        self.size = size
+        self.size = size * count
 
     def root(self) -> bytes:
         """Return the root of all leaves so far."""
@@ -58,6 +75,14 @@ class Tree:
         for peak in reversed(left):
             root = node_hash(peak, root)
         return root
+
+
+def _perfect(hashes: list[bytes]) -> bytes:
+    """Return the root over as many leaves as a power of two."""
+    sha256 = hashlib.sha256
+    while len(hashes) > 1:
+        hashes = [sha256(b"\1" + left + right).digest() for left, right in zip(hashes[::2], hashes[1::2], strict=True)]
+    return hashes[0]
 
 
 def root_of(leaves: Sequence[bytes]) -> bytes:

@@ -18,6 +18,7 @@ from agentauthz.records.checkpoints import Checkpoint, Vkey, read_checkpoint, re
 from agentauthz.records.merkle import inclusion_proof, leaf_hash, root_of, verify_inclusion
 from agentauthz.records.reading import log_lines, tree_of
 from agentauthz.records.verify import Leaves, verified
+from agentauthz.records.witnessed import Kept, texts
 
 _FIRST: Final = "c2sp.org/tlog-proof@v1"
 _INDEX: Final = re.compile(r"index (0|[1-9][0-9]{0,18})")
@@ -37,7 +38,7 @@ def prove(
     id: str,
     *,
     keys: Iterable[str],
-    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint: Kept = None,
 ) -> Proven:
     """Return the proof that the record of that id is in a log, up to a checkpoint that one of `keys` signed.
 
@@ -48,10 +49,11 @@ def prove(
     """
     trusted = list(keys)
     line, stream, seq = _found(Path(folder), id)
-    leaves = verified(folder, checkpoint, trusted)[1].get(stream, [])
+    elsewhere = texts(checkpoint)
+    leaves = verified(folder, elsewhere, trusted)[1].get(stream, [])
     if seq >= len(leaves) or leaves[seq] != leaf_hash(line.rstrip(b"\n")):
         raise InvalidArgument("id", "is of a record that isn't where it says: see `agentauthz records verify`")
-    for each in _checkpoints(Path(folder), checkpoint, trusted, stream):
+    for each in _checkpoints(Path(folder), elsewhere, trusted, stream):
         if (below := _covered(leaves, each, seq)) is not None:
             hashes = inclusion_proof(below, seq)
             return Proven(line, "\n".join([_FIRST, f"index {seq}", *map(_base64, hashes), "", each.note]))
@@ -89,17 +91,13 @@ def _found(folder: Path, id: str) -> tuple[bytes, str, int]:
     raise InvalidArgument("id", f"is of no record in `{folder}`: {id}")
 
 
-def _checkpoints(
-    folder: Path, checkpoint: str | os.PathLike[str] | None, keys: Sequence[str], stream: str
-) -> Iterator[Checkpoint]:
+def _checkpoints(folder: Path, elsewhere: Sequence[str], keys: Sequence[str], stream: str) -> Iterator[Checkpoint]:
     """Return the checkpoints of a stream that a trusted key signed, the newest first."""
     trusted = [Vkey.of(key) for key in keys]
-    if isinstance(checkpoint, str) and "\n" in checkpoint:
-        text = checkpoint
-    else:
-        path = folder / CHECKPOINTS if checkpoint is None else Path(checkpoint)
-        text = path.read_text("utf-8", errors="replace") if path.exists() else ""
-    own = [each for each in read_checkpoints(text) if each.stream == stream and verified_by(each, trusted) is not None]
+    path = folder / CHECKPOINTS
+    given = elsewhere or ([path.read_text("utf-8", errors="replace")] if path.exists() else [])
+    found = (each for text in given for each in read_checkpoints(text))
+    own = [each for each in found if each.stream == stream and verified_by(each, trusted) is not None]
     yield from sorted(own, key=lambda each: -each.size)
 
 

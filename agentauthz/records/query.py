@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, cast, final
 
 from attrs import frozen
@@ -24,7 +24,8 @@ class Query:
     """Be what decisions must meet; what is None, doesn't count.
 
     `action` is a name or a pattern (`payments.*`); `subject` and `actor` are an id, or one behind its kind
-    (`agent:bot`); `since` is the first moment, and `until` the first one that is too late.
+    (`agent:bot`); `since` is the first moment, and `until` the first one that is too late. `holds` are keyed hashes as
+    `correlation` makes them, one of which must stand among the inputs.
 
     Raises:
         InvalidArgument: another outcome, a malformed pattern, or a moment without a time zone.
@@ -38,6 +39,7 @@ class Query:
     rule: str | None = None
     since: dt.datetime | None = None
     until: dt.datetime | None = None
+    holds: tuple[str, ...] = ()
 
     def __attrs_post_init__(self) -> None:
         if self.outcome is not None and self.outcome not in OUTCOMES:
@@ -64,6 +66,7 @@ class Query:
             and (self.subject is None or _is(tree["actors"][0], self.subject))
             and (self.actor is None or _is(tree["actors"][-1], self.actor))
             and self._within(tree["ts"])
+            and (not self.holds or _holds(tree.get("inputs", ()), self.holds))
         )
 
     def _within(self, ts: str) -> bool:
@@ -82,6 +85,15 @@ def query(lines: Iterable[bytes], wanted: Query) -> Iterator[DecisionRecord]:
                 yield cast("DecisionRecord", read_record(line))
             except InvalidArgument:
                 continue
+
+
+def _holds(inputs: Any, wanted: Sequence[str]) -> bool:
+    """Say whether one of the hashes stands anywhere in the inputs."""
+    if isinstance(inputs, list | tuple):
+        return any(_holds(each, wanted) for each in inputs)
+    if not isinstance(inputs, Mapping):
+        return False
+    return inputs.get("$c") in wanted or any(_holds(each, wanted) for each in inputs.values())
 
 
 def _named(pattern: str, action: str) -> bool:

@@ -38,8 +38,10 @@ def log_files(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         return []
-    flat = sorted(file for file in path.iterdir() if file.suffix in LINES and file.name != CATALOG)
-    return [*flat, *(file for stream in streams(path) for _, file in segments(stream))]
+    own = [file for stream in streams(path) for _, file in segments(stream)]
+    if own or (path / CATALOG).exists():
+        return own  # SECURITY: what else lies in a log's folder is nothing that `verify` vouches for
+    return sorted(file for file in path.iterdir() if file.suffix in LINES and file.is_file())
 
 
 def tree_of(line: bytes) -> Tree | None:
@@ -48,7 +50,10 @@ def tree_of(line: bytes) -> Tree | None:
         tree = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    return tree if isinstance(tree, dict) and str(tree.get("v")).startswith("1.") else None
+    if not isinstance(tree, dict) or not isinstance(tree.get("type"), str):
+        return None
+    version = tree.get("v")
+    return tree if isinstance(version, str) and version.startswith("1.") else None
 
 
 @final

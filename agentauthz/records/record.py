@@ -14,7 +14,7 @@ from attrs import field, frozen
 from agentauthz.canonical import class_name
 from agentauthz.decision import Reason
 from agentauthz.errors import InvalidArgument
-from agentauthz.records.events import Ctx, EffectRecord, EventRecord, PolicyRecord
+from agentauthz.records.events import NO_CTX, Ctx, EffectRecord, EventRecord, PolicyRecord
 from agentauthz.records.lines import NO_HASH, NO_STREAM, NOTHING, fill, still, still_mapping, where
 
 if TYPE_CHECKING:
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 State: TypeAlias = Literal["value", "absent", "unknown", "invalid"]
 Cause: TypeAlias = Literal["stopped", "failed", "problem"]
+
+# How authority is passed on: within this process, by a token that came, to get the next hop's token, by issuing one
+Kind: TypeAlias = Literal["session", "token", "exchange", "issue"]
+Fate: TypeAlias = Literal["passed", "refused"]
 
 
 @final
@@ -176,7 +180,7 @@ class DecisionRecord:
     explain: object = field(default=None, converter=still)
     obligations: tuple[Obliged, ...] = ()
     budgets: tuple[Budgeted, ...] = ()
-    ctx: Ctx = field(default=Ctx())
+    ctx: Ctx = NO_CTX
     meta: Meta = field(default=Meta())
     stream: str = NO_STREAM
     seq: int = 0
@@ -209,7 +213,66 @@ class DecisionRecord:
         return f"DecisionRecord({self.id!r}, {self.outcome!r}, {self.action.name!r})"  # values stay out of tracebacks
 
 
-Record: TypeAlias = DecisionRecord | EffectRecord | PolicyRecord | EventRecord
+@final
+@frozen(kw_only=True, eq=False, repr=False)
+class DelegationRecord:
+    """Be the account of one attempt to pass authority on.
+
+    `actors`, `depth` and `chain` are, as in a decision, those of who passes it on. `to` gets it, and `hop` is what was
+    passed on, or refused for the `reason`. With tokens, `scopes` and `audience` are what the new one is good for, and
+    `token` and `issued` keyed digests of the names of the old one and the new one.
+    """
+
+    id: str
+    ts: dt.datetime
+    kind: Kind
+    outcome: Fate
+    actors: tuple[Actor, ...] = ()
+    depth: int = 0
+    chain: tuple[Hop, ...] = ()
+    to: Actor | None = None
+    hop: Hop | None = None
+    scopes: tuple[str, ...] = ()
+    audience: tuple[str, ...] = ()
+    token: str | None = None
+    issued: str | None = None
+    reason: Reason | None = None
+    session: str | None = None
+    ctx: Ctx = NO_CTX
+    meta: Meta = field(default=Meta())
+    stream: str = NO_STREAM
+    seq: int = 0
+    prev: str = NO_HASH
+    mono_ns: int = 0
+    _line: bytes
+
+    @classmethod
+    def of_line(cls, line: bytes, id: str, outcome: Fate) -> DelegationRecord:
+        """Return the record that the library has just written; its other fields are read when first asked for."""
+        record = cls.__new__(cls)
+        object.__setattr__(record, "_line", line)
+        object.__setattr__(record, "id", id)
+        object.__setattr__(record, "outcome", outcome)
+        return record
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> object:
+            return fill(self, name, lambda tree, line: read_record(line))
+
+    def line(self) -> bytes:
+        """Return the record as one line of UTF-8 JSON with its line feed: always the same bytes."""
+        return self._line
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the record as a new JSON tree, with what the line holds and this version doesn't know."""
+        return cast("dict[str, Any]", json.loads(self._line))
+
+    def __repr__(self) -> str:
+        return f"DelegationRecord({self.id!r}, {self.kind!r}, {self.outcome!r})"
+
+
+Record: TypeAlias = DecisionRecord | EffectRecord | DelegationRecord | PolicyRecord | EventRecord
 
 
 def _decision(tree: dict[str, Any], line: bytes) -> DecisionRecord:
@@ -246,8 +309,10 @@ def _decision(tree: dict[str, Any], line: bytes) -> DecisionRecord:
 _KINDS: Final[dict[str, type[Record]]] = {
     "decision": DecisionRecord,
     "effect": EffectRecord,
+    "delegation": DelegationRecord,
     "policy": PolicyRecord,
 }
+_NESTED: Final = (EffectRecord, DelegationRecord, PolicyRecord)  # whose own fields stand below their type
 _TYPE: Final = re.compile(r"[a-z][a-z_.]{0,63}")
 
 
@@ -263,12 +328,12 @@ def read_record(line: bytes) -> Record:
         tree = json.loads(line)
     except (ValueError, RecursionError) as cause:
         raise InvalidArgument("line", "is not JSON") from cause
-    if not isinstance(tree, dict) or not str(tree.get("v")).startswith("1."):
+    if not isinstance(tree, dict) or not isinstance(v := tree.get("v"), str) or not v.startswith("1."):
         raise InvalidArgument("line", "is not a record of version 1")
     if not isinstance(name := tree.get("type"), str) or _TYPE.fullmatch(name) is None:
         raise InvalidArgument("line", "has no type")
     kind: Any = _KINDS.get(name, EventRecord)
-    own = tree.get(name) if kind is EffectRecord or kind is PolicyRecord else None
+    own = tree.get(name) if kind in _NESTED else None
     flat = {**tree, **own} if isinstance(own, dict) else tree
     try:
         return cast("Record", _reader().structure({**flat, "line": line}, kind))
@@ -280,7 +345,9 @@ def of_line(line: bytes, record: Record) -> Record:
     """Return a record at another place, whose line the library has just made of that of `record`."""
     if type(record) is DecisionRecord:
         return DecisionRecord.of_line(line, record.outcome)
-    return cast("Record", type(record).of_line(line))
+    if type(record) is DelegationRecord:
+        return DelegationRecord.of_line(line, record.id, record.outcome)
+    return cast("Record", cast("Any", type(record)).of_line(line))
 
 
 @functools.cache

@@ -6,9 +6,9 @@ import datetime as dt
 import logging
 import threading
 from collections.abc import Iterable, Sequence
-from typing import cast, final
+from typing import Final, cast, final
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from agentauthz.canonical import class_name
 from agentauthz.decision import Decision
@@ -17,11 +17,14 @@ from agentauthz.records.events import EventRecord
 from agentauthz.records.files import FileSink
 from agentauthz.records.ids import Process, RecordIds
 from agentauthz.records.record import Record
-from agentauthz.records.sinks.combine import Failures, append_all, close_all, raise_failures, require_append
+from agentauthz.records.sinks.combine import close_all, raise_failures, require_append
+from agentauthz.records.sinks.lanes import Failures, Watched, append_all
 from agentauthz.records.sinks.local import LoggingSink
-from agentauthz.records.sinks.sink import Sink
+from agentauthz.records.sinks.sink import Metrics, Sink, is_bounded, is_quick, joint_metrics, metrics_of
 from agentauthz.records.stream import Policies, Stream, Taken
-from agentauthz.records.writing import Writing, inside
+from agentauthz.records.writing import Writing, ended, inside
+
+TIMEOUT: Final = 5.0  # seconds after which a sink that hangs has failed
 
 
 @final
@@ -31,11 +34,14 @@ class _Plan:
 
     sinks: tuple[Sink, ...]
     log: FileSink | None  # where each record gets its place, before the others have it
+    late: FileSink | None  # or one that gives places of its own, later
     logging: tuple[LoggingSink, ...]
     always: bool  # some sink takes every record
-    others: tuple[Sink, ...]  # all but the log
-    blocking: tuple[Sink, ...]
+    others: bool  # there are sinks beside the file
     quick: tuple[Sink, ...]
+    bounded: tuple[Sink, ...]  # they may take their time, but keep a time-out of their own
+    watched: tuple[Sink, ...]  # all others: they get a thread, and a time-out
+    direct: tuple[Sink, ...]  # `bounded` and `quick`
 
     @classmethod
     def of(cls, sinks: tuple[Sink, ...]) -> _Plan:
@@ -43,10 +49,20 @@ class _Plan:
         if len(logs) > 1:
             raise InvalidArgument("sinks", "must hold one `FileSink` at most: it is what numbers the records")
         logging = tuple(sink for sink in sinks if isinstance(sink, LoggingSink))
+        log = next((sink for sink in logs if not sink.late), None)
+        late = next((sink for sink in logs if sink.late), None)
         others = tuple(sink for sink in sinks if not isinstance(sink, FileSink))
-        blocking = tuple(sink for sink in others if getattr(sink, "blocking", False) is True)
-        quick = tuple(sink for sink in others if getattr(sink, "blocking", False) is not True)
-        return cls(sinks, logs[0] if logs else None, logging, len(logging) < len(sinks), others, blocking, quick)
+        quick = tuple(sink for sink in others if is_quick(sink))
+        bounded = tuple(sink for sink in others if not is_quick(sink) and is_bounded(sink))
+        watched = tuple(sink for sink in others if not is_quick(sink) and not is_bounded(sink))
+        direct = tuple(sink for sink in others if is_quick(sink) or is_bounded(sink))
+        always = len(logging) < len(sinks)
+        return cls(sinks, log, late, logging, always, bool(others), quick, bounded, watched, direct)
+
+    @property
+    def may_wait(self) -> bool:
+        """Say whether a write may hold up who waits for it; that of a queue is asked apart."""
+        return self.log is not None or bool(self.bounded) or bool(self.watched)
 
 
 @final
@@ -57,15 +73,20 @@ class Recorder:
     `agentauthz.records`, and the sinks that work get a record of it, `sink.failed`.
 
     Records are numbered in the order in which they are written: in the stream of the `FileSink`, if there is one, else
-    in one of the recorder's own. Each process has its own stream.
+    in one of the recorder's own. Each process has its own stream. A file that writes later numbers for itself.
+
+    A sink that isn't quick, and keeps no time-out of its own, counts as failed after `timeout` seconds.
 
     Raises:
-        InvalidArgument: something in `sinks` can't append, there are two files, or `required` is no number.
+        InvalidArgument: something in `sinks` can't append, there are two files, `required` is no number, or `timeout`
+            no positive one.
     """
 
-    __slots__ = ("_closed", "_ids", "_lock", "_mine", "_plan", "_required")
+    __slots__ = ("_closed", "_ids", "_lock", "_lost", "_mine", "_plan", "_required", "_watched")
 
-    def __init__(self, sinks: Iterable[Sink] = (), required: int | None = None) -> None:
+    def __init__(self, sinks: Iterable[Sink] = (), required: int | None = None, timeout: float = TIMEOUT) -> None:
+        if not isinstance(timeout, int | float) or not 0 < timeout < float("inf"):
+            raise InvalidArgument("sink_timeout", "must be a positive number of seconds")
         if required is not None and (type(required) is not int or required < 0):
             raise InvalidArgument("required", "must be a number of sinks, or None for all of them")
         if not isinstance(sinks, Iterable):
@@ -78,9 +99,11 @@ class Recorder:
             default.warn_if_silent()
             given = (default,)
         self._required = required
+        self._watched = Watched(timeout)
+        self._lost = 0
         self._ids = RecordIds()
         self._closed = False
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal's handler, or a generator that is collected, may write in here
         self._plan = _Plan.of(given)
         self._mine: tuple[object, Stream] | None = None
 
@@ -103,6 +126,7 @@ class Recorder:
         """Write to a sink no more; it isn't closed. One that isn't there is ignored."""
         with self._lock:
             self._plan = _Plan.of(tuple(one for one in self._plan.sinks if one is not sink))
+            self._watched.forget(sink)
 
     def wants(self, decision: Decision) -> bool:
         """Say whether a record of `decision` must be written: a sink does something with it, or is closed."""
@@ -118,6 +142,11 @@ class Recorder:
         """Say whether any sink would do something with a record of an effect."""
         plan = self._plan
         return plan.always or any(sink.wants_effects() for sink in plan.logging)
+
+    def wants_delegations(self) -> bool:
+        """Say whether a record of a delegation must be written: a sink does something with it, or is closed."""
+        plan = self._plan
+        return self._closed or plan.always or any(sink.wants_delegations() for sink in plan.logging)
 
     def writing(self) -> bool:
         """Say whether the caller runs inside a sink of this recorder: what it asks for must be refused."""
@@ -135,7 +164,7 @@ class Recorder:
         """
         self._ensure_open()
         plan = self._plan
-        if failures := self._written(plan, plan.others, record, policies)[1]:
+        if failures := self._written(plan, plan.direct, record, policies)[1]:
             self._alarm(plan, failures, record, went_ahead=self._settled(plan, failures, regardless))
 
     async def awrite(self, record: Record, policies: Policies | None = None, *, regardless: bool = False) -> None:
@@ -148,26 +177,32 @@ class Recorder:
 
         self._ensure_open()
         plan = self._plan
-        if plan.log is None and not plan.blocking:
+        if not plan.may_wait and (plan.late is None or plan.late.has_room(record)):
             self.write(record, policies, regardless=regardless)
             return
-        cancelled: asyncio.CancelledError | None = None
-        task = asyncio.create_task(asyncio.to_thread(self._written, plan, plan.blocking, record, policies))
-        while not task.done():
-            try:
-                await asyncio.wait([task])
-            except asyncio.CancelledError as caught:
-                cancelled = caught
+        task = asyncio.create_task(asyncio.to_thread(self._written, plan, plan.bounded, record, policies))
+        cancelled = await ended(task)
         try:
             records, failures = task.result()
         except Exception as cause:  # no thread could be had
-            records, failures = (), [(plan.log or plan.blocking[0], cause)]
+            records, failures = (), [(plan.sinks[0], cause)]
         failures += self._append(plan.quick, records)
         if cancelled is not None:
             raise cancelled
         if failures:
             ahead = self._settled(plan, failures, regardless)
             await asyncio.to_thread(self._alarm, plan, failures, record, went_ahead=ahead)
+
+    def metrics(self) -> Metrics:
+        """Return how all sinks fare together; numbers are those of the file log.
+
+        What is lost is what sinks were given and don't keep, or not in time, also where the call was denied for it.
+        """
+        plan = self._plan
+        log = plan.log or plan.late
+        own = Metrics() if log is None else log.metrics()
+        told = joint_metrics((*map(metrics_of, plan.sinks), *self._watched.metrics()), self._lost)
+        return evolve(own, records_lost_total=told.records_lost_total, waiting=told.waiting, lag=told.lag)
 
     def close(self) -> None:
         """Close every sink; writing raises from then on, closing again does nothing.
@@ -178,7 +213,8 @@ class Recorder:
         if self._closed:
             return
         self._closed = True
-        close_all(self._plan.sinks)
+        watched = self._plan.watched
+        close_all(self._plan.sinks, lambda sink: self._watched.close(sink) if sink in watched else sink.close())
 
     def _settled(self, plan: _Plan, failures: Failures, regardless: bool) -> bool:
         """Raise where failures may not be passed over; else say whether that is in spite of too few sinks."""
@@ -197,7 +233,7 @@ class Recorder:
             logger.error("`%s` failed to keep record %s: %s", name, record.id, error)
             about = {"sink": name, "error": error, "record": record.id, "went_ahead": went_ahead}
             event = EventRecord(id=self._ids.next(now), ts=now, type="sink.failed", about=about)
-            self._written(rest, rest.others, event, None)
+            self._written(rest, rest.direct, event, None)
 
     def _ensure_open(self) -> None:
         if self._closed:
@@ -222,22 +258,45 @@ class Recorder:
             stream = plan.log.stream
         except SinkError as cause:  # a child's file can't be begun: the other sinks must have the record all the same
             return Taken(self._own().take(record, policies, others=True).records, cause)
-        return stream.take(record, policies, others=bool(plan.others))
+        return stream.take(record, policies, others=plan.others)
 
     def _written(
         self, plan: _Plan, sinks: Sequence[Sink], record: Record, policies: Policies | None
     ) -> tuple[Sequence[Record], Failures]:
-        """Place a record, and append it to `sinks`; return what other sinks must have, and what failed."""
+        """Place a record, and append it to `sinks` and those with a lane; return what others get, and what failed."""
+        policies = policies if plan.always else None
         with Writing(self):
-            taken = self._taken(plan, record, policies if plan.always else None)
-            failures = append_all(sinks, taken.records)
+            failures: Failures = []
+            if plan.late is not None:
+                failures += _queued(plan.late, record, policies)
+                if not plan.others:
+                    return (), self._counted(failures)
+            taken = self._taken(plan, record, policies)
+            answers = self._watched.ask(plan.watched, taken.records) if plan.watched else None
+            failures += append_all(sinks, taken.records)
+            if answers is not None:
+                failures += answers()
             if plan.log is not None:
                 try:
                     taken.confirm()
                 except SinkError as cause:
                     failures.insert(0, (plan.log, cause))
-            return taken.records, failures
+            return taken.records, self._counted(failures)
 
     def _append(self, sinks: Sequence[Sink], records: Sequence[Record]) -> Failures:
         with Writing(self):
-            return append_all(sinks, records)
+            return self._counted(append_all(sinks, records))
+
+    def _counted(self, failures: Failures) -> Failures:
+        if failures:
+            with self._lock:
+                self._lost += len(failures)
+        return failures
+
+
+def _queued(late: FileSink, record: Record, policies: Policies | None) -> Failures:
+    try:
+        late.put(record, policies)
+    except Exception as cause:
+        return [(late, cause)]
+    return []

@@ -21,15 +21,14 @@ def recover(folder: Path) -> Iterator[Mapping[str, object]]:
 
     The stream itself gets no more records: were its file an old copy, its numbers would be used twice.
     """
-    done = ended(folder)
-    for path in streams(folder):
-        if path.name in done:
-            continue
+    for path in _not_ended(folder):
         try:
             claim = Claim(path)
         except OSError:  # its writer lives, or the folder is another user's
             continue
         try:
+            if path.name in ended(folder):  # by its writer or by another, since we looked
+                continue
             about = _mended(folder, path)
             enter(folder, path.name, "recovered", about)
         finally:
@@ -39,10 +38,15 @@ def recover(folder: Path) -> Iterator[Mapping[str, object]]:
 
 def pending(folder: Path) -> Iterator[tuple[str, int]]:
     """Return what `recover` would do, without doing it: the streams that it would end, and how many bytes it'd cut."""
-    done = ended(folder)
-    for path in streams(folder):
-        if path.name not in done and _abandoned(path):
+    for path in _not_ended(folder):
+        if _abandoned(path):
             yield path.name, _torn(path)
+
+
+def _not_ended(folder: Path) -> list[Path]:
+    """Return the streams that may have been left: those without a file are being begun, or were taken away."""
+    done = ended(folder)
+    return [path for path in streams(folder) if path.name not in done and segments(path)]
 
 
 def _abandoned(stream: Path) -> bool:

@@ -10,6 +10,9 @@ _HEAD: Final = re.compile(
     rb'\{"v":"1\.[0-9]+","stream":"([0-9A-Z]{26})","seq":(0|[1-9][0-9]{0,18}),"prev":"([0-9a-f]{64})","mono_ns":'
 )
 
+_GAP: Final = b'"type":"stream.gap"'
+LOST: Final = "lost_on_the_way"  # the reason of a gap whose records were taken, and given up before they were written
+
 
 class Place(NamedTuple):
     """Be where a line says that it stands; the hash before it is in hexadecimal."""
@@ -36,3 +39,20 @@ def _of_json(line: bytes) -> Place | None:
     if not (isinstance(stream, str) and isinstance(prev, str) and type(seq) is int and seq >= 0):
         return None
     return Place(stream.encode(errors="replace"), seq, prev.encode(errors="replace"))
+
+
+def lost_in(data: bytes) -> int:
+    """Return how many records the gaps among some lines tell of that were taken and never written."""
+    if _GAP not in data:  # nearly always, and quickly seen
+        return 0
+    return sum(_lost(line) for line in data.split(b"\n") if _GAP in line)
+
+
+def _lost(line: bytes) -> int:
+    try:
+        tree = json.loads(line)
+        about = tree["about"] if tree["type"] == "stream.gap" else {}
+        count = about["count"] if about.get("reason") == LOST and "hashes" not in about else 0
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return 0  # damaged, which is told of apart
+    return count if type(count) is int and count > 0 else 0

@@ -13,10 +13,12 @@ from typing import BinaryIO, Final, final
 
 from agentauthz.errors import InvalidArgument, SinkError
 from agentauthz.records.catalog import segments, streams
-from agentauthz.records.record import read_record
+from agentauthz.records.record import Record, read_record
 from agentauthz.records.recovery import last_line
 from agentauthz.records.sinks.combine import require_append
+from agentauthz.records.sinks.lanes import append_to
 from agentauthz.records.sinks.sink import Sink
+from agentauthz.values import utc
 
 _NOWHERE: Final = (-1, 0)
 
@@ -54,8 +56,8 @@ class Shipper:
         """Send what is there now, up to the last whole line, and return how many records that were.
 
         Raises:
-            SinkError: the sink fails; what it has acknowledged isn't sent again. Or a file can't be read, or is shorter
-                than what was sent of it.
+            SinkError: the sink fails; what it has acknowledged isn't sent again. Or a file can't be read, is shorter
+                than what was sent of it, or holds a line that is no record.
         """
         sent = 0
         for stream in streams(self._folder):
@@ -80,7 +82,7 @@ class Shipper:
         """Return a moment such that every segment that ended before it has gone: `FileSink.prune` may be given it.
 
         Raises:
-            SinkError: a file can't be read.
+            SinkError: a file can't be read, or holds a line that is no record.
         """
         moments = [dt.datetime.now(dt.UTC)]
         for stream in streams(self._folder):
@@ -89,7 +91,7 @@ class Shipper:
                     self._seek(stream.name, first, file)
                     if left := _lines(file, 1):
                         # both, for the clock may have been set back between them
-                        moments += [read_record(line).ts for line in (left[0], last_line(path) or left[0])]
+                        moments += [_moment(line) for line in (left[0], last_line(path) or left[0])]
         return min(moments)
 
     def _left(self, stream: Path) -> list[tuple[int, Path]]:
@@ -108,7 +110,7 @@ class Shipper:
             many(lines)
         else:
             for line in lines:
-                self._sink.append(line, read_record(line))
+                append_to(self._sink, line, _record(line))
         if callable(flush := getattr(self._sink, "flush", None)):
             flush(durable=True, timeout=self._timeout)
 
@@ -135,6 +137,20 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         raise SinkError(f"`{path}` can't be read: {(cause.strerror or 'error').lower()}") from cause
     with file:
         yield file
+
+
+def _record(line: bytes) -> Record:
+    try:
+        return read_record(line)
+    except InvalidArgument as cause:
+        raise SinkError("the log holds a line that is no record: see `agentauthz records verify`") from cause
+
+
+def _moment(line: bytes) -> dt.datetime:
+    found = utc(_record(line).ts)
+    if found is None:
+        raise SinkError("the log holds a record whose moment has no zone: see `agentauthz records verify`")
+    return found
 
 
 def _lines(file: BinaryIO, count: int) -> list[bytes]:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import heapq
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final, Literal, TypeAlias, final
+from typing import Final, Generic, Literal, TypeAlias, TypeVar, final
 
 from attrs import frozen
 
 from agentauthz.errors import InvalidArgument
 from agentauthz.records.events import EffectRecord, PolicyRecord
 from agentauthz.records.reading import tree_of
-from agentauthz.records.record import DecisionRecord, read_record
+from agentauthz.records.record import DecisionRecord, DelegationRecord, read_record
 
 # What came of a call: it didn't run; an effect tells; none tells, though there should be one; none is ever written
 Fate: TypeAlias = Literal["stopped before", "told", "unknown", "inline"]
 
-_NEEDED: Final = frozenset({"decision", "effect", "policy"})
+_Head: TypeAlias = tuple[dt.datetime, str, int]  # the next record of a stream: moment, stream, place in it
+T = TypeVar("T", DecisionRecord, DelegationRecord)
+
+_NEEDED: Final = frozenset({"decision", "effect", "delegation", "policy"})
 
 
 @final
@@ -49,7 +55,8 @@ class Step:
 @frozen
 class Story:
     """Be the account of a session. `strays` are effects whose decision isn't there; `unreadable` counts lines of the
-    whole log that are no records. `policies` holds the texts that the log has, of any session.
+    whole log that are no records. `policies` holds the texts that the log has, of any session, and `passed` the
+    attempts to pass the session's authority on.
     """
 
     session: str
@@ -57,6 +64,7 @@ class Story:
     strays: tuple[EffectRecord, ...]
     policies: tuple[PolicyRecord, ...]
     unreadable: int
+    passed: tuple[DelegationRecord, ...] = ()
 
     @property
     def digests(self) -> tuple[str, ...]:
@@ -77,6 +85,7 @@ def story(lines: Iterable[bytes], session: str) -> Story:
     """
     decisions: dict[tuple[str, bytes], DecisionRecord] = {}  # a line that was delivered twice is told once
     effects: list[EffectRecord] = []
+    passed: dict[tuple[str, bytes], DelegationRecord] = {}
     policies: dict[tuple[str, int], PolicyRecord] = {}  # each segment has them again
     unreadable = 0
     for line in lines:
@@ -96,16 +105,18 @@ def story(lines: Iterable[bytes], session: str) -> Story:
             decisions[record.id, line] = record
         elif isinstance(record, EffectRecord):
             effects.append(record)
+        elif isinstance(record, DelegationRecord) and record.session == session:
+            passed[record.id, line] = record
         elif isinstance(record, PolicyRecord):
             policies.setdefault((record.digest, record.part), record)
     ids = {record.id for record in decisions.values()}
     effects = list({effect.line(): effect for effect in effects}.values())
     own = [effect for effect in effects if effect.of in ids]
     strays = tuple(effect for effect in effects if effect.session == session and effect.of not in ids)
-    if not ids and not strays:
+    if not ids and not strays and not passed:
         raise InvalidArgument("session", f"is in no record: `{session}`")
     steps = tuple(_steps(list(decisions.values()), own))
-    return Story(session, steps, strays, tuple(policies.values()), unreadable)
+    return Story(session, steps, strays, tuple(policies.values()), unreadable, tuple(ordered([*passed.values()])))
 
 
 def _steps(decisions: Sequence[DecisionRecord], effects: Iterable[EffectRecord]) -> Iterator[Step]:
@@ -119,29 +130,77 @@ def _steps(decisions: Sequence[DecisionRecord], effects: Iterable[EffectRecord])
         before = record
 
 
-def ordered(decisions: Sequence[DecisionRecord]) -> Iterator[DecisionRecord]:
-    """Return decisions in order: those of one stream by number, a cause before what it caused, then by the clock."""
-    streams: dict[str, list[DecisionRecord]] = {}
-    for record in sorted(decisions, key=lambda each: (each.stream, each.seq)):
+def ordered(records: Sequence[T]) -> Iterator[T]:
+    """Return records in order: those of one stream by number, a cause before what it caused, those of one trace
+    together, then by the clock.
+    """
+    streams: dict[str, list[T]] = {}
+    for record in sorted(records, key=lambda each: (each.stream, each.seq)):
         streams.setdefault(record.stream, []).append(record)
-    waiting = {record.id for record in decisions}
-    heads = dict.fromkeys(streams, 0)
-    while heads:
-        name = _next(streams, heads, waiting)
-        record = streams[name][heads[name]]
-        waiting.discard(record.id)
-        heads[name] += 1
-        if heads[name] == len(streams[name]):
-            del heads[name]
-        yield record
+    return iter(_Line(streams))
 
 
-def _next(streams: Mapping[str, Sequence[DecisionRecord]], heads: Mapping[str, int], waiting: set[str]) -> str:
-    """Return the stream whose next record comes first; where causes go round in a circle, the clock decides."""
+@final
+class _Line(Generic[T]):
+    """Put the streams' records in one line: each stream's next one waits in heaps, from which the first is taken."""
 
-    def key(name: str) -> tuple[bool, object, str]:
-        record = streams[name][heads[name]]
-        held = record.ctx.parent in waiting and record.ctx.parent != record.id
-        return held, record.ts.replace(tzinfo=None), name  # records are in UTC, and a damaged one must not stop it
+    def __init__(self, streams: Mapping[str, Sequence[T]]) -> None:
+        self._streams: Final[Mapping[str, Sequence[T]]] = streams
+        self._heads = dict.fromkeys(streams, -1)
+        self._waiting = {record.id for records in streams.values() for record in records}
+        self._left = Counter(record.ctx.trace_id for records in streams.values() for record in records)
+        self._ready: list[_Head] = []
+        self._traced: dict[str | None, list[_Head]] = {}  # the same, by their trace
+        self._late: list[_Head] = []  # what waits for its cause; where causes go round in a circle, the clock decides
+        self._behind: dict[str, list[_Head]] = {}
 
-    return min(heads, key=key)
+    def __iter__(self) -> Iterator[T]:
+        for name in self._streams:
+            self._begin(name)
+        trace: str | None = None
+        while (head := self._first(trace if self._left[trace] else None)) is not None:
+            _, name, place = head
+            record = self._streams[name][place]
+            yield record
+            trace = record.ctx.trace_id or trace
+            self._left[record.ctx.trace_id] -= 1
+            self._waiting.discard(record.id)
+            for freed in self._behind.pop(record.id, ()):
+                if self._heads[freed[1]] == freed[2]:
+                    self._stand(freed)
+            self._begin(name)
+
+    def _begin(self, name: str) -> None:
+        """Let a stream's next record wait for its turn."""
+        self._heads[name] += 1
+        place = self._heads[name]
+        if place == len(self._streams[name]):
+            return
+        record = self._streams[name][place]
+        # records are in UTC, and a damaged one must not stop it
+        head, parent = (record.ts.replace(tzinfo=None), name, place), record.ctx.parent
+        if parent is None or parent not in self._waiting or parent == record.id:
+            self._stand(head)
+            return
+        heapq.heappush(self._late, head)
+        self._behind.setdefault(parent, []).append(head)
+
+    def _stand(self, head: _Head) -> None:
+        trace = self._streams[head[1]][head[2]].ctx.trace_id
+        heapq.heappush(self._ready, head)
+        heapq.heappush(self._traced.setdefault(trace, []), head)
+
+    def _first(self, trace: str | None) -> _Head | None:
+        """Return the next head: while a trace is told, one of it or of none; another trace waits for its end."""
+        if trace is not None:
+            own = [head for each in (trace, None) if (head := self._top(self._traced.get(each, []))) is not None]
+            if own:
+                return min(own)
+        first = self._top(self._ready)
+        return self._top(self._late) if first is None else first
+
+    def _top(self, heap: list[_Head]) -> _Head | None:
+        """Return the first of a heap that hasn't had its turn."""
+        while heap and self._heads[heap[0][1]] != heap[0][2]:
+            heapq.heappop(heap)
+        return heap[0] if heap else None

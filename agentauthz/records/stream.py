@@ -12,7 +12,7 @@ from typing import Final, Protocol, final
 from attrs import frozen
 
 from agentauthz.errors import SinkError
-from agentauthz.records.events import EventRecord, PolicyRecord, event_body, policy_bodies
+from agentauthz.records.events import EffectRecord, EventRecord, PolicyRecord, event_body, policy_bodies
 from agentauthz.records.ids import RecordIds
 from agentauthz.records.keeper import Keeper
 from agentauthz.records.lines import NO_HASH, finished, opening, place, placed
@@ -47,7 +47,18 @@ class Policies(Protocol):
         """Return the files."""
 
 
-_CLOSED: Final = "the log takes no more records: it is closed"
+@final
+class Waiting:
+    """Be a record that waits for its place, with the policies that must be told before it."""
+
+    __slots__ = ("line", "policies")
+
+    def __init__(self, line: bytes, policies: Policies | None) -> None:
+        self.line = line
+        self.policies = policies
+
+
+CLOSED: Final = "the log takes no more records: it is closed"
 _BUSY: Final = "the log can't be used from within a write to it"
 
 
@@ -69,7 +80,7 @@ class Taken:
         if self.failure is not None:
             raise self.failure
         if self.ticket is not None:
-            self.ticket.segment.confirm(self.ticket.size)
+            self.ticket.confirm()
 
 
 def _system_time() -> dt.datetime:
@@ -134,7 +145,7 @@ class Stream:
         """
         with self.lock:
             if self.closed or self._inside:
-                return Taken((), SinkError(_BUSY if self._inside else _CLOSED))
+                return Taken((), SinkError(_BUSY if self._inside else CLOSED))
             self._inside = True
             try:
                 return self._take(record, policies, others)
@@ -152,13 +163,17 @@ class Stream:
             self._events.append(of_line(self._put(line), record))
             return Taken(self._drained())
         try:
+            if not isinstance(record, EffectRecord):  # a call that was let begin may tell how it ended
+                log.admit()
             log.ready(self)
             if policies is not None and policies.digest not in self._known:
                 self._tell(policies)
-            self._events.append(of_line(self._put(line), record))
+            there = self._put(line)
+            if others:
+                self._events.append(of_line(there, record))
             if self.keeper is not None:
                 self.keeper.counted(self._at[0])
-            return Taken(self._drained(), None, log.ticket())
+            return Taken(self._drained(), None, log.ticket(self._at[0]))
         except OSError as cause:
             self._pending = None
             failure = log.refuse(self, cause)
@@ -169,6 +184,41 @@ class Stream:
                 self._advance(leaf)
                 self._events.append(of_line(there, record))
             return Taken(self._drained(), failure)
+
+    def take_all(self, waiting: Sequence[Waiting]) -> None:
+        """Give records their places and write them at once, all or none; only the file log has them.
+
+        Raises:
+            OSError: the disk refuses them. They have no numbers then, and may come again.
+            SinkError: the log is closed.
+        """
+        with self._alone():
+            log = self._log
+            assert log is not None
+            try:
+                log.ready(self)
+                for each in waiting:
+                    if each.policies is not None and each.policies.digest not in self._known:
+                        self._tell(each.policies)
+                self._write_all(log, [each.line for each in waiting])
+            except OSError as cause:
+                log.refuse(self, cause, 0)
+                raise
+            finally:
+                self._events.clear()
+            if self.keeper is not None:
+                self.keeper.counted(self._at[0])
+
+    def _write_all(self, log: Log, lines: Sequence[bytes]) -> None:
+        seq, prev = self._at
+        now, leaves, there = time.monotonic_ns() - self._started, [], []
+        for line in lines:
+            there.append(placed(line, place(self.id, seq, prev, now)))
+            leaves.append(leaf_hash(there[-1][:-1]))
+            seq, prev = seq + 1, leaves[-1].hex()
+        log.write(b"".join(there))
+        for leaf in leaves:
+            self._advance(leaf)
 
     def event(self, kind: str, about: Mapping[str, object]) -> None:
         """Write a record of the log itself; the lock is held.
@@ -210,8 +260,20 @@ class Stream:
         told = {"size": tree.size, "root": tree.root().hex(), "last": self._at[1]}
         return {**told, "tree": [peak.hex() for peak in tree.peaks]}
 
-    def close(self) -> None:
-        """Seal the log; nothing is taken afterwards, and doing it again does nothing.
+    def flush(self) -> None:
+        """Return once what was taken is on the device.
+
+        Raises:
+            SinkError: it may not be, or this thread is in the middle of a record.
+        """
+        with self._alone(closed=True):
+            log, seq = self._log, self._at[0]
+            files = () if log is None else log.unsynced()
+        if log is not None:
+            log.flush(files, seq)
+
+    def close(self, gap: Mapping[str, object] | None = None) -> None:
+        """Seal the log; nothing is taken afterwards, and doing it again does nothing. `gap` is told before.
 
         Raises:
             OSError: the disk refuses the last records.
@@ -221,13 +283,13 @@ class Stream:
             if not self.closed:
                 self.closed = True
                 if self._log is not None:
-                    self._log.close(self)
+                    self._log.close(self, gap)
 
     @contextmanager
     def _alone(self, closed: bool = False) -> Iterator[None]:
         with self.lock:
             if self._inside or (self.closed and not closed):
-                raise SinkError(_BUSY if self._inside else _CLOSED)
+                raise SinkError(_BUSY if self._inside else CLOSED)
             self._inside = True
             try:
                 yield

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import enum
 import json
 import os
 from binascii import hexlify
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, TypeAlias, cast, final
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from agentauthz.errors import InvalidArgument
-from agentauthz.records.catalog import CHECKPOINTS, Claim, entries, leaves, read_catalog, segments, streams
-from agentauthz.records.checkpoints import Checkpoint, Vkey, read_checkpoints, verified_by
+from agentauthz.records.catalog import (
+    CHECKPOINTS,
+    Claim,
+    entries,
+    leaves,
+    read_catalog,
+    segment_path,
+    segments,
+    streams,
+)
+from agentauthz.records.checkpoints import Checkpoint, Vkey, cosigned_by, read_checkpoints, verified_by
 from agentauthz.records.damage import Damage, Found, Kind, Line, diagnose, lines_of
 from agentauthz.records.lines import MAX_LINE, NO_HASH, VERSION
 from agentauthz.records.merkle import Tree, leaf_hash
-from agentauthz.records.scan import head
+from agentauthz.records.scan import head, lost_in
+from agentauthz.records.witnessed import Kept, kept
+from agentauthz.values import utc
 
 _TAMPERED: Final[frozenset[Kind]] = frozenset(
     {"edited", "deleted", "inserted", "reordered", "duplicated", "foreign", "inconsistent", "untrusted"}
@@ -52,9 +64,11 @@ Leaves: TypeAlias = list[bytes | None]  # the hash of each record of a stream; N
 class StreamReport:
     """Be what was found of one stream: so many records, the tree's root over them, and how many checkpoints cover.
 
-    `verified_from` is the first record whose text is there; of those before it only hashes are. `lost` counts
-    records that the log itself says it lacks. `live`: somebody writes it now. `exposed` counts the records after the
-    last witnessed checkpoint, which could have been changed by whoever holds the key.
+    `verified_from` is the first record whose text was verified: of those before it only hashes are there or, where they
+    are `skipped`, nothing was looked at. `cosigned` counts the records that checkpoints cover which a trusted witness's
+    key signed too; None: no such key was given. `lost` counts records that the log itself says it lacks. `live`:
+    somebody writes it now. `exposed` counts the records after the last witnessed checkpoint, which could have been
+    changed by whoever holds the key.
     """
 
     id: str
@@ -65,6 +79,8 @@ class StreamReport:
     witnessed: int
     lost: int
     live: bool
+    cosigned: int | None = None
+    skipped: bool = False
 
     @property
     def exposed(self) -> int:
@@ -75,11 +91,12 @@ class StreamReport:
 @final
 @frozen
 class Report:
-    """Be all that was found in a folder of streams."""
+    """Be all that was found in a folder of streams; with `since`, nothing was looked for before that moment."""
 
     verdict: Verdict
     damages: tuple[Damage, ...]
     streams: tuple[StreamReport, ...]
+    since: dt.datetime | None = None
 
     @property
     def first(self) -> Damage | None:
@@ -90,22 +107,27 @@ class Report:
 def verify(
     folder: str | os.PathLike[str],
     *,
-    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint: Kept = None,
     keys: Iterable[str] = (),
+    since: dt.datetime | None = None,
 ) -> Report:
     """Return what the log in a folder proves. Nothing is changed, and a writer may go on meanwhile.
 
-    `keys` are verifier keys, as `agentauthz.records.checkpoints.vkey` writes them; a key that is found in the log is
-    never trusted. `checkpoint` holds checkpoints that were kept elsewhere: their text, or the path of a file.
+    `keys` are verifier keys, as `agentauthz.records.checkpoints.vkey` writes them, or those of witnesses that cosign;
+    a key that is found in the log is never trusted. `checkpoint` holds checkpoints that were kept elsewhere: their
+    text, the path or the address of a file, or several of these. With `since`, each stream is verified from the
+    beginning of the segment in which that moment lies: the state before it is the one that the segment begins with,
+    which checkpoints must agree with, and what is before isn't looked at.
 
     Raises:
-        InvalidArgument: the folder isn't there, a key isn't one, or a checkpoint is signed by none of the keys.
+        InvalidArgument: the folder isn't there, a key isn't one, a checkpoint can't be had or is signed by none of the
+            keys, or `since` has no time zone.
     """
-    return verified(folder, checkpoint, keys)[0]
+    return verified(folder, checkpoint, keys, since)[0]
 
 
 def verified(
-    folder: str | os.PathLike[str], checkpoint: str | os.PathLike[str] | None, keys: Iterable[str]
+    folder: str | os.PathLike[str], checkpoint: Kept, keys: Iterable[str], since: dt.datetime | None = None
 ) -> tuple[Report, dict[str, Leaves]]:
     """Do as `verify`, and return the hashes of each stream's records too.
 
@@ -115,28 +137,46 @@ def verified(
     base = Path(folder)
     if not base.is_dir():
         raise InvalidArgument("folder", f"must be a folder of records, and `{base}` isn't there")
+    if since is not None and utc(since) is None:
+        raise InvalidArgument("since", "must be a datetime with a time zone")
     trusted = [Vkey.of(key) for key in keys]
-    work = _Verification(base, trusted, _witnessed(checkpoint, trusted))
+    work = _Verification(base, trusted, kept(checkpoint, trusted), since)
     return work.report(), work.leaves
 
 
-def _witnessed(given: str | os.PathLike[str] | None, trusted: Sequence[Vkey]) -> list[Checkpoint]:
-    if given is None:
-        return []
-    try:
-        text = given if isinstance(given, str) and "\n" in given else Path(given).read_text("utf-8")
-    except (OSError, UnicodeError):
-        raise InvalidArgument("checkpoint", "can't be read") from None
-    found = [each for each in read_checkpoints(text) if verified_by(each, trusted) is not None]
-    if not found:
-        raise InvalidArgument("checkpoint", "holds none that one of `keys` signed")
-    return found
+@final
+@frozen
+class _Start:
+    """Be where the verification of a stream begins: behind records whose hashes are known, or which are `skipped`.
+
+    Then `tree` is what the segment names as the state before it.
+    """
+
+    hashes: Sequence[bytes | None]
+    before: str
+    tree: Tree = field(factory=Tree)
+    skipped: bool = False
+
+    @classmethod
+    def of_segment(cls, path: Path, first: int, since: dt.datetime) -> _Start | None:
+        """Return the start that a segment names in its first record; None: it began later, or names none."""
+        told = _opening(path)
+        try:
+            tree = Tree(first, map(bytes.fromhex, told["about"]["tree"]))
+            if told["seq"] == first and dt.datetime.fromisoformat(told["ts"]) <= since:
+                return cls([None] * first, str(told["prev"]), tree, skipped=True)
+        except (LookupError, TypeError, ValueError, InvalidArgument):
+            pass  # SECURITY: then more is looked at, never less
+        return None
 
 
 @final
 class _Verification:
-    def __init__(self, base: Path, trusted: Sequence[Vkey], witnessed: Sequence[Checkpoint]) -> None:
+    def __init__(
+        self, base: Path, trusted: Sequence[Vkey], witnessed: Sequence[Checkpoint], since: dt.datetime | None
+    ) -> None:
         self._base = base
+        self._since = since
         self._trusted = trusted
         # what says how long a stream is, is read before the stream, which may grow meanwhile
         self._catalog = read_catalog(base)
@@ -156,7 +196,7 @@ class _Verification:
         for stream in sorted(there - self._listed):
             if any(report.id == stream and report.size > 1 for report in reports):
                 self._add("truncated", stream, "the catalog doesn't list it: a part of the catalog is missing")
-        return Report(self._verdict(reports), tuple(self._damages), tuple(reports))
+        return Report(self._verdict(reports), tuple(self._damages), tuple(reports), self._since)
 
     def _verdict(self, reports: Sequence[StreamReport]) -> Verdict:
         kinds = {damage.kind for damage in self._damages}
@@ -171,14 +211,14 @@ class _Verification:
         return Verdict.UNWITNESSED
 
     def _read_catalog(self) -> None:
-        prev, fragment = NO_HASH, False
+        before = {NO_HASH}
         for line, entry in entries(self._catalog):
             if entry is None:
-                fragment = True  # what a dying process left is no link of the chain
+                before.add(leaf_hash(line).hex())  # what a dying process left: the next one may have gone on from it
                 continue
-            if entry["prev"] != prev and not fragment:
+            if str(entry["prev"]) not in before:
                 self._add("edited", str(entry["stream"])[:26], "the catalog isn't what was written")
-            prev, fragment = leaf_hash(line).hex(), False
+            before = {leaf_hash(line).hex()}
             self._listed.add(str(entry["stream"]))
             size, last = entry.get("size"), entry.get("last")
             if entry["what"] in ("closed", "recovered") and type(size) is int and isinstance(last, str):
@@ -199,14 +239,25 @@ class _Verification:
     def _stream(self, path: Path) -> StreamReport:
         stream = path.name
         live = self._is_live(path)
-        files = [file for _, file in segments(path)]
-        kept = self._pruned(path, files)
-        before = kept[-1].hex() if kept else NO_HASH
-        found = self._scan(stream, _Files(files, live), len(kept), before, self._ends.get(stream))
-        known: list[bytes | None] = [*kept, *found.leaves]
+        start, files = self._start(path)
+        first = len(start.hashes)
+        found = self._scan(stream, _Files(files, live), first, start.before, self._ends.get(stream))
+        known: list[bytes | None] = [*start.hashes, *found.leaves]
         self.leaves[stream] = known
-        report = StreamReport(stream, len(known), len(kept), None, 0, 0, found.lost, live)
-        return self._held(report, known, found)
+        report = StreamReport(stream, len(known), first, None, 0, 0, found.lost, live, skipped=start.skipped)
+        return self._held(report, known, found, start.tree)
+
+    def _start(self, path: Path) -> tuple[_Start, list[Path]]:
+        """Return where to begin in a stream, and the segments from there on."""
+        numbered = segments(path)
+        files = [file for _, file in numbered]
+        if self._since is not None:
+            for place in range(len(files) - 1, 0, -1):
+                start = _Start.of_segment(files[place], numbered[place][0], self._since)
+                if start is not None:
+                    return start, files[place:]
+        pruned = self._pruned(path, files)
+        return _Start(pruned, pruned[-1].hex() if pruned else NO_HASH), files
 
     def _pruned(self, path: Path, files: Sequence[Path]) -> list[bytes]:
         """Return the hashes that are left of pruned segments, if they are those that the next segment goes on from."""
@@ -218,9 +269,12 @@ class _Verification:
             if first != len(kept):
                 self._add("deleted", path.name, "the hashes of a pruned segment are missing", len(kept))
             data = file.read_bytes()
+            if len(data) % 32:
+                self._add("edited", path.name, "the hashes of a pruned segment aren't what was written", first)
             kept += [data[i : i + 32] for i in range(0, len(data) - 31, 32)]
         if kept and files:
-            told = _about(files[0]).get("tree")
+            about = _opening(files[0]).get("about")
+            told = about.get("tree") if isinstance(about, dict) else None
             tree = Tree()
             tree.extend(kept)
             if told != [peak.hex() for peak in tree.peaks]:
@@ -241,8 +295,12 @@ class _Verification:
         found = Found(start)
         hashes: list[bytes | None] = found.leaves
         seq, prev = start, before.encode()
+        misnamed: list[int] = []
         beginning = f'{{"v":"{VERSION}","stream":"{stream}","seq":'.encode()
-        for _, data in files:
+        for name, data in files:
+            found.lost += lost_in(data)
+            if data and name != segment_path(Path(), seq).name:
+                misnamed.append(seq)
             *lines, rest = data.split(b"\n")
             for line in lines:
                 if not line.startswith(b'%b%d,"prev":"%b",' % (beginning, seq, prev)):
@@ -255,28 +313,41 @@ class _Verification:
                 return self._diagnosed(stream, files, start, before, end)
         if end is not None and (seq, prev.decode()) != end:
             return self._diagnosed(stream, files, start, before, end)
+        for first in misnamed:  # pruning and shipping go by the names
+            self._add("edited", stream, "a file isn't named after its first record", first)
         return found
 
     def _diagnosed(self, stream: str, files: _Files, start: int, before: str, end: tuple[int, str] | None) -> Found:
         lines: list[Line] = list(lines_of(files))
         found = diagnose(stream, lines, start, before, end)
+        found.lost += sum(lost_in(data) for _, data in files)
         self._damages += found.damages
         return found
 
     # ---- what was signed
 
-    def _held(self, report: StreamReport, known: Sequence[bytes | None], found: Found) -> StreamReport:
+    def _held(self, report: StreamReport, known: Sequence[bytes | None], found: Found, before: Tree) -> StreamReport:
         """Hold a stream to its checkpoints: those that were kept elsewhere, and those beside the log."""
         mine = [each for each in self._signed if each.stream == report.id]
         beside = [each for each in mine if verified_by(each, self._trusted) is not None]
-        if self._trusted and mine and not beside:
+        if mine and not beside and not all(key.cosigns for key in self._trusted):
             self._add("untrusted", report.id, "every checkpoint is signed by a key that isn't trusted")
         elsewhere = [each for each in self._witnessed if each.stream == report.id]
-        roots = _roots(known, {each.size for each in (*beside, *elsewhere)})
+        roots = _roots(known, {each.size for each in (*beside, *elsewhere)}, before)
         signed = self._agreed(report, beside, roots, found)
         witnessed = self._agreed(report, elsewhere, roots, found)
         root = roots.get(len(known))
-        return evolve(report, root=None if root is None else root.hex(), signed=signed, witnessed=witnessed)
+        return evolve(
+            report, root=None if root is None else root.hex(), signed=signed, witnessed=witnessed,
+            cosigned=self._cosigned([*beside, *elsewhere], roots),
+        )  # fmt: skip
+
+    def _cosigned(self, checkpoints: Sequence[Checkpoint], roots: Mapping[int, bytes]) -> int | None:
+        """Return how many records those checkpoints cover that a trusted witness signed too."""
+        if not any(key.cosigns for key in self._trusted):
+            return None
+        agreed = (each for each in checkpoints if roots.get(each.size) == each.root)
+        return max((each.size for each in agreed if cosigned_by(each, self._trusted)), default=0)
 
     def _agreed(
         self, report: StreamReport, checkpoints: Sequence[Checkpoint], roots: dict[int, bytes], found: Found
@@ -292,12 +363,14 @@ class _Verification:
                 if not any(damage.kind == "truncated" for damage in found.damages):
                     self._add("truncated", report.id, f"a checkpoint says {each.size} records", report.size)
                     found.damages.append(self._damages[-1])
+            elif report.skipped and each.size < report.verified_from:
+                continue  # what it says of was not looked at
             elif roots.get(each.size) == each.root:
                 covered = each.size
-            elif not found.damages:
+            elif not any(damage.kind in _TAMPERED for damage in found.damages):
                 # the lines follow each other: either the last was edited, or all of them were written anew
                 self._add("edited", report.id, "isn't what was signed", each.size - 1 if covered + 1 >= each.size
-                          or each.size == report.size else covered)  # fmt: skip
+                          or each.size == report.size else max(covered, report.verified_from))  # fmt: skip
                 found.damages.append(self._damages[-1])
         return covered
 
@@ -318,22 +391,28 @@ class _Files:
             yield path.name, data
 
 
-def _about(path: Path) -> dict[str, Any]:
-    """Return what the first record of a segment tells; nothing, where it is damaged."""
+def _opening(path: Path) -> dict[str, Any]:
+    """Return the first record of a segment; nothing, where it is damaged."""
     try:
         with path.open("rb") as file:
-            about = json.loads(file.readline(MAX_LINE)).get("about", {})
-    except (ValueError, AttributeError, RecursionError):
+            tree = json.loads(file.readline(MAX_LINE))
+    except (OSError, ValueError, RecursionError):
         return {}
-    return about if isinstance(about, dict) else {}
+    return tree if isinstance(tree, dict) else {}
 
 
-def _roots(known: Sequence[bytes | None], sizes: set[int]) -> dict[int, bytes]:
-    """Return the roots of the tree at those sizes, and at its full size; none behind a hash that isn't known."""
-    tree, roots = Tree(), dict[int, bytes]()
-    sound = next((i for i, leaf in enumerate(known) if leaf is None), len(known))
+def _roots(known: Sequence[bytes | None], sizes: set[int], tree: Tree) -> dict[int, bytes]:
+    """Return the roots of the tree at those sizes, and at its full size; none behind a hash that isn't known.
+
+    It grows from `tree`, the state before the first record that was looked at.
+    """
+    roots = dict[int, bytes]()
+    try:
+        sound = known.index(None, tree.size)
+    except ValueError:
+        sound = len(known)
     for size in sorted({*sizes, len(known)}):
-        if size <= sound:
+        if tree.size <= size <= sound:
             tree.extend(cast("Sequence[bytes]", known[tree.size : size]))
             roots[size] = tree.root()
     return roots

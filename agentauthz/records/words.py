@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from agentauthz.canonical import class_name
+from agentauthz.records.delegations import Refused
 from agentauthz.records.events import EffectRecord, PolicyRecord
-from agentauthz.records.record import Actor, DecisionRecord, Record
+from agentauthz.records.lines import compact
+from agentauthz.records.record import Actor, DecisionRecord, DelegationRecord, Record
 
 
 def record_line(record: Record) -> str:
@@ -12,6 +17,8 @@ def record_line(record: Record) -> str:
         return decision_line(record)
     if isinstance(record, EffectRecord):
         return f"{when(record)}  {'effect':<6}  {record.action or ''} of {record.of}: {effect_words(record)}"
+    if isinstance(record, DelegationRecord):
+        return delegation_line(record)
     if isinstance(record, PolicyRecord):
         return f"{when(record)}  {'policy':<6}  {record.name}, part {record.part} of {record.parts} of {record.digest}"
     told = ", ".join(f"{name}: {value}" for name, value in record.about.items() if isinstance(value, str | int))
@@ -27,6 +34,23 @@ def decision_line(record: DecisionRecord) -> str:
     return (
         f"{when(record)}  {record.outcome:<6}  {record.action.name}{on} by {who}: {why(record)}{observed}  {record.id}"
     )
+
+
+def delegation_line(record: DelegationRecord) -> str:
+    """Return what a delegation tells: when, by whom, to whom, and why not."""
+    who = " -> ".join(map(party, record.actors)) or "nobody"
+    to = "" if record.to is None else f" to {party(record.to)}"
+    why = "" if record.reason is None else f": {record.reason.code}: {record.reason.text}"
+    return f"{when(record)}  {record.outcome}  {record.kind} by {who}{to}{why}  {record.id}"
+
+
+def refusal_words(refused: Refused) -> str:
+    """Return what was not passed on, to whom and why, and at which hop the authority for it was lost."""
+    record, at = refused.record, refused.at
+    to = "" if record.to is None else f" to {party(record.to)}"
+    why = "" if record.reason is None else f": {record.reason.code}: {record.reason.text}"
+    lost = "" if at is None else f"; lost at the hop to {at.to}"
+    return f"refused to pass on{to}{why}{lost}"
 
 
 def when(record: Record) -> str:
@@ -48,11 +72,32 @@ def why(record: DecisionRecord) -> str:
     return f"{record.basis}: {record.reasons[0].text}{more}"
 
 
+def value_words(value: object) -> str:
+    """Return a value that a record holds, or how it is held back."""
+    if isinstance(value, Mapping) and len(value) == 1:
+        [(tag, held)] = value.items()
+        if tag == "$s":
+            return "(erased)" if held == "erased" else "(kept apart, until it is shredded)"
+        if tag == "$c":
+            return f"(only a keyed hash: {held})"
+        if tag == "$u":
+            return "(secret)" if held == "secret" else f"(a {held})"
+    return json_words(value)
+
+
 def effect_words(record: EffectRecord) -> str:
     """Return what came of a call."""
     error = "" if record.error_type is None else f" with {record.error_type}"
-    took = "" if record.dur_us is None else f" in {record.dur_us / 1000:.1f} ms"
+    took = "" if record.dur_us is None else " in {}.{} ms".format(*divmod((record.dur_us + 50) // 100, 10))
     return f"{record.status}{error}{took}"
+
+
+def json_words(value: object) -> str:
+    """Return recorded JSON as text; what no record of ours holds (NaN, thousands of levels) isn't shown."""
+    try:
+        return compact(value)
+    except (ValueError, TypeError, RecursionError):
+        return f"(a {class_name(value)} that can't be shown)"
 
 
 def count(number: int, what: str) -> str:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from contextvars import ContextVar, Token, copy_context
-from typing import Final, final
+from typing import TYPE_CHECKING, Any, Final, final
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 @final
@@ -60,3 +63,16 @@ def carried(work: Callable[[], object]) -> Callable[[], object]:
             return work()
 
     return lambda: context.run(marked)
+
+
+async def ended(task: asyncio.Task[Any]) -> asyncio.CancelledError | None:
+    """Wait for the end of a task, also where the caller is cancelled meanwhile; return that cancellation."""
+    import asyncio  # programs without a loop don't pay for it
+
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as caught:
+            cancelled = caught
+    return cancelled

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Final, cast, final
@@ -16,7 +17,7 @@ from agentauthz.policy.inputs import Inputs
 from agentauthz.policy.policyset import PolicySet
 from agentauthz.records.build import MAX_LISTED
 from agentauthz.records.lines import name
-from agentauthz.replay.decoding import Gaps, decoded
+from agentauthz.replay.decoding import Gaps, decoded, moment
 from agentauthz.replay.question import Question, Tree, question, why
 from agentauthz.replay.same import Sameness
 from agentauthz.request import Request
@@ -48,8 +49,10 @@ class Answer:
         """
         try:
             more = tree.get("meta", {}).get("more", {}).get("/rules", 0)
-            return cls(tree["outcome"], tree["basis"], tuple(tree.get("rules", ())), more)
-        except (LookupError, TypeError, AttributeError) as cause:
+            rules = tuple(tree.get("rules", ()))
+            "".join((tree["outcome"], tree["basis"], *rules)).encode()  # texts, and such as can be written again
+            return cls(tree["outcome"], tree["basis"], rules, operator.index(more))
+        except (LookupError, TypeError, ValueError, AttributeError) as cause:
             raise NotReplayable(f"the record is damaged ({type(cause).__name__})") from None
 
     @classmethod
@@ -69,6 +72,23 @@ def of_policies(tree: Tree) -> bool:
     return cause is None or (cause == "problem" and tree.get("mode") == "observe")
 
 
+def ensure_sound(tree: Tree) -> None:
+    """Make sure that what the key of a record may leave out is of its type: else an equal record would hide damage.
+
+    Raises:
+        NotReplayable: it isn't.
+    """
+    try:
+        moment(tree["ts"])
+        names = [name for actor in tree["actors"] for name in (actor["sub"], actor.get("iss", "."))]
+        resource = tree.get("resource", {"state": ""})
+        texts = (*names, tree.get("session", ""), "" if "state" in resource else resource["id"])
+        if "" in names or not all(type(text) is str for text in texts):
+            raise TypeError
+    except (LookupError, TypeError, ValueError, AttributeError) as cause:
+        raise NotReplayable(f"the record is damaged ({type(cause).__name__})") from None
+
+
 def decide(asking: Question, tree: Tree, policies: PolicySet) -> Decision:
     """Return the decision of `policies` on what a record says that was asked, as it would have been enforced.
 
@@ -78,16 +98,16 @@ def decide(asking: Question, tree: Tree, policies: PolicySet) -> Decision:
         NotReplayable: the policies can't be evaluated.
     """
     request = asking.inputs.request
-    case = Case(
-        policies, {}, _NOWHERE, None, None, request, tree.get("mode") == "observe",
-        problem=_PROBLEM if tree.get("cause") == "problem" else None, carries_out=_carrier(tree, asking.gaps),
-    )  # fmt: skip
 
     def judge(request: Request, *, undeclared: bool = False) -> tuple[Decision, Inputs]:
         assert request is asking.inputs.request
         return policies.judge_inputs(asking.inputs, undeclared=undeclared), asking.inputs
 
     try:
+        case = Case(
+            policies, {}, _NOWHERE, None, None, request, tree.get("mode") == "observe",
+            problem=_PROBLEM if tree.get("cause") == "problem" else None, carries_out=_carrier(tree, asking.gaps),
+        )  # fmt: skip
         decision = _within_budgets(case, asked(case, judge)[0], tree, asking.gaps)
         if decision.basis not in _BEFORE_RULES:
             # all that rules read, whether or not an answer hung on it: else it would depend on the evaluator
@@ -137,16 +157,17 @@ class Asker:
     def __init__(self, policies: PolicySet) -> None:
         self.policies: Final = policies
         self.asked = 0
-        self._sameness: Final = Sameness(policies)
+        self.sameness: Final = Sameness(policies)
         self._known: Final[dict[bytes, Answer | str]] = {}
 
-    def answer(self, tree: Tree) -> Answer:
-        """Return how the decision of a record comes out under the policies.
+    def answer(self, tree: Tree, key: bytes | None = None) -> Answer:
+        """Return how the decision of a record, whose key may be known, comes out under the policies.
 
         Raises:
             NotReplayable: the record doesn't hold all that they read.
         """
-        key = self._sameness.key(tree)
+        ensure_sound(tree)
+        key = self.sameness.key(tree) if key is None else key
         found = self._known.get(key)
         if found is None:
             found = self._ask(tree)
@@ -160,6 +181,6 @@ class Asker:
     def _ask(self, tree: Tree) -> Answer | str:
         """Return the answer, or the first place that the record doesn't hold."""
         self.asked += 1
-        asking = question(tree, self.policies)
+        asking = question(self.sameness.only_read(tree), self.policies)
         found = Answer.of(decide(asking, tree, self.policies))
         return min(asking.gaps.found) if asking.gaps.found else found

@@ -11,8 +11,8 @@ from agentauthz.canonical import class_name
 from agentauthz.errors import NotReplayable
 from agentauthz.policy.explain import Explanation, shown
 from agentauthz.policy.policyset import PolicySet
-from agentauthz.records import DecisionRecord, PolicyRecord
-from agentauthz.records.lines import compact
+from agentauthz.records import DecisionRecord, Openings, PolicyRecord
+from agentauthz.records.words import value_words
 from agentauthz.replay.compare import explain
 from agentauthz.replay.policies import recorded_policies
 
@@ -46,35 +46,38 @@ class ToldRule:
 class Why:
     """Be the account of one decision. `recorded` tells why it isn't derived again; None: it is.
 
-    `more` counts the rules that are left out.
+    `more` counts the rules that are left out. `flips` says what would have turned it, as far as that is known.
     """
 
     rules: tuple[ToldRule, ...]
     recorded: str | None = None
     more: int = 0
+    flips: tuple[str, ...] = ()
 
 
 @final
 class Accounts:
-    """Give the why of decisions, by the policies whose text is among the records of their log."""
+    """Give the why of decisions, by the policies whose text is among the records of their log.
 
-    def __init__(self, policies: Sequence[PolicyRecord]) -> None:
+    `openings` hold the values that the records only commit to.
+    """
+
+    def __init__(self, policies: Sequence[PolicyRecord], openings: Openings | None = None) -> None:
         self._records = policies
+        self._openings = openings
         self._known: dict[str, PolicySet | str] = {}
 
     def why(self, record: DecisionRecord) -> Why:
         """Return the why of a decision; where it can't be derived again, what was recorded then."""
         try:
             policies = self._policies(record.policy.digest)
-            explanation = explain(record, policies)
-            if (explanation.decision.outcome.value, explanation.decision.basis.value) != (record.outcome, record.basis):
-                raise NotReplayable("derived again, it comes out in another way")
-            told = _derived(explanation)
+            explanation = explain(record, policies, openings=self._openings)
+            told, flips = _derived(explanation), tuple(flip.words() for flip in explanation.flips)
         except NotReplayable as cause:
             return _named(_recorded(record.explain), record, cause.reason)
         except Exception as cause:  # a record of any shape must not stop the account of the others
             return _named([], record, f"the record is damaged ({class_name(cause)})")
-        return _named(told, record, None)
+        return _named(told, record, None, flips)
 
     def _policies(self, digest: str) -> PolicySet:
         if digest not in self._known:
@@ -103,7 +106,9 @@ def _recorded(part: object) -> list[Mapping[str, object]]:
     return [told for told in _list(part) if isinstance(told.get("rule"), str)]
 
 
-def _named(told: Iterable[Mapping[str, object]], record: DecisionRecord, recorded: str | None) -> Why:
+def _named(
+    told: Iterable[Mapping[str, object]], record: DecisionRecord, recorded: str | None, flips: tuple[str, ...] = ()
+) -> Why:
     """Return the account with the rules that the decision names first."""
     named = {*record.rules, *record.undetermined}
     rules = [
@@ -114,13 +119,13 @@ def _named(told: Iterable[Mapping[str, object]], record: DecisionRecord, recorde
         for one in told
     ]  # fmt: skip
     rules.sort(key=lambda rule: not rule.named)
-    return Why(tuple(rules[:MAX_RULES]), recorded, max(0, len(rules) - MAX_RULES))
+    return Why(tuple(rules[:MAX_RULES]), recorded, max(0, len(rules) - MAX_RULES), flips)
 
 
 def _clause(tree: Mapping[str, object]) -> Clause:
     saw = tree.get("saw")
     values = saw.items() if isinstance(saw, Mapping) else ()
-    told = tuple((str(path), value if isinstance(value, str) else compact(value)) for path, value in values)
+    told = tuple((str(path), value if isinstance(value, str) else value_words(value)) for path, value in values)
     return Clause(str(tree.get("expr", "")), str(tree.get("result", "")), str(tree.get("at", "")), told)
 
 

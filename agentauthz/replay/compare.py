@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final, Literal, TypeAlias, final
+from collections.abc import Iterable
+from typing import Final, Literal, TypeAlias, final
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from agentauthz.errors import InvalidArgument, NotReplayable
 from agentauthz.policy.explain import Explanation
 from agentauthz.policy.policyset import PolicySet
 from agentauthz.records import DecisionRecord, Record
-from agentauthz.replay.answer import Answer, Asker, decide, of_policies
-from agentauthz.replay.question import Tree, question, why
+from agentauthz.records.openings import Openings, opened
+from agentauthz.replay.answer import Answer, decide, of_policies
+from agentauthz.replay.question import question, why
+from agentauthz.replay.replayer import Replayer, Result, State
 
 Kind: TypeAlias = Literal["newly allowed", "newly denied", "other"]
 KINDS: Final[tuple[Kind, ...]] = ("newly allowed", "newly denied", "other")
-State: TypeAlias = Literal["same", "unasked", "changed", "not replayable"]
 NO_RULE: Final = "(no rule)"
 
 
@@ -33,6 +33,11 @@ class Replayed:
     before: Answer | None
     after: Answer | None = None
     why: str | None = None
+
+    @classmethod
+    def of(cls, id: str, ts: str, result: Result) -> Replayed:
+        """Return what came of the record that has this id and moment."""
+        return cls(id, ts, result.action, result.state, result.before, result.after, result.why)
 
     @property
     def kind(self) -> Kind:
@@ -80,15 +85,15 @@ class Comparison:
                     found.setdefault(rule, []).append(change)
         return dict(sorted(found.items(), key=lambda item: (-len(item[1]), item[0])))
 
-    def add(self, one: Replayed) -> None:
+    def count(self, id: str, ts: str, result: Result) -> None:
         """Count one record."""
-        if one.state == "not replayable":
-            self.not_replayable.setdefault(one.why or "", []).append(one.id)
-        elif one.state == "changed":
-            self.changed.append(one)
+        if result.state == "not replayable":
+            self.not_replayable.setdefault(result.why or "", []).append(id)
+        elif result.state == "changed":
+            self.changed.append(Replayed.of(id, ts, result))
         else:
             self.same += 1
-            self.unasked += one.state == "unasked"
+            self.unasked += result.state == "unasked"
 
     def settle(self) -> Comparison:
         """Put the changes in their order, when all records are counted."""
@@ -96,67 +101,41 @@ class Comparison:
         return self
 
 
-def replay(records: Iterable[Record | bytes], policies: PolicySet) -> Comparison:
+def replay(records: Iterable[Record | bytes], policies: PolicySet, *, openings: Openings | None = None) -> Comparison:
     """Return how the decisions among `records` (or lines of a log) would come out under `policies`.
 
+    `openings` hold the values that records only commit to.
+
     Raises:
-        InvalidArgument: `policies` is no PolicySet.
+        InvalidArgument: `policies` is no PolicySet, or `openings` were written with another key.
+        SinkError: `openings` can't be read.
     """
     if type(policies) is not PolicySet:
         raise InvalidArgument("policies", f"must be a PolicySet, not {type(policies).__name__}")
-    asker, found = Asker(policies), Comparison(policies.digest)
-    for one in replayed((each if isinstance(each, bytes) else each.line() for each in records), asker):
-        found.add(one)
+    replayer, found = Replayer(policies, openings), Comparison(policies.digest)
+    for record in records:
+        if (came := replayer.came(record if isinstance(record, bytes) else record.line())) is not None:
+            found.count(*came)
     return found.settle()
 
 
-def replayed(lines: Iterable[bytes], asker: Asker) -> Iterator[Replayed]:
-    """Return what came of each decision among the lines of a log, in their order."""
-    for line in lines:
-        try:
-            tree = json.loads(line)
-        except (ValueError, RecursionError):
-            yield Replayed("", "", "", "not replayable", None, why="the line is no record")
-            continue
-        if not isinstance(tree, dict) or not str(tree.get("v")).startswith("1."):
-            yield Replayed("", "", "", "not replayable", None, why="the line is no record")
-        elif tree.get("type") == "decision":
-            yield _replayed(tree, asker)
-
-
-def _replayed(tree: Tree, asker: Asker) -> Replayed:
-    """Return what comes of one decision."""
-    named = (str(tree.get("id")), str(tree.get("ts")), _action(tree))
-    before = None
-    try:
-        before = Answer.recorded(tree)
-        if not of_policies(tree):
-            return Replayed(*named, "unasked", before, before)
-        after = asker.answer(tree)
-    except NotReplayable as cause:
-        return Replayed(*named, "not replayable", before, why=cause.reason)
-    return Replayed(*named, "same" if after == before else "changed", before, after)
-
-
-def _action(tree: Tree) -> str:
-    action: Any = tree.get("action")
-    return str(action.get("name")) if isinstance(action, Mapping) else ""
-
-
-def explain(record: DecisionRecord, policies: PolicySet) -> Explanation:
+def explain(record: DecisionRecord, policies: PolicySet, *, openings: Openings | None = None) -> Explanation:
     """Return why `policies` decide as they do on what a record says that was asked, clause by clause.
 
-    With the policies of the record's own digest, that is why it came out as it did.
+    With the policies of the record's own digest, that is why it came out as it did. `flips` has the smallest changes
+    that would have turned it. `openings` hold the values that the record only commits to.
 
     Raises:
-        NotReplayable: the record doesn't hold all that the policies read, or no policy was asked.
-        InvalidArgument: `record` is no decision's, or `policies` no PolicySet.
+        NotReplayable: the record doesn't hold all that the policies read, no policy was asked, or its own policies
+            come to something else than it says.
+        InvalidArgument: `record` is no decision's, `policies` no PolicySet, or `openings` are another key's.
+        SinkError: `openings` can't be read.
     """
     if type(record) is not DecisionRecord:
         raise InvalidArgument("record", f"must be a DecisionRecord, not {type(record).__name__}")
     if type(policies) is not PolicySet:
         raise InvalidArgument("policies", f"must be a PolicySet, not {type(policies).__name__}")
-    tree = record.as_dict()
+    tree = opened(record.as_dict(), openings)
     if not of_policies(tree):
         reasons = "; ".join(reason.text for reason in record.reasons)
         raise NotReplayable(f"it wasn't the policies that decided: {reasons}")
@@ -165,4 +144,9 @@ def explain(record: DecisionRecord, policies: PolicySet) -> Explanation:
     explanation = policies.explanation(decision, asking.inputs)
     if asking.gaps.found:
         raise NotReplayable(why(min(asking.gaps.found), tree))
-    return explanation
+    come_to = (decision.outcome.value, decision.basis.value)
+    if policies.digest == record.policy.digest and come_to != (record.outcome, record.basis):
+        raise NotReplayable("derived again, it comes out in another way")
+    turning = policies.flips(decision, asking.inputs)
+    # with another fact, rules may read what the record doesn't hold: then nobody knows what would have come
+    return explanation if asking.gaps.found else evolve(explanation, flips=turning)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any, Final, TypeAlias, cast, final
 
 from attrs import define, field, frozen
@@ -14,15 +13,13 @@ from agentauthz.policy.inputs import Inputs
 from agentauthz.policy.policyset import PolicySet
 from agentauthz.policy.reads import asks_for_handoff
 from agentauthz.principals import Chain, Delegation, Principal
+from agentauthz.records.redaction import steps_of
 from agentauthz.replay.decoding import Gaps, Hidden, Times, decoded, filled, moment, principal, step
 from agentauthz.request import Request, SessionFacts
 from agentauthz.values import ABSENT, INVALID, UNKNOWN, Entity, Record, Sentinel, Value
 
 Tree: TypeAlias = Mapping[str, Any]  # a decision record's JSON
 
-_ROOT: Final = r"subject|actor|args|resource|session|context|chain\[[0-9]+\]\.to"
-_PLACE: Final = re.compile(rf'({_ROOT})((?:\.[A-Za-z_][A-Za-z0-9_]*|\["[^"]*"\])+)')
-_STEP: Final = re.compile(r'\.([A-Za-z_][A-Za-z0-9_]*)|\["([^"]*)"\]')
 TIME: Final = re.compile(r'(began|done|tracked)\("(.*)"\)', re.DOTALL)
 _STATES: Final[Mapping[str, Sentinel]] = {"absent": ABSENT, "unknown": UNKNOWN, "invalid": INVALID}
 _EXACT: Final = ("/action/name", "/actors", "/chain", "/bounds", "/purpose", "/route")  # without these, no question
@@ -58,7 +55,9 @@ def question(tree: Tree, policies: PolicySet) -> Question:
         return _question(tree, policies)
     except Hidden as place:
         raise NotReplayable(why(str(place), tree)) from None
-    except (AgentAuthzError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as cause:
+    except (
+        AgentAuthzError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError,
+    ) as cause:  # fmt: skip
         if isinstance(cause, NotReplayable):
             raise
         raise NotReplayable(f"the record is damaged ({type(cause).__name__})") from None
@@ -116,22 +115,18 @@ def _tree_of(
     for each in inputs:
         name = each["name"]
         if TIME.fullmatch(name) is not None:
+            if name in times:
+                raise ValueError(name)
             times[name] = each
         elif (steps := steps_of(name)) is not None:
             node = roots.setdefault(alike.get(steps[0], steps[0]), _Node())
             for one in steps[1:]:
                 node = node.below.setdefault(one, _Node())
+            if node.state is not None:
+                raise ValueError(name)  # which of two is it?
             node.state, node.tree = each["state"], each.get("value")
     roots.update((root, roots[other]) for root, other in alike.items() if other in roots)
     return roots, times
-
-
-@lru_cache(maxsize=4096)
-def steps_of(name: str) -> tuple[str, ...] | None:
-    """Return the root and the steps of a place's name; None: it is none below which anything is known."""
-    if (found := _PLACE.fullmatch(name)) is None:
-        return (name,) if name.isidentifier() else None
-    return (found[1], *(plain or quoted for plain, quoted in _STEP.findall(found[2])))
 
 
 def _only_above(roots: Mapping[str, _Node], root: str, steps: Sequence[str]) -> bool:
@@ -287,12 +282,18 @@ def why(place: str, tree: Tree) -> str:
     if steps is not None and steps[0] == "args" and f"/action/args/{steps[1]}" in meta.get("redacted", ()):
         return f"`{place}` is kept secret"
     for i, each in enumerate(tree.get("inputs", ())):
-        if each["name"] == place and "value" in each:
-            return f"`{place}` {'was too big for the record' if _cut_big(meta, i) else 'is kept secret'}"
+        if each["name"] == place and each["state"] == "value":
+            return f"`{place}` {_held_back(each.get('value'), meta, f'/inputs/{i}/value')}"
     if "/inputs" in meta.get("oversized", ()) or "/inputs" in meta.get("more", ()):
         return f"`{place}` was too much for the record"
     return f"`{place}` isn't in the record" if steps is not None or TIME.fullmatch(place) else f"nobody knows {place}"
 
 
-def _cut_big(meta: Mapping[str, Any], place: int) -> bool:
-    return f"/inputs/{place}/value" in meta.get("oversized", ())
+def _held_back(value: Any, meta: Mapping[str, Any], pointer: str) -> str:
+    """Return in which way a record holds back what it has a value for."""
+    if pointer in meta.get("oversized", ()):
+        return "was too big for the record"
+    held = value if isinstance(value, Mapping) else {}
+    if "$s" in held:
+        return "was erased" if held["$s"] == "erased" else "can be shredded, and what opens it isn't here"
+    return "is only a keyed hash in the record" if "$c" in held else "is kept secret"

@@ -9,10 +9,12 @@ from typing import Any, Final, final
 
 from agentauthz.errors import NotReplayable
 from agentauthz.policy.policyset import PolicySet
-from agentauthz.replay.question import TIME, Tree, steps_of
+from agentauthz.records.redaction import steps_of
+from agentauthz.replay.question import TIME, Tree
 
 _PARTIES: Final = ("subject", "actor")
 _IDENTITY: Final = frozenset({"id", "issuer"})
+_MAX_KNOWN: Final = 10_000  # names that logs may hold any number of
 _MARSHAL: Final = 2  # the last version that depends on nothing but the values
 
 
@@ -22,7 +24,7 @@ class Sameness:
 
     def __init__(self, policies: PolicySet) -> None:
         self._policies: Final = policies
-        self._asked: Final[dict[tuple[str, bool], _Asked]] = {}
+        self._asked: Final[dict[tuple[str, bool], Reads]] = {}
 
     def key(self, tree: Tree) -> bytes:
         """Return the record's key.
@@ -35,13 +37,24 @@ class Sameness:
         except (LookupError, TypeError, ValueError, AttributeError) as cause:
             raise NotReplayable(f"the record is damaged ({type(cause).__name__})") from None
 
+    def reads(self, action: str, handing: bool) -> Reads:
+        """Return what the policies read for an action, or where it is handed off."""
+        found = self._asked.get((action, handing))
+        if found is None:
+            if len(self._asked) >= _MAX_KNOWN:
+                self._asked.clear()
+            found = self._asked[action, handing] = Reads(self._policies, action, handing)
+        return found
+
+    def only_read(self, tree: Tree) -> Tree:
+        """Return a record without the inputs that no rule reads: damage there makes no difference either."""
+        reads = self.reads(tree["action"]["name"], handing(tree))
+        return {**tree, "inputs": [each for each in tree.get("inputs", ()) if reads.reads(each)]}
+
     def _told(self, tree: Tree) -> list[Any]:
         action, hops, bounds = tree["action"], tree.get("chain", ()), tree.get("bounds")
         name = action["name"]
-        handing = any(hop.get("handoff") and hop["via"] == "host" for hop in hops)
-        reads = self._asked.get((name, handing))
-        if reads is None:
-            reads = self._asked[name, handing] = _Asked(self._policies, name, handing)
+        reads = self.reads(name, handing(tree))
         budgets = tree.get("budgets")  # whose keys are made of what limits count for
         names_parties = budgets or reads.names_parties or len(hops) > 1 or tree["actors"][0]["kind"] == "agent"
         timed = reads.timed or bounds is not None or any("expires" in hop for hop in hops)
@@ -66,12 +79,17 @@ class Sameness:
         ]
 
 
-def _told_resource(resource: Mapping[str, Any], reads: _Asked) -> list[Any]:
+def handing(tree: Tree) -> bool:
+    """Say whether a hand-off is asked about."""
+    return any(hop.get("handoff") and hop["via"] == "host" for hop in tree.get("chain", ()))
+
+
+def _told_resource(resource: Mapping[str, Any], reads: Reads) -> list[Any]:
     return [resource["type"], resource["id"] if reads.names_resource else None]
 
 
 @final
-class _Asked:
+class Reads:
     """Know what the rules for one action read."""
 
     def __init__(self, policies: PolicySet, action: str, handing: bool) -> None:
@@ -101,7 +119,7 @@ class _Asked:
         name = each["name"]
         known = self._known.get(name)
         if known is None:
-            if len(self._known) > 10_000:
+            if len(self._known) >= _MAX_KNOWN:
                 self._known.clear()
             known = self._known[name] = self._could_read(name)
         return known or (each["state"] == "unknown" and name.isidentifier())
@@ -124,7 +142,7 @@ class _Asked:
         if found is None:
             read = {place[1] for place in self._places if place[0] == "args" and len(place) > 1}
             found = own if self._arguments is not None else tuple(each for each in own if each in read)
-            if len(self._given) > 10_000:
+            if len(self._given) >= _MAX_KNOWN:
                 self._given.clear()
             self._given[own] = found
         return found

@@ -12,12 +12,14 @@ from agentauthz.authorizer.deciding import Stop
 from agentauthz.decision import Basis, Decision, Reason
 from agentauthz.errors import ExchangeRefused
 from agentauthz.principals import MAX_DEPTH, Chain, Delegation, Principal
+from agentauthz.records.passing import Passing
 from agentauthz.request import Request
 from agentauthz.sts.minting import Grant
 from agentauthz.sts.parameters import Asked
 from agentauthz.sts.parties import Presenter
+from agentauthz.tokens.revocation import token_name
 from agentauthz.tokens.types import JWT_BEARER, TXN_TOKEN
-from agentauthz.tokens.verified import VerifiedToken
+from agentauthz.tokens.verified import VerifiedToken, actions_of
 
 
 @final
@@ -67,6 +69,27 @@ class Attempt:
             error = "invalid_request"
         record_id = None if self.decision is None else self.decision.record_id
         return ExchangeRefused(error, refusal.reason, status=refusal.status, record_id=record_id)
+
+    def passing(self, grant: Grant, issued: str, expires: int) -> Passing:
+        """Return what is recorded before a token is handed out, whose name is `issued` and which ends at `expires`."""
+        hops = grant.chain.delegations
+        giver = grant.chain if grant.is_continuation else grant.chain.prefix(len(hops) - 1)
+        ends = dt.datetime.fromtimestamp(expires, dt.UTC)
+        hop = Delegation(grant.actor, actions_of(tuple(grant.scopes)), expires=ends, via="token")
+        return Passing(
+            "issue", giver, grant.actor, hop, grant.scopes, [target.name for target in grant.targets],
+            token_name(grant.token), issued, cause=None if self.decision is None else self.decision.record_id,
+        )  # fmt: skip
+
+    def not_passed(self, refusal: ExchangeRefused) -> Passing:
+        """Return what is recorded of a token that isn't issued, as far as it was verified whose it would be."""
+        wanted, token, to = self.asked, self.token, self.actor or self.presenter.principal
+        return Passing(
+            "issue", Chain(to) if token is None else token.chain, to,
+            scopes=() if wanted is None or wanted.scopes is None else tuple(wanted.scopes),
+            audience=() if wanted is None else (*wanted.audience, *wanted.resource),
+            token=None if token is None else token_name(token), reason=recorded(refusal)[1], cause=refusal.record_id,
+        )  # fmt: skip
 
     def _parties(self) -> Chain:
         """Return the parties that are verified: the token's, and who asks or acts."""

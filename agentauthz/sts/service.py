@@ -15,10 +15,11 @@ from attrs import evolve
 from agentauthz.authorizer import Authorizer
 from agentauthz.authorizer.deciding import Stop
 from agentauthz.decision import Outcome
-from agentauthz.errors import ExchangeRefused, InvalidArgument, TokenError
+from agentauthz.errors import ExchangeRefused, InvalidArgument, SinkError, TokenError
 from agentauthz.keys.base64url import to_base64url
 from agentauthz.keys.signing import KeyRing, Signer
 from agentauthz.principals import NOBODY, Chain, Principal
+from agentauthz.records.passing import Passing
 from agentauthz.request import Request
 from agentauthz.sts.attempt import Attempt, recorded, request
 from agentauthz.sts.ceilings import StsLimits, Target
@@ -52,7 +53,7 @@ from agentauthz.tokens.confirmation import certificate_thumbprint
 from agentauthz.tokens.dpop import DpopVerifier
 from agentauthz.tokens.issuers import MAX_LEEWAY
 from agentauthz.tokens.once import Once
-from agentauthz.tokens.revocation import Revocation, token_name
+from agentauthz.tokens.revocation import Revocation, jti_hash, token_name
 from agentauthz.tokens.strict import Json
 from agentauthz.tokens.types import ACCESS_TOKEN, ID_JAG, JWT_BEARER, KINDS
 from agentauthz.tokens.validator import Validator
@@ -145,7 +146,7 @@ class SecurityTokenService:
 
         `dpop` are the values of the request's `DPoP` headers, `uri` is the token endpoint's, which the proof names;
         `peer_cert` is the certificate that the host verified on this connection. One decision is recorded, whatever
-        comes of it.
+        comes of it, and then one delegation: passed on, before the token is handed out, or refused.
 
         Raises:
             ExchangeRefused: no token is issued; its `record_id` is that of the decision.
@@ -329,6 +330,7 @@ class SecurityTokenService:
             if expires != grant.expires:
                 payload = payload_of({**claims, "exp": expires})
             access_token = jws.signed(payload, self.keys.signer, typ=HEADER_TYPES[grant.issued_type])
+            self._pass_on(attempt, attempt.passing(grant, jti_hash(self.issuer, str(claims["jti"])), expires))
         return Issued(
             access_token,
             grant.issued_type,
@@ -339,10 +341,20 @@ class SecurityTokenService:
             decision.record_id,
         )
 
+    def _pass_on(self, attempt: Attempt, passing: Passing) -> None:
+        """Record what is handed out next; what can't be recorded isn't."""
+        try:
+            self._authorizer.record_passing(passing, attempt.now)
+        except SinkError as cause:
+            raise ExchangeRefused("server_error", "not_recorded", status=500) from cause
+
     def _recorded(self, attempt: Attempt, refusal: ExchangeRefused) -> ExchangeRefused:
         """Record a refusal, unless the policy has decided, and return it as it is answered."""
         answer = attempt.answered(refusal)
-        return answer if attempt.decision is not None else self._write(attempt.refused(), answer)
+        if attempt.decision is None:
+            answer = self._write(attempt.refused(), answer)
+        self._authorizer.record_passing(attempt.not_passed(answer), attempt.now)
+        return answer
 
     def _write(self, of: Request, refusal: ExchangeRefused) -> ExchangeRefused:
         basis, reason = recorded(refusal)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +26,8 @@ KEY: Final = InstanceKey.from_bytes(bytes(32))
 SIGNER: Final = SigningKey.generate("Ed25519")
 VKEY: Final = vkey(SIGNER, "local")
 LONG: Final = os.environ.get("HYPOTHESIS_PROFILE") == "long"
+
+NOTHING: Final[Mapping[str, str]] = {}
 
 _ALLOW: Final = Decision(Outcome.ALLOW, Basis.RULE, "payments.refund", rules=("small_refund",))
 _ASKED: Final = Request("payments.refund", subject=Principal.user("maria"))
@@ -56,10 +59,12 @@ def checked(folder: Path, notes: list[str] | None = None) -> Report:
     return verify(folder, keys=[VKEY], checkpoint="\n".join(notes) if notes else None)
 
 
-def run(code: str, *args: object, check: bool = True, **options: object) -> subprocess.CompletedProcess[str]:
-    """Run Python code as another program would."""
+def run(
+    code: str, *args: object, check: bool = True, env: Mapping[str, str] = NOTHING, **options: object
+) -> subprocess.CompletedProcess[str]:
+    """Run Python code as another program would, with `env` added to the environment."""
     program = [sys.executable, "-c", textwrap.dedent(code), *map(str, args)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), **env}
     options = {"timeout": 60, **options}
     done = subprocess.run(  # type: ignore[call-overload]
         program, capture_output=True, text=True, env=environment, check=False, **options

@@ -57,7 +57,7 @@ def _every(capsys: pytest.CaptureFixture[str], folder: Path, session: str, one: 
     ]
 
 
-def test_25_names_are_shown_and_never_obeyed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_row_25_names_are_shown_and_never_obeyed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Line feeds, ANSI sequences, NUL, marks of direction in names: one line each in the log, escapes when shown."""
     folder = tmp_path / "log"
     _hostile(folder, EVIL)
@@ -100,7 +100,7 @@ KNOWN: Final = set(
 
 
 @pytest.mark.parametrize("text", [SCRIPT, "javascript:alert(1)", "]]><!--" + SCRIPT, "&lt;script&gt;"])
-def test_26_a_report_is_inert(text: str, tmp_path: Path) -> None:
+def test_row_26_a_report_is_inert(text: str, tmp_path: Path) -> None:
     """Whatever arguments and names hold, the page has our elements only, loads nothing, and forbids scripts."""
     folder = tmp_path / "log"
     _hostile(folder, text)
@@ -125,7 +125,7 @@ _DECISION: Final[dict[str, Any]] = {
 }  # fmt: skip
 
 
-def test_35_readers_read_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_row_35_readers_read_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A newer minor version, unknown types and fields, and a corrupt segment in the middle are read over, and told."""
     folder = tmp_path / "log"
     sink = FileSink(folder, segment_size=4_000)
@@ -153,7 +153,7 @@ def test_35_readers_read_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_35_readers_never_crash(seed: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_row_35_readers_never_crash(seed: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Bytes that are overwritten, cut, doubled or added anywhere in a log stop no command."""
     folder, chance = tmp_path / "log", random.Random(seed)
     written(folder)
@@ -168,7 +168,7 @@ def test_35_readers_never_crash(seed: int, tmp_path: Path, capsys: pytest.Captur
         assert found.code in (0, 1, 2, 3, 4)
 
 
-def test_37_a_call_that_nobody_knows_the_end_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_row_37_a_call_that_nobody_knows_the_end_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A process that dies within a tool leaves a decision of which the effect is unknown, and that is said."""
     run(
         """

@@ -31,9 +31,13 @@ from agentauthz.records import (
     at_least,
     read_record,
 )
+from agentauthz.records.catalog import used
+from agentauthz.records.verify import verify
+from tests.commands import ran as command
+from tests.logs import lines as lines_of
 from tests.loopback import Connection, Loopback, answer
 from tests.postgres import Postgres
-from tests.recording import BOT, MARIA, decision, until
+from tests.recording import BOT, MARIA, NOW, decision, until
 
 POLICIES: Final = PolicySet.parse("permit all on * when true")
 
@@ -325,6 +329,90 @@ def test_row_38_what_a_collector_misses_waits_in_the_log(tmp_path: Path) -> None
     seqs = sorted({seq for _, seq in places})
     assert seqs == list(range(seqs[0], seqs[-1] + 1))
     assert len([record for record in got if record["type"] == "decision"]) >= 72
+
+
+def test_row_38_a_quota_bounds_the_disk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With a quota a log that nobody takes over stops at it: calls are denied, nothing is overwritten, and it is told.
+
+    Only the oldest of what has gone makes room, as much as is needed; then calls go on, and the gap is in the log.
+    """
+    quota = 60_000
+    log = FileSink(tmp_path / "log", segment_size=5_000, quota=quota)
+    state, collected = tmp_path / "shipped", MemorySink()
+    shipper = Shipper(log.folder, collected, state)
+    with Authorizer(POLICIES, sinks=[log]) as authorizer, authorizer.session(MARIA, BOT):
+        _looks(10)
+        shipper.ship()  # the last time for a day
+        causes: list[BaseException | None] = []
+        for _ in range(200):
+            try:
+                look()
+            except Denied as refused:
+                causes.append(refused.__cause__)
+        assert len(causes) > 50
+        assert all(isinstance(cause, SinkError) for cause in causes)
+        assert all("the quota of the log is used up" in f"{cause} {cause and cause.__cause__}" for cause in causes)
+        assert quota <= used(log.folder) < quota + 5_000
+        before = lines_of(log.folder)
+        assert len(ran) == len([record for record in before if b'"type":"effect"' in record])
+        lag = shipper.lag()
+        assert lag > quota / 2
+        gone = command(capsys, "prune", log.folder, "--shipped", state, "--max-bytes", 0)
+        assert gone.code == 0  # it is another process's: what is live stays as it is
+        assert log.prune(shipper.gone_before(), max_bytes=quota - 2_000) == 1  # the oldest, and it has gone
+        assert set(before) - set(lines_of(log.folder)) < {record.line() for record in collected.records}
+        assert shipper.lag() > lag  # `log.pruned` waits too
+        look()
+    told = [record for record in map(read_record, lines_of(log.folder)) if isinstance(record, EventRecord)]
+    kinds = [record.type for record in told if record.type in ("sink.failed", "stream.gap", "log.pruned")]
+    assert kinds[:2] == ["sink.failed", "stream.gap"]
+    assert kinds.count("log.pruned") == 1
+    [gap, *_] = [record for record in told if record.type == "stream.gap"]
+    assert gap.about["count"] == len(causes)
+    assert [damage.kind for damage in verify(log.folder).damages] == []
+
+
+def _worked(folder: Path) -> None:
+    sinks = [FileSink(folder, segment_size=4_000)]
+    with Authorizer(POLICIES, sinks=sinks) as authorizer, authorizer.session(MARIA, BOT):
+        _looks(10)
+
+
+def test_row_38_what_has_not_gone_is_never_pruned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Pruning to a size takes the oldest of what was shipped, over all streams, and stops where nothing has gone."""
+    folder, state = tmp_path / "log", tmp_path / "shipped"
+    for _ in range(3):
+        _worked(folder)
+    sent = MemorySink()
+    Shipper(folder, sent, state).ship()
+    _worked(folder)
+    there = lines_of(folder)
+    shipped = {record.line() for record in sent.records}
+    size, half = used(folder), used(folder) // 2
+    for order in (["--max-bytes", size], ["--max-bytes", half, "--dry-run"]):
+        command(capsys, "prune", folder, "--shipped", state, *order)
+        assert used(folder) == size
+    assert command(capsys, "prune", folder, "--shipped", state, "--max-bytes", half).code == 0
+    assert half - 4_500 < used(folder) <= half + 2_000  # the record of it is new
+    left = lines_of(folder)
+    assert set(there) - set(left) < shipped
+    command(capsys, "prune", folder, "--shipped", state, "--max-bytes", 0)
+    assert set(there) - set(lines_of(folder)) == shipped
+    assert verify(folder).damages == ()
+    for wrong in (["--shipped", tmp_path / "none"], ["--shipped", state, "--max-bytes", "-1"], ["--max-bytes", 1]):
+        assert command(capsys, "prune", folder, *wrong).code == 4
+
+
+def test_row_38_a_quota_that_leaves_no_room_is_refused(tmp_path: Path) -> None:
+    """A quota that the segment being written could use up by itself, or that is no number, is an error."""
+    for quota in (0, -1, 5_000, 1.5, True):
+        with pytest.raises(InvalidArgument, match="`quota`"):
+            FileSink(tmp_path, segment_size=5_000, quota=quota)  # type: ignore[arg-type]
+    log = FileSink(tmp_path)
+    for size in (-1, 1.5, True):
+        with pytest.raises(InvalidArgument, match="`max_bytes`"):
+            log.prune(NOW, max_bytes=size)  # type: ignore[arg-type]
+    log.close()
 
 
 def _looks(count: int) -> None:

@@ -12,10 +12,10 @@ import pytest
 
 from agentauthz.keys.signing import SigningKey
 from agentauthz.records import EventRecord, FileSink, read_record
-from agentauthz.records.checkpoints import signed_note
-from agentauthz.records.verify import Report, Verdict
+from agentauthz.records.checkpoints import signed_note, vkey
+from agentauthz.records.verify import Report, Verdict, verify
 from tests import logs
-from tests.faults.logged import LONG, SIGNER, append, checked, sealed
+from tests.faults.logged import LONG, SIGNER, VKEY, append, checked, sealed
 
 ROUNDS: Final = 10_000 if LONG else 300
 
@@ -52,7 +52,7 @@ def test_a_clean_log_is_proven(log: tuple[Path, list[str]]) -> None:
     assert checked(log[0]).verdict is Verdict.UNWITNESSED
 
 
-def test_27_an_edited_line_is_found(log: tuple[Path, list[str]], tmp_path: Path) -> None:
+def test_row_27_an_edited_line_is_found(log: tuple[Path, list[str]], tmp_path: Path) -> None:
     """A byte that was flipped is found wherever it is, with the number of its record."""
     folder = _copy(log, tmp_path)
     for line in (0, 2, -1):
@@ -75,7 +75,7 @@ def _foreign(folder: Path) -> bytes:
 
 @pytest.mark.parametrize("segment", [0, 1, -1], ids=["first", "middle", "last"])
 @pytest.mark.parametrize("kind", ["deleted", "inserted", "reordered", "duplicated", "foreign"])
-def test_28_what_was_done_to_lines_is_named(tmp_path: Path, kind: str, segment: int) -> None:
+def test_row_28_what_was_done_to_lines_is_named(tmp_path: Path, kind: str, segment: int) -> None:
     """A line that is deleted, made up, moved, copied or taken from another stream is called that."""
     notes = sealed(tmp_path, 30, segment_size=8_000)
     notes += sealed(tmp_path, 5)
@@ -118,7 +118,9 @@ def _cut_stream(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("cut", [_cut_line, _cut_segment, _cut_segments, _cut_stream])
-def test_29_a_cut_tail_is_incomplete(log: tuple[Path, list[str]], tmp_path: Path, cut: Callable[[Path], None]) -> None:
+def test_row_29_a_cut_tail_is_incomplete(
+    log: tuple[Path, list[str]], tmp_path: Path, cut: Callable[[Path], None]
+) -> None:
     """A line, the newest segment, all segments or a stream that is gone: incomplete by witness, and by catalog."""
     folder = _copy(log, tmp_path)
     cut(folder)
@@ -127,7 +129,7 @@ def test_29_a_cut_tail_is_incomplete(log: tuple[Path, list[str]], tmp_path: Path
         assert (report.verdict, _first(report)[0]) == (Verdict.INCOMPLETE, "truncated")
 
 
-def test_29_an_emptied_folder_is_never_ok(log: tuple[Path, list[str]], tmp_path: Path) -> None:
+def test_row_29_an_emptied_folder_is_never_ok(log: tuple[Path, list[str]], tmp_path: Path) -> None:
     """With everything gone, a witness tells that it is incomplete; without one nobody can tell."""
     assert checked(tmp_path, log[1]).verdict is Verdict.INCOMPLETE
     assert checked(tmp_path).verdict is Verdict.UNWITNESSED
@@ -136,7 +138,7 @@ def test_29_an_emptied_folder_is_never_ok(log: tuple[Path, list[str]], tmp_path:
     assert checked(folder, log[1]).verdict is Verdict.INCOMPLETE
 
 
-def test_29_a_tail_cut_with_the_catalog_needs_a_witness(tmp_path: Path) -> None:
+def test_row_29_a_tail_cut_with_the_catalog_needs_a_witness(tmp_path: Path) -> None:
     """Whoever cuts log, catalog and checkpoints alike is seen by the witness only; alone it is never `ok`."""
     notes: list[str] = []
     sink = FileSink(tmp_path / "log")
@@ -149,7 +151,7 @@ def test_29_a_tail_cut_with_the_catalog_needs_a_witness(tmp_path: Path) -> None:
     assert checked(tmp_path / "old", notes).verdict is Verdict.INCOMPLETE
 
 
-def test_30_a_log_written_anew_with_another_key_is_refused(tmp_path: Path) -> None:
+def test_row_30_a_log_written_anew_with_another_key_is_refused(tmp_path: Path) -> None:
     """A consistent log, signed with a key that isn't trusted, is tampering: no key in the folder counts."""
     stranger = SigningKey.generate("Ed25519")
     sink = FileSink(tmp_path, key=stranger)
@@ -159,7 +161,25 @@ def test_30_a_log_written_anew_with_another_key_is_refused(tmp_path: Path) -> No
     assert (report.verdict, _first(report)[0]) == (Verdict.TAMPERED, "untrusted")
 
 
-def test_31_two_roots_of_one_size_are_inconsistent(log: tuple[Path, list[str]], tmp_path: Path) -> None:
+def test_row_30_a_log_written_anew_without_a_key_has_nothing_signed(tmp_path: Path) -> None:
+    """Whoever removes the checkpoints too leaves a log of which nothing is signed; a witness knows more."""
+    notes = sealed(tmp_path / "log", 5)
+    stream = logs.segments(tmp_path / "log")[0].parent.name
+    shutil.rmtree(tmp_path / "log")
+    forger = FileSink(tmp_path / "forged")
+    append(forger, "1")
+    forger.close()
+    forged = logs.segments(tmp_path / "forged")[0].parent
+    text = logs.segments(tmp_path / "forged")[0].read_bytes()
+    (tmp_path / "log" / stream).mkdir(parents=True)
+    (tmp_path / "log" / stream / "000000000000.ndjson").write_bytes(text.replace(forged.name.encode(), stream.encode()))
+    report = checked(tmp_path / "log")
+    assert report.verdict is not Verdict.OK
+    assert [each.signed for each in report.streams] == [0]
+    assert checked(tmp_path / "log", notes).verdict in (Verdict.TAMPERED, Verdict.INCOMPLETE)
+
+
+def test_row_31_two_roots_of_one_size_are_inconsistent(log: tuple[Path, list[str]], tmp_path: Path) -> None:
     """A log that was signed in two versions is called inconsistent, though each signature is good."""
     folder = _copy(log, tmp_path)
     stream = logs.segments(folder)[0].parent.name
@@ -170,7 +190,7 @@ def test_31_two_roots_of_one_size_are_inconsistent(log: tuple[Path, list[str]], 
     assert "inconsistent" in {damage.kind for damage in report.damages}
 
 
-def test_33_an_old_copy_that_was_put_back_is_incomplete(tmp_path: Path) -> None:
+def test_row_33_an_old_copy_that_was_put_back_is_incomplete(tmp_path: Path) -> None:
     """The witness has seen more than an old copy holds; and whoever goes on writes a stream of its own."""
     notes: list[str] = []
     sink = FileSink(tmp_path / "log", key=SIGNER, witness=notes.append, checkpoint_every=1)
@@ -189,7 +209,7 @@ def test_33_an_old_copy_that_was_put_back_is_incomplete(tmp_path: Path) -> None:
     assert len(numbers) == len(set(numbers))
 
 
-def test_34_a_key_that_fails_leaves_an_unsigned_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_row_34_a_key_that_fails_leaves_an_unsigned_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Where signing fails the records go on; it is logged and recorded, and the report tells what is unsigned."""
 
     class Failing:
@@ -225,7 +245,56 @@ def test_34_a_key_that_fails_leaves_an_unsigned_end(tmp_path: Path, caplog: pyte
     assert "CANARY" not in caplog.text + repr(logs.lines(tmp_path))
 
 
-def test_35_what_is_newer_is_read_and_damage_crashes_nobody(log: tuple[Path, list[str]], tmp_path: Path) -> None:
+def test_row_34_a_key_that_comes_back_signs_what_was_left(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A key that can't be read leaves its interval unsigned while records go on; read again, it signs all of them."""
+    secret = tmp_path / "key.pem"
+    secret.write_bytes(SIGNER.to_pem())
+
+    class FromFile:
+        algorithm, key_id = SIGNER.algorithm, SIGNER.key_id
+
+        def sign(self, data: bytes) -> bytes:
+            return SigningKey.from_pem(secret.read_bytes(), key_id=SIGNER.key_id).sign(data)
+
+        def public_jwk(self) -> dict[str, str]:
+            return SIGNER.public_jwk()
+
+    sink = FileSink(tmp_path / "log", key=FromFile())
+    keeper = sink.stream.keeper
+    assert keeper is not None
+    append(sink, "1")
+    keeper.sign()
+    for fault in (lambda: secret.rename(tmp_path / "away"), lambda: secret.write_bytes(b"no key")):
+        fault()
+        append(sink, "2")
+        keeper.sign()
+    (stream,) = checked(tmp_path / "log").streams
+    assert (stream.signed, stream.size) == (2, 5)  # the failure itself is told once
+    secret.write_bytes(SIGNER.to_pem())
+    keeper.sign()
+    sink.close()
+    (stream,) = checked(tmp_path / "log").streams
+    assert stream.signed == stream.size
+    assert [each.levelname for each in caplog.records] == ["ERROR"]
+
+
+def test_row_34_a_key_that_was_rotated_is_trusted_beside_the_old_one(tmp_path: Path) -> None:
+    """With both keys a log of both is proven; with one alone what the other signed is untrusted, and said so."""
+    fresh = SigningKey.generate("Ed25519")
+    notes: list[str] = []
+    for key in (SIGNER, fresh):
+        sink = FileSink(tmp_path, key=key, witness=notes.append)
+        append(sink, key.key_id)
+        sink.close()
+    witnessed = "\n".join(notes)
+    both = verify(tmp_path, keys=[VKEY, vkey(fresh, "local")], checkpoint=witnessed)
+    assert (both.verdict, both.damages) == (Verdict.OK, ())
+    for known in (VKEY, vkey(fresh, "local")):
+        one = verify(tmp_path, keys=[known], checkpoint=witnessed)
+        assert {damage.kind for damage in one.damages} == {"untrusted"}
+
+
+def test_row_35_what_is_newer_is_read_and_damage_crashes_nobody(log: tuple[Path, list[str]], tmp_path: Path) -> None:
     """Types of a newer minor version are read on; a segment in the middle that is noise is reported, not raised."""
     newer = b'{"v":"1.9","stream":"%b","seq":0,"prev":"%b","mono_ns":0,"type":"new.kind","id":"1",' % (
         b"0" * 26,

@@ -6,7 +6,7 @@ from agentauthz.records.sinks.local import LoggingSink, MemorySink
 from agentauthz.records.sinks.nats import NatsSink
 from agentauthz.records.sinks.otel import OtelSink
 from agentauthz.records.sinks.postgres import PostgresSink
-from agentauthz.records.sinks.sink import Guarantee, Sink
+from agentauthz.records.sinks.sink import Guarantee, Metrics, Sink
 from agentauthz.records.sinks.sqlite import SqliteSink
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "HttpSink",
     "LoggingSink",
     "MemorySink",
+    "Metrics",
     "NatsSink",
     "OtelSink",
     "PostgresSink",

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import os
-import threading
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, final
 
 from agentauthz.canonical import class_name
 from agentauthz.errors import InvalidArgument, SinkError
 from agentauthz.records.record import Record
-from agentauthz.records.sinks.sink import LEVELS, Guarantee, Sink, guarantee_of, precious
+from agentauthz.records.sinks.lanes import Ballot, Failures, Lane, append_all, append_to
+from agentauthz.records.sinks.sink import (
+    LEVELS,
+    Guarantee,
+    Metrics,
+    Sink,
+    guarantee_of,
+    is_bounded,
+    is_quick,
+    joint_metrics,
+    metrics_of,
+    precious,
+)
 from agentauthz.records.writing import carried
-
-Failures = list[tuple[Sink, BaseException]]
-
-_ROOM: Final = 1000  # records that may wait for one sink of `at_least`
 
 
 def tee(*sinks: Sink) -> Tee:
@@ -58,21 +63,6 @@ def only(when: Callable[[Record], bool], sink: Sink) -> Only:
     return Only(when, _checked((sink,))[0])
 
 
-def append_all(sinks: Sequence[Sink], records: Sequence[Record]) -> Failures:
-    """Append to every sink, and return which failed with what at first; also what isn't an Exception is caught."""
-    failures: Failures = []
-    for sink in sinks:
-        problem: BaseException | None = None
-        for record in records:
-            try:
-                sink.append(record.line(), record)
-            except BaseException as cause:
-                problem = problem or cause
-        if problem is not None:
-            failures.append((sink, problem))
-    return failures
-
-
 def raise_failures(failures: Failures, asked: int) -> None:
     """Raise what `failures` of so many sinks amount to; without one, do nothing.
 
@@ -88,7 +78,7 @@ def raise_failures(failures: Failures, asked: int) -> None:
         raise SinkError(f"{len(failures)} of {asked} sinks failed: {names}") from failures[0][1]
 
 
-def close_all(sinks: Sequence[Sink]) -> None:
+def close_all(sinks: Sequence[Sink], close: Callable[[Sink], None] = lambda sink: sink.close()) -> None:
     """Close every sink, also after one that fails to.
 
     Raises:
@@ -97,7 +87,7 @@ def close_all(sinks: Sequence[Sink]) -> None:
     failures: Failures = []
     for sink in sinks:
         try:
-            sink.close()
+            close(sink)
         except BaseException as cause:
             failures.append((sink, cause))
     raise_failures(failures, len(sinks))
@@ -134,7 +124,8 @@ class Tee:
 
     def __init__(self, sinks: tuple[Sink, ...]) -> None:
         self._sinks: Final = sinks
-        self.blocking: Final = any(getattr(sink, "blocking", False) is True for sink in sinks)
+        self.blocking: Final = not all(map(is_quick, sinks))
+        self.bounded: Final = all(is_quick(sink) or is_bounded(sink) for sink in sinks)
         self.guarantees: Final = _joint(len(sinks), sinks)
 
     def append(self, line: bytes, record: Record) -> None:
@@ -144,6 +135,10 @@ class Tee:
             SinkError: one of them failed. What isn't an Exception is raised as it is.
         """
         raise_failures(append_all(self._sinks, (record,)), len(self._sinks))
+
+    def metrics(self) -> Metrics:
+        """Return how the sinks fare together."""
+        return joint_metrics(map(metrics_of, self._sinks))
 
     def close(self) -> None:
         """Close each sink.
@@ -161,14 +156,15 @@ class Only:
     def __init__(self, when: Callable[[Record], bool], sink: Sink) -> None:
         self._when: Final = when
         self._sink: Final = sink
-        self.blocking: Final = getattr(sink, "blocking", False) is True
+        self.blocking: Final = not is_quick(sink)
+        self.bounded: Final = is_bounded(sink)
         passed = guarantee_of(sink)
         self.guarantees: Final = Guarantee("best_effort", passed.ordered, passed.deduplicates)  # not all is kept
 
     def append(self, line: bytes, record: Record) -> None:
         """Pass the record, if it is wanted or may not be left out; raise what the sink raises."""
         if precious(record) or self._wanted(record):
-            self._sink.append(line, record)
+            append_to(self._sink, line, record)
 
     def _wanted(self, record: Record) -> bool:
         try:
@@ -176,83 +172,13 @@ class Only:
         except Exception:  # a filter with a fault must lose nothing
             return True
 
+    def metrics(self) -> Metrics:
+        """Return how the sink fares."""
+        return metrics_of(self._sink)
+
     def close(self) -> None:
         """Close the sink."""
         self._sink.close()
-
-
-@final
-class _Ballot:
-    """Count who has done one thing, and who has failed to."""
-
-    def __init__(self, sinks: int) -> None:
-        self._sinks = sinks
-        self._changed = threading.Condition(threading.RLock())
-        self._open = True
-        self.done = 0
-        self.failures: Failures = []
-
-    def done_by(self, sink: Sink, cause: BaseException | None) -> bool:
-        """Count one sink; False: it failed, or nobody waits any more."""
-        with self._changed:
-            if cause is None:
-                self.done += 1
-            else:
-                self.failures.append((sink, cause))
-            self._changed.notify_all()
-            return cause is None and self._open
-
-    def reaches(self, needed: int, timeout: float) -> bool:
-        """Wait until so many have done it, can't any more, or the time is over."""
-        with self._changed:
-            self._changed.wait_for(lambda: self.done >= needed or self._sinks - len(self.failures) < needed, timeout)
-            self._open = self.done >= needed  # who comes later isn't lost where enough have kept it
-            return self._open
-
-
-@final
-class _Lane:
-    """Give one sink its work in order, from a thread that may hang with it."""
-
-    def __init__(self, sink: Sink) -> None:
-        self.sink: Final = sink
-        self.lost = 0
-        self._changed = threading.Condition(threading.RLock())
-        self._work: deque[tuple[Callable[[], object], _Ballot, bool]] = deque()
-        self._thread: threading.Thread | None = None
-
-    def put(self, work: Callable[[], object], ballot: _Ballot, *, last: bool = False) -> None:
-        """Have it do something, after all before; `last`: to close, for which there is always room."""
-        with self._changed:
-            if last or len(self._work) < _ROOM:
-                self._work.append((work, ballot, last))
-                self._changed.notify()
-                if self._thread is None:
-                    name = f"agentauthz-{class_name(self.sink)}"
-                    self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-                    self._thread.start()
-                return
-            self.lost += 1
-        ballot.done_by(self.sink, SinkError("too many records wait for it"))
-
-    def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._work)
-                work, ballot, last = self._work.popleft()
-            cause = _failure(work)
-            if not ballot.done_by(self.sink, cause):
-                self.lost += 1
-            if last:
-                return
-
-
-def _failure(work: Callable[[], object]) -> BaseException | None:
-    try:
-        work()
-    except BaseException as cause:
-        return cause
-    return None
 
 
 @final
@@ -260,19 +186,20 @@ class AtLeast:
     """Be what `at_least` returns."""
 
     blocking: Final = True
+    bounded: Final = True
 
     def __init__(self, n: int, sinks: tuple[Sink, ...], timeout: float) -> None:
         self._n: Final = n
         self._sinks: Final = sinks
         self._timeout: Final = timeout
         self._closed = False
-        self._lanes = (os.getpid(), tuple(map(_Lane, sinks)))
+        self._lanes: Final = tuple(map(Lane, sinks))
         self.guarantees: Final = _joint(n, sinks)
 
     @property
     def lost(self) -> int:
         """Return how many times this process's single sinks didn't keep a record, or not in time."""
-        return sum(lane.lost for lane in self._own())
+        return sum(lane.lost for lane in self._lanes)
 
     def append(self, line: bytes, record: Record) -> None:
         """Return once enough sinks have the record.
@@ -282,9 +209,14 @@ class AtLeast:
         """
         if self._closed:
             raise SinkError("the sinks are closed")
-        ballot = self._asked(lambda sink: carried(lambda: sink.append(line, record)))
+        ballot = self._asked(lambda sink: carried(lambda: append_to(sink, line, record)))
         if not ballot.reaches(self._n, self._timeout):
             self._raise(ballot, self._n)
+
+    def metrics(self) -> Metrics:
+        """Return how the sinks fare together, with what single ones didn't keep, or not in time."""
+        lanes = (lane.metrics() for lane in self._lanes)
+        return joint_metrics((*map(metrics_of, self._sinks), *lanes))
 
     def close(self) -> None:
         """Close each sink after what it still has to keep; doing it again does nothing.
@@ -299,22 +231,15 @@ class AtLeast:
         if not ballot.reaches(len(self._sinks), self._timeout):
             self._raise(ballot, len(self._sinks))
 
-    def _asked(self, work: Callable[[Sink], Callable[[], object]], *, last: bool = False) -> _Ballot:
-        ballot = _Ballot(len(self._sinks))
-        for lane in self._own():
+    def _asked(self, work: Callable[[Sink], Callable[[], object]], *, last: bool = False) -> Ballot:
+        ballot = Ballot(len(self._sinks))
+        for lane in self._lanes:
             lane.put(work(lane.sink), ballot, last=last)
         return ballot
 
-    def _raise(self, ballot: _Ballot, needed: int) -> None:
+    def _raise(self, ballot: Ballot, needed: int) -> None:
         causes = [cause for _, cause in ballot.failures]
         late = len(self._sinks) - ballot.done - len(causes)
         raise SinkError(
             f"{ballot.done} of {len(self._sinks)} sinks did it, not {needed}: {len(causes)} failed, {late} were late"
         ) from (causes[0] if causes else None)
-
-    def _own(self) -> tuple[_Lane, ...]:
-        process, lanes = self._lanes
-        if process != os.getpid():  # a fork: the threads aren't here
-            lanes = tuple(map(_Lane, self._sinks))
-            self._lanes = (os.getpid(), lanes)
-        return lanes

@@ -7,11 +7,11 @@ import importlib.util
 from agentauthz.errors import InvalidArgument
 
 
-def require(library: str, extra: str) -> None:
+def require(library: str, extra: str, argument: str = "sink") -> None:
     """Make sure that a library is there, without loading it.
 
     Raises:
         InvalidArgument: it isn't; the message names the extra.
     """
     if importlib.util.find_spec(library) is None:
-        raise InvalidArgument("sink", f"needs {library}: install `agentauthz[{extra}]`")
+        raise InvalidArgument(argument, f"needs {library}: install `agentauthz[{extra}]`")

@@ -9,10 +9,11 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, final
 
 from agentauthz.errors import InvalidArgument
-from agentauthz.records.sinks.background import ROOM, Delivery, Limits, Rejected
+from agentauthz.records.sinks.background import Rejected
 from agentauthz.records.sinks.extras import require
 from agentauthz.records.sinks.loop import Loop
 from agentauthz.records.sinks.shipped import Shipped
+from agentauthz.records.sinks.waiting import ROOM, Delivery, Limits
 from agentauthz.urls import checked_url
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from typing import Final, final
 
 from agentauthz.decision import Decision, Outcome
 from agentauthz.errors import InvalidArgument, SinkError
-from agentauthz.records.events import ALARMS, EffectRecord, EventRecord, PolicyRecord
-from agentauthz.records.record import DecisionRecord, Record
-from agentauthz.records.sinks.sink import Guarantee
+from agentauthz.records.events import EffectRecord, EventRecord, PolicyRecord
+from agentauthz.records.record import DecisionRecord, DelegationRecord, Record
+from agentauthz.records.sinks.sink import Guarantee, precious
 
 LOGGER: Final = "agentauthz.decisions"
 
@@ -26,6 +26,7 @@ class MemorySink:
 
     __slots__ = ("_closed", "_lock", "_records")
 
+    blocking: Final = False
     guarantees: Final = Guarantee("best_effort", ordered=True)
 
     def __init__(self, limit: int | None = None) -> None:
@@ -74,15 +75,17 @@ class MemorySink:
 
 @final
 class LoggingSink:
-    """Log to `agentauthz.decisions`: denials and reviews at WARNING, allows at INFO, all else at DEBUG.
+    """Log to `agentauthz.decisions`: denials, reviews and refused delegations at WARNING, allows and other delegations
+    at INFO, all else at DEBUG.
 
     What tells of a loss is at WARNING too. The message is one line without values; the whole record is the log
-    record's `decision_record`, `effect_record`, `policy_record` or `event_record`, a dict, for handlers that write
-    structure.
+    record's `decision_record`, `effect_record`, `delegation_record`, `policy_record` or `event_record`, a dict, for
+    handlers that write structure.
     """
 
     __slots__ = ("_logger",)
 
+    blocking: Final = False
     guarantees: Final = Guarantee("best_effort", ordered=True)
 
     def __init__(self, logger: logging.Logger | None = None) -> None:
@@ -102,6 +105,10 @@ class LoggingSink:
         """Say whether a record of `decision` would be logged."""
         return self._logger.isEnabledFor(logging.INFO if decision.outcome is Outcome.ALLOW else logging.WARNING)
 
+    def wants_delegations(self) -> bool:
+        """Say whether some record of a delegation would be logged."""
+        return self._logger.isEnabledFor(logging.WARNING)
+
     def wants_effects(self) -> bool:
         """Say whether records of effects would be logged."""
         return self._logger.isEnabledFor(logging.DEBUG)
@@ -118,15 +125,16 @@ class LoggingSink:
 _NAMES: Final[dict[type[Record], str]] = {
     DecisionRecord: "decision_record",
     EffectRecord: "effect_record",
+    DelegationRecord: "delegation_record",
     PolicyRecord: "policy_record",
     EventRecord: "event_record",
 }
 
 
 def _level(record: Record) -> int:
-    if isinstance(record, DecisionRecord):
-        return logging.INFO if record.outcome == "allow" else logging.WARNING
-    return logging.WARNING if isinstance(record, EventRecord) and record.type in ALARMS else logging.DEBUG
+    if precious(record):
+        return logging.WARNING
+    return logging.INFO if isinstance(record, DecisionRecord | DelegationRecord) else logging.DEBUG
 
 
 def _message(record: Record) -> str:
@@ -136,6 +144,8 @@ def _message(record: Record) -> str:
         text = f"{record.outcome} {record.action.name}: basis {record.basis}{rules}{observed}, record {record.id}"
     elif isinstance(record, EffectRecord):
         text = f"effect of {record.of}: {record.status}"
+    elif isinstance(record, DelegationRecord):
+        text = f"delegation {record.outcome}, record {record.id}"
     elif isinstance(record, PolicyRecord):
         text = f"policy {record.digest}: part {record.part} of {record.parts}"
     else:

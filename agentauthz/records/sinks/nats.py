@@ -8,11 +8,11 @@ from types import MappingProxyType
 from typing import Any, Final, final
 
 from agentauthz.errors import InvalidArgument
-from agentauthz.records.sinks.background import ROOM, Delivery, Limits
 from agentauthz.records.sinks.extras import require
 from agentauthz.records.sinks.loop import Loop
 from agentauthz.records.sinks.row import Row, row_of
 from agentauthz.records.sinks.shipped import Shipped
+from agentauthz.records.sinks.waiting import ROOM, Delivery, Limits
 
 _NONE: Final[Mapping[str, Any]] = MappingProxyType({})
 _SUBJECT: Final = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")

@@ -41,6 +41,7 @@ class OtelSink:
         InvalidArgument: the API of OpenTelemetry is missing.
     """
 
+    blocking: Final = False
     guarantees: Final = Guarantee("best_effort", ordered=True)
 
     def __init__(self, provider: LoggerProvider | None = None) -> None:
@@ -79,19 +80,29 @@ class OtelSink:
 
 def attributes(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Return a record's names and codes: what it decided about whom, not what it saw."""
-    own = tree.get("effect") or tree
-    action, call, actors = own.get("action"), tree.get("ctx", {}).get("call_id"), tree.get("actors", [])
+    own, ctx = tree.get("effect") or tree, tree.get("ctx", {})
+    action, call, actors = own.get("action"), ctx.get("call_id"), tree.get("actors", [])
     told: dict[str, Any] = {f"agentauthz.{name}": tree.get(name) for name in _SAME}
     told |= {
         "gen_ai.operation.name": "execute_tool" if action is not None else None,
         "gen_ai.tool.name": action.get("name") if isinstance(action, dict) else action,
         "gen_ai.tool.call.id": call,
+        "agentauthz.parent": ctx.get("parent"),
+        "agentauthz.request": ctx.get("request_id"),
+        "agentauthz.turn": ctx.get("turn"),
         "gen_ai.agent.id": actors[-1]["sub"] if actors else None,
         "gen_ai.conversation.id": tree.get("session"),
         "agentauthz.subject": actors[0]["sub"] if actors else None,
         "agentauthz.policy.digest": tree.get("policy", {}).get("digest"),
         "agentauthz.reasons": [reason["code"] for reason in tree.get("reasons", [])] or None,
     }
+    if (passed := tree.get("delegation")) is not None:
+        told |= {
+            "agentauthz.delegation.kind": passed.get("kind"),
+            "agentauthz.outcome": passed.get("outcome"),
+            "agentauthz.to": passed.get("to", {}).get("sub"),
+            "agentauthz.reasons": [passed["reason"]["code"]] if "reason" in passed else None,
+        }
     if own is not tree:
         told |= {
             "agentauthz.decision": own.get("of"),

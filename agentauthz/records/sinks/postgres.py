@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any, Final, final
 from attrs import astuple
 
 from agentauthz.errors import InvalidArgument
-from agentauthz.records.sinks.background import ROOM, Delivery, Limits, Rejected
+from agentauthz.records.sinks.background import Rejected
 from agentauthz.records.sinks.extras import require
 from agentauthz.records.sinks.row import COLUMNS, row_of
 from agentauthz.records.sinks.shipped import Shipped
+from agentauthz.records.sinks.waiting import ROOM, Delivery, Limits
 
 if TYPE_CHECKING:
     import psycopg
 
-_TABLE: Final = re.compile(r"(?:[a-z_][a-z0-9_]{0,40}\.)?[a-z_][a-z0-9_]{0,40}")  # so that it needs no quotes
+TABLE: Final = re.compile(r"(?:[a-z_][a-z0-9_]{0,40}\.)?[a-z_][a-z0-9_]{0,40}")  # so that it needs no quotes
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS {table} (
@@ -67,10 +68,10 @@ class PostgresSink(Shipped):
         batch: int = 1000,
     ) -> None:
         require("psycopg", "postgres")
-        if not isinstance(table, str) or not _TABLE.fullmatch(table):
+        if not isinstance(table, str) or not TABLE.fullmatch(table):
             raise InvalidArgument("table", "must be a name of lower-case letters, digits and `_`")
         limits = Limits(delivery, timeout, room, batch)
-        options = _options(dsn, timeout)
+        options = connecting(dsn, timeout)
         super().__init__(lambda: _Wire(options, table), limits, "power_loss", deduplicates=True)
 
 
@@ -117,7 +118,7 @@ class _Wire:
         self._connection.close()
 
 
-def _options(dsn: str, timeout: float) -> dict[str, Any]:
+def connecting(dsn: str, timeout: float) -> dict[str, Any]:
     """Return what to connect with; no attempt and no statement takes much longer than the time-out."""
     from psycopg.conninfo import conninfo_to_dict
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from agentauthz.records.lines import NO_STREAM
 from agentauthz.records.record import Record
-from agentauthz.records.sinks.background import Background, Limits, Wire
+from agentauthz.records.sinks.background import Background, Wire
 from agentauthz.records.sinks.row import row_of
-from agentauthz.records.sinks.sink import Guarantee, Survives, precious
+from agentauthz.records.sinks.sink import Guarantee, Metrics, Survives, precious
+from agentauthz.records.sinks.waiting import Limits
 
 
 class Shipped:
@@ -18,12 +20,14 @@ class Shipped:
     """
 
     blocking: Final = True
+    bounded: Final = True
 
     def __init__(
         self, open_wire: Callable[[], Wire], limits: Limits, survives: Survives, *, deduplicates: bool = False
     ) -> None:
         promised: Survives = survives if limits.delivery == "acknowledged" else "best_effort"
         self.guarantees: Final = Guarantee(promised, ordered=True, deduplicates=deduplicates)
+        self._survives: Final = survives
         self._background: Final = Background(type(self).__name__, open_wire, limits)
         self._background.close_with(self)
 
@@ -36,6 +40,14 @@ class Shipped:
     def waiting(self) -> int:
         """Return how many records wait to be sent."""
         return self._background.waiting
+
+    def metrics(self) -> Metrics:
+        """Return how the sink fares now."""
+        arrived = self._background.arrived
+        row = None if arrived is None else row_of(arrived)
+        seq = None if row is None or row.stream == NO_STREAM else row.seq
+        durable = seq if self._survives == "power_loss" else None
+        return Metrics(self.lost, self.waiting, self._background.lag, seq, durable)
 
     def append(self, line: bytes, record: Record) -> None:
         """Keep the record, or queue it.

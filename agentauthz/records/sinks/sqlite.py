@@ -5,15 +5,14 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
-import threading
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, final
 
 from attrs import asdict
 
 from agentauthz.canonical import stamp
 from agentauthz.errors import InvalidArgument, SinkError
+from agentauthz.records.database import Database
 from agentauthz.records.lines import utc
 from agentauthz.records.record import Record, read_record
 from agentauthz.records.sinks.row import COLUMNS, Row, row_of
@@ -54,19 +53,13 @@ class SqliteSink:
     """
 
     blocking: Final = True  # a disk may be slow, and another process may be writing
+    bounded: Final = True
 
     def __init__(self, path: str | os.PathLike[str], *, durable: bool = False, timeout: float = 5.0) -> None:
-        if not 0 < timeout < float("inf"):
-            raise InvalidArgument("timeout", "must be a positive number of seconds")
-        self.path: Final = Path(os.path.abspath(path))  # a later chdir must not move the records
+        self._database: Final = Database(path, _SCHEMA, durable=durable, timeout=timeout)
+        self.path: Final = self._database.path
         self.guarantees: Final = Guarantee("power_loss" if durable else "process_crash", True, True)
-        self._durable = durable
-        self._timeout = timeout
-        self._closed = False
-        self._lock = threading.RLock()
-        self._process = os.getpid()
-        self._inherited: sqlite3.Connection | None = None  # held, for to be collected would close it
-        self._connection: sqlite3.Connection | None = self._opened()
+        self._durable: Final = durable
 
     def append(self, line: bytes, record: Record) -> None:
         """Commit the record.
@@ -82,22 +75,10 @@ class SqliteSink:
         Raises:
             SinkError: as `append`.
         """
-        import sqlite3
-
         rows = [row_of(line) for line in lines]
-        self._own_process()
-        with self._lock:
-            connection = self._open()
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-                for row in rows:
-                    _insert(connection, row)
-                connection.execute("COMMIT")
-            except sqlite3.Error as cause:
-                raise self._failed("can't be written", cause) from cause
-            finally:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
+        with self._database.writing() as connection:
+            for row in rows:
+                _insert(connection, row)
 
     def query(
         self,
@@ -117,8 +98,6 @@ class SqliteSink:
             InvalidArgument: another column, a moment without a zone, or a kept line that is no record.
             SinkError: the file can't be read, or the sink is closed.
         """
-        import sqlite3
-
         if unknown := columns.keys() - _EQUAL:
             raise InvalidArgument(min(unknown), f"is no column that can be asked for: {', '.join(sorted(_EQUAL))} are")
         asked: list[tuple[str, object]] = [(f"{name} = ?", value) for name, value in columns.items()]
@@ -127,12 +106,8 @@ class SqliteSink:
         asked += [("EXISTS (SELECT 1 FROM json_each(rules) WHERE value = ?)", rule)] if rule is not None else []
         where = " AND ".join(["1", *(condition for condition, _ in asked)])
         order = f"SELECT line FROM records WHERE {where} ORDER BY ts, stream, seq LIMIT ?"  # noqa: S608  (ours)
-        self._own_process()
-        with self._lock:
-            try:
-                found = self._open().execute(order, [*(value for _, value in asked), limit]).fetchall()
-            except sqlite3.Error as cause:
-                raise self._failed("can't be read", cause) from cause
+        with self._database.reading() as connection:
+            found = connection.execute(order, [*(value for _, value in asked), limit]).fetchall()
         return [read_record(line.encode() + b"\n") for (line,) in found]
 
     def flush(self, durable: bool = False, timeout: float = 5.0) -> None:
@@ -141,61 +116,13 @@ class SqliteSink:
         Raises:
             SinkError: it can't be, or the sink is closed.
         """
-        import sqlite3
-
         if durable and not self._durable:
-            self._own_process()
-            with self._lock:
-                try:
-                    self._open().execute("PRAGMA wal_checkpoint(FULL)")
-                except sqlite3.Error as cause:
-                    raise self._failed("can't be brought to the disk", cause) from cause
+            with self._database.reading() as connection:
+                connection.execute("PRAGMA wal_checkpoint(FULL)")
 
     def close(self) -> None:
         """Close the file; doing it again does nothing."""
-        self._own_process()
-        with self._lock:
-            self._closed = True
-            connection, self._connection = self._connection, None
-            if connection is not None:
-                connection.close()
-
-    def _own_process(self) -> None:
-        """Forget what belongs to the process that this one was forked from: SQLite forbids its use, and its end."""
-        if self._process != os.getpid():
-            self._lock = threading.RLock()  # a thread that isn't here may hold the parent's
-            self._inherited, self._connection = self._connection, None
-            self._process = os.getpid()
-
-    def _open(self) -> sqlite3.Connection:
-        if self._closed:
-            raise SinkError(f"`{self.path}` takes no more records: the sink is closed")
-        if self._connection is None:
-            self._connection = self._opened()
-        return self._connection
-
-    def _opened(self) -> sqlite3.Connection:
-        import sqlite3  # who keeps records elsewhere doesn't load it
-
-        try:
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600))
-            connection = sqlite3.connect(
-                self.path, timeout=self._timeout, isolation_level=None, check_same_thread=False
-            )
-        except (OSError, sqlite3.Error) as cause:
-            raise self._failed("can't be opened", cause) from cause
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute(f"PRAGMA synchronous = {'FULL' if self._durable else 'NORMAL'}")
-            connection.executescript(_SCHEMA)
-        except sqlite3.Error as cause:
-            connection.close()
-            raise self._failed("can't be used", cause) from cause
-        return connection
-
-    def _failed(self, what: str, cause: Exception) -> SinkError:
-        why = cause.strerror if isinstance(cause, OSError) else getattr(cause, "sqlite_errorname", None)
-        return SinkError(f"`{self.path}` {what}: {why or type(cause).__name__}")
+        self._database.close()
 
 
 def _insert(connection: sqlite3.Connection, row: Row) -> None:

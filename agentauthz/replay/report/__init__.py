@@ -11,6 +11,7 @@ from agentauthz.records.delegations import delegations
 from agentauthz.records.reading import log_lines
 from agentauthz.records.story import Step, Story, story
 from agentauthz.records.verify import Report, verify
+from agentauthz.records.witnessed import Kept
 from agentauthz.records.words import count, when
 from agentauthz.replay.clauses import Accounts
 from agentauthz.replay.report.html import Html, Part, page, tag
@@ -21,7 +22,7 @@ def report(
     folder: str | os.PathLike[str],
     session: str,
     *,
-    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint: Kept = None,
     keys: Iterable[str] = (),
 ) -> str:
     """Return the account of a session as one HTML page, which needs no network and no scripts.
@@ -60,7 +61,7 @@ def _sections(found: Story, verified: Report) -> Iterator[tuple[str, str, Part]]
     names = {digest: f"P{number}" for number, digest in enumerate(found.digests, 1)}
     inline = [step for step in found.steps if step.fate == "inline"]
     yield "integrity", "What the log proves", banner(verified, found.unreadable)
-    yield "parties", "Who acted for whom", tree(delegations(step.decision for step in found.steps))
+    yield "parties", "Who acted for whom", tree(delegations((step.decision for step in found.steps), found.passed))
     yield "policies", "Policies", policies(found, names)
     guarded = [step for step in found.steps if step.fate != "inline"]
     yield "timeline", "What happened", timeline(guarded, accounts, names, "g", found.strays)

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
+from agentauthz.errors import NotReplayable
 from agentauthz.records import DecisionRecord, EffectRecord
 from agentauthz.records.delegations import Party
-from agentauthz.records.findings import MEANINGS, place, proven
-from agentauthz.records.lines import compact
+from agentauthz.records.findings import meaning, place, proven
 from agentauthz.records.record import Input, Obliged
 from agentauthz.records.story import Step, Story
 from agentauthz.records.verify import Report, Verdict
-from agentauthz.records.words import count, effect_words, party, when, why
+from agentauthz.records.words import count, effect_words, party, refusal_words, value_words, when, why
 from agentauthz.replay.clauses import Accounts, ToldRule, Why
+from agentauthz.replay.policies import recorded_policies
 from agentauthz.replay.report.html import Html, Part, joined, lines, tag
 
 _OUTCOMES: Final = {"allow": "good", "deny": "bad", "review": "wait"}
@@ -28,7 +29,7 @@ def banner(report: Report, unreadable: int) -> Html:
     left = len(report.damages) - len(damages)
     return tag(
         "div",
-        tag("p", _sentence(MEANINGS[report.verdict])),
+        tag("p", _sentence(meaning(report))),
         tag("p", f"{count(unreadable, 'line')} of the log can't be read, so something may be missing below.")
         if unreadable
         else None,
@@ -74,6 +75,7 @@ def _about(one: Party) -> Iterator[Part]:
         yield tag("div", words, class_="small" if narrowing else "small soft")
     if one.lost:
         yield tag("div", f"{count(len(one.lost), 'call')} refused at this hop", class_="small lost")
+    yield from (tag("div", refusal_words(each), class_="small lost") for each in one.refused)
 
 
 # ---- policies
@@ -103,6 +105,10 @@ def _texts(found: Story, digest: str, name: str) -> Html | None:
     files: dict[str, str] = {}
     for _, one in sorted(parts.items(), key=lambda item: item[0]):
         files[one.name] = files.get(one.name, "") + one.text
+    try:
+        recorded_policies(found.policies, digest)
+    except NotReplayable as cause:  # SECURITY: whoever reads a text takes it for what decided
+        return tag("p", f"The text of {name} can't be shown: {cause.reason}.", class_="small lost")
     bodies = [
         joined([tag("p", tag("code", file), class_="small"), tag("pre", lines(text))]) for file, text in files.items()
     ]
@@ -177,6 +183,7 @@ def _details(record: DecisionRecord, told: Why, policy: str, own: str) -> Html:
         tag("p", f"As it was recorded; not derived again: {told.recorded}", class_="small soft")
         if told.recorded is not None
         else None,
+        tag("ul", *(tag("li", _sentence(flip)) for flip in told.flips), class_="plain flips") if told.flips else None,
         *(_rule(rule) for rule in told.rules),
         tag("p", f"… and {count(told.more, 'rule')} more that match this action", class_="small soft")
         if told.more
@@ -227,4 +234,4 @@ def _obliged(one: Obliged) -> str:
 
 
 def _input(one: Input) -> str:
-    return f"{one.name} = {compact(one.value)}" if one.state == "value" else f"{one.name} ({one.state})"
+    return f"{one.name} = {value_words(one.value)}" if one.state == "value" else f"{one.name} ({one.state})"
