@@ -11,14 +11,17 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, Unpack, final
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, Unpack, cast, final
 
+from agentauthz.approvals.keeper import Keeper
+from agentauthz.authorizer.approvals import Approvals, Notify
+from agentauthz.authorizer.consulting import Approver, Consultation, Teller
 from agentauthz.authorizer.deciding import Case, Stop, ajudged, ataken, failed, judged, previewed, taken
 from agentauthz.authorizer.memory import UNTRACKED, Memory
 from agentauthz.authorizer.opening import Asked, new_session
 from agentauthz.authorizer.recording import OnFailure, Recording, regardless
 from agentauthz.authorizer.resources import Resources
-from agentauthz.calls import NOTHING, Call, Effect, Expiry, Verdict, allowed, effect_of
+from agentauthz.calls import NOTHING, Call, Effect, Expiry, Verdict, allowed, effect_of, repeatable
 from agentauthz.canonical import class_name
 from agentauthz.decision import Basis, Decision, Obligation, Reason
 from agentauthz.delegating import brought
@@ -37,6 +40,7 @@ from agentauthz.tracing import Ids, Tracer
 from agentauthz.values import UNKNOWN, utc
 
 if TYPE_CHECKING:
+    from agentauthz.approvals.review import Review
     from agentauthz.policy.explain import Explanation
     from agentauthz.records.openings import Openings
     from agentauthz.tokens.verified import VerifiedToken
@@ -60,7 +64,10 @@ class Authorizer:
     run that only lack a permit, a budget or an approval, or whose look-ups failed, until `observe_until`. `clock`
     returns a datetime with a zone. `ctx` is asked at each decision for the ids of the trace, request, turn and tool
     call that its records name; see `agentauthz.tracing`. `state` keeps what sessions remember and spend; without one,
-    it is this process's memory.
+    it is this process's memory. Where a review stops a call, `approver` is asked first: a function, or for async calls a
+    coroutine function, that gets the `Review` and returns an `Answer`, or None to leave it to `approvals`. `notify` is
+    called in a thread with what happened ("requested", "approved", "rejected", "consumed", "expired") and the `Review`.
+    Other processes find an approval only with the same `key`.
 
     Raises:
         InvalidArgument: an argument of the wrong type, a policy set with another digest, "observe"
@@ -86,6 +93,8 @@ class Authorizer:
         openings: Openings | None = None,
         digest: str | None = None,
         ctx: Ids | None = None,
+        approver: Approver | None = None,
+        notify: Notify | None = None,
     ) -> None:
         self._clock: Final = clock
         if mode not in ("enforce", "observe"):
@@ -100,13 +109,21 @@ class Authorizer:
         self._observe_until: Final = ends
         # the policies, and since when their actions are watched, where that wasn't from the start: read together
         self._in_force: tuple[PolicySet, Mapping[str, dt.datetime]] = (_policies(policies, digest), UNTRACKED)
+        own = InstanceKey.random() if key is None else key
         self._recording: Final = Recording(
-            Recorder(sinks, required, sink_timeout), InstanceKey.random() if key is None else key,
+            Recorder(sinks, required, sink_timeout), own,
             regardless(on_failure), Tracer(ctx), Redaction(redact, openings) if redact else None,
         )  # fmt: skip
         self._state: Final[StateStore] = MemoryState(clock=clock) if state is None else state
         self._memories: Final[weakref.WeakValueDictionary[str, Memory]] = weakref.WeakValueDictionary()
         self._resources: Final = Resources()
+        for name, hook in (("approver", approver), ("notify", notify)):
+            if hook is not None and not callable(hook):
+                raise InvalidArgument(name, "must be a function")
+        self._keeper: Final = Keeper(own, shared=key is not None)
+        teller = Teller(self._recording, self.now, notify)
+        self._approvals: Final = Approvals(self._state, self._keeper, lambda: self.policies, teller, self._reopened)
+        self._consultation: Final = Consultation(self._approvals, teller, approver)
         self._lock: Final = threading.RLock()  # a signal's handler may replace the policies at any point
 
     # ---- set-up
@@ -115,6 +132,11 @@ class Authorizer:
     def policies(self) -> PolicySet:
         """Return the policy set in force."""
         return self._in_force[0]
+
+    @property
+    def approvals(self) -> Approvals:
+        """Return what lists, shows and answers the calls that wait for a person, and makes those that were approved."""
+        return self._approvals
 
     @property
     def ctx_dropped(self) -> int:
@@ -204,6 +226,15 @@ class Authorizer:
             made.made_by = await self.apass_on(made, brought(made))
         return made
 
+    def _reopened(self, review: Review) -> Session:
+        """Return a handle on the session that a stored call was made in, as the call saw it."""
+        request, facts = review.request, cast(SessionFacts, review.request.session)
+        return Session(
+            self, self._memory(facts.id, facts.started, keep=True), request.chain, id=facts.id,
+            purpose=cast("str | None", request.purpose), expires=facts.expires, attributes=facts.attributes,
+            context=cast("Mapping[str, object]", request.context), route=cast("str | None", request.route),
+        )  # fmt: skip
+
     def _memory(self, id: str, started: dt.datetime, *, keep: bool) -> Memory:
         with self._lock:
             found = self._memories.get(id)
@@ -250,7 +281,12 @@ class Authorizer:
             Denied, ReviewRequired: the call may not happen (yet).
             InvalidArgument: `request` is no Request.
         """
-        return allowed(self._taken(self._by_hand(request)))
+        return self._insist(request)
+
+    def _insist(self, request: Request, approval: str | None = None) -> Decision:
+        case = self._by_hand(request)
+        case.approval = approval
+        return allowed(repeatable(self._taken(case), lambda own: self._insist(request.at(self.now()), own)))
 
     def decide_verified(
         self,
@@ -322,7 +358,12 @@ class Authorizer:
 
     async def aauthorize(self, request: Request) -> Decision:
         """Do what `authorize` does without blocking the loop on a sink."""
-        return allowed(await self._ataken(self._by_hand(request)))
+        return await self._ainsist(request)
+
+    async def _ainsist(self, request: Request, approval: str | None = None) -> Decision:
+        case = self._by_hand(request)
+        case.approval = approval
+        return allowed(repeatable(await self._ataken(case), lambda own: self._ainsist(request.at(self.now()), own)))
 
     def preview(self, request: Request, *, state: State | None = None) -> Decision:
         """Decide a request; commit and record nothing. `state` stands for what its session remembers.
@@ -437,7 +478,13 @@ class Authorizer:
     def _taken(self, case: Case) -> Verdict:
         if self._recording.recorder.writing():  # a sink that asks for decisions would be asked to record them
             return Verdict(failed(case, "inside_a_sink", "a sink may not ask for a decision"), case.request)
-        verdict = self._recording.write(case, judged(case))
+        verdict = judged(case)
+        about_people = self._consultation.concerns(verdict)
+        if about_people:
+            verdict = self._consultation.settled(case, verdict)
+        verdict = self._recording.write(case, verdict)
+        if about_people:
+            self._consultation.recorded(verdict)
         if (back := _unused(verdict)) is not None:
             self._give_back(back)
         return verdict
@@ -445,7 +492,15 @@ class Authorizer:
     async def _ataken(self, case: Case) -> Verdict:
         if self._recording.recorder.writing():
             return Verdict(failed(case, "inside_a_sink", "a sink may not ask for a decision"), case.request)
-        verdict = await self._recording.awrite(case, await ajudged(case))
+        verdict = await ajudged(case)
+        about_people = self._consultation.concerns(verdict)
+        if about_people:
+            verdict = await self._consultation.asettled(case, verdict)
+        verdict = await self._recording.awrite(case, verdict)
+        if about_people:
+            import asyncio
+
+            await asyncio.to_thread(self._consultation.recorded, verdict)
         if (back := _unused(verdict)) is not None:
             import asyncio  # programs without a loop don't pay for it
 
@@ -479,7 +534,8 @@ class Authorizer:
         policies, since = self._in_force
         return Case(
             policies, since, self._state, session.memory, session.facts, request, self._observing(now), session.closed,
-            session.fallen(), call.sensitive, problem, cause, releasable=call.releasable,
+            session.fallen(), call.sensitive, problem, cause, releasable=call.releasable, keeper=self._keeper,
+            approval=call.approval,
         )  # fmt: skip
 
     def _by_hand(self, request: Request) -> Case:
@@ -494,9 +550,10 @@ class Authorizer:
         observing = self._observing(request.now)
         policies, since = self._in_force
         if type(given) is not SessionFacts:
-            return Case(policies, since, self._state, None, None, request, observing)
+            return Case(policies, since, self._state, None, None, request, observing, keeper=self._keeper)
         memory = self._memory(given.id, given.started, keep=True)
-        return Case(policies, since, self._state, memory, functools.partial(_merged, given), request, observing)
+        told = functools.partial(_merged, given)
+        return Case(policies, since, self._state, memory, told, request, observing, keeper=self._keeper)
 
     def _observing(self, now: dt.datetime) -> bool:
         return self._observe_until is not None and now < self._observe_until

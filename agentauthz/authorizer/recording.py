@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
+import json
 import logging
 from collections import deque
 from collections.abc import Callable, Collection
@@ -11,14 +12,16 @@ from typing import Final, Literal, TypeAlias, final
 
 from attrs import evolve
 
+from agentauthz.approvals.review import Review
 from agentauthz.authorizer.deciding import Case
 from agentauthz.calls import Effect, Verdict
 from agentauthz.canonical import class_name
 from agentauthz.decision import Basis, Outcome, Reason
 from agentauthz.errors import InvalidArgument, SinkError
 from agentauthz.keys import InstanceKey
+from agentauthz.principals import Principal
 from agentauthz.records import DecisionRecord, DelegationRecord, EffectRecord, Recorder, RecordIds, decision_record
-from agentauthz.records.events import effect_line
+from agentauthz.records.events import Ctx, EventRecord, approval_about, effect_line
 from agentauthz.records.passing import Passing, delegation_record
 from agentauthz.records.record import Cause
 from agentauthz.records.redaction import Redaction
@@ -127,6 +130,22 @@ class Recording:
             return None
         return None if record is None else record.id
 
+    def write_approval(
+        self, event: str, review: Review, now: dt.datetime, by: Principal | None = None, reason: str = ""
+    ) -> None:
+        """Record what became of a review, who did it, and why.
+
+        Raises:
+            SinkError: it couldn't be recorded.
+        """
+        if self.recorder.writing():
+            raise SinkError("a sink may not answer a review")
+        ctx = Ctx(**json.loads(f"{{{self.tracer.member()[1:]}}}").get("ctx", {}))
+        about = approval_about(event, review.id, review.binding, review.expires, by, reason)
+        self.recorder.write(
+            EventRecord(id=self._ids.next(now), ts=now, type="approval", about=about, session=review.session, ctx=ctx)
+        )
+
     def write_effect(self, session: str | None, effect: Effect, now: dt.datetime) -> None:
         """Record how a call ended; `session` is the id of the one that it was made in."""
         if (record := self._effect(session, effect, now)) is not None:
@@ -181,6 +200,8 @@ class Recording:
             mode="observe" if case.observing else "enforce",
             cause=_cause(case, verdict),
             left=case.left,
+            approval=verdict.decision.approval,
+            consents=[(each.by, case.policies.approver_reads(decision.action)) for each in verdict.consents],
             held=held,
             ctx=ctx,
         )
@@ -229,6 +250,8 @@ def regardless(on_failure: OnFailure) -> Callable[[str], bool]:
 
 def _cause(case: Case, verdict: Verdict) -> Cause | None:
     """Return what decided apart from the policies."""
+    if verdict.refused:
+        return "approval"
     if verdict.inputs is not None:
         return None if case.problem is None else "problem"
     if case.closed or case.stopped is not None:

@@ -293,14 +293,16 @@ class MemoryState:
                 self._kept[approval.session] = self._session(approval.session)  # what it remembers is needed again
             return approval
 
-    def answer(self, id: str, status: Literal["approved", "rejected"], answer: str) -> bool:
-        """Answer a pending request that hasn't expired; False for any other."""
+    def answer(
+        self, id: str, status: Literal["pending", "approved", "rejected"], answer: str, *, known: str | None = None
+    ) -> bool:
+        """Answer a pending request that hasn't expired, and whose answer so far is `known`; False for any other."""
         now = self.now()
         with self._lock:
-            known = self._approvals.get(id)
-            if known is None or known.status != "pending" or known.expires <= now:
+            row = self._approvals.get(id)
+            if row is None or row.status != "pending" or row.expires <= now or row.answer != known:
                 return False
-            self._approvals[id] = evolve(known, status=status, answer=answer)
+            self._approvals[id] = evolve(row, status=status, answer=answer)
             return True
 
     def approval(self, id: str) -> Approval | None:
