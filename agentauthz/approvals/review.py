@@ -73,8 +73,9 @@ class Asking:
 class Review:
     """Be a request for a person's consent to one call: who asks for whom, for what, why, who may approve, until when.
 
-    `binding` is the keyed digest that ties it to the call, and `request` the call as it was asked about. `args` are all its arguments as tagged JSON, those that are sensitive
-    as ``{"$u": "secret"}``. `consents` are those who have approved so far; it is "approved" once they are enough.
+    `binding` is the keyed digest that ties it to the call, and `request` the call as it was asked about. `args` are
+    all its arguments as tagged JSON, those that are sensitive as ``{"$u": "secret"}``. `consents` are those who have
+    approved so far; it is "approved" once they are enough.
     `rejection` is who said no. `at` and `expires` are by the store's clock. `by_token` says that its authority
     rests on a token, and `exact` that all arguments can be given back as they were.
     """

@@ -64,9 +64,9 @@ class Authorizer:
     run that only lack a permit, a budget or an approval, or whose look-ups failed, until `observe_until`. `clock`
     returns a datetime with a zone. `ctx` is asked at each decision for the ids of the trace, request, turn and tool
     call that its records name; see `agentauthz.tracing`. `state` keeps what sessions remember and spend; without one,
-    it is this process's memory. Where a review stops a call, `approver` is asked first: a function, or for async calls a
-    coroutine function, that gets the `Review` and returns an `Answer`, or None to leave it to `approvals`. `notify` is
-    called in a thread with what happened ("requested", "approved", "rejected", "consumed", "expired") and the `Review`.
+    it is this process's memory. Where a review stops a call, `approver` is asked first: a function, or for async calls
+    a coroutine function, that gets the `Review` and returns an `Answer`, or None to leave it to `approvals`. `notify`
+    is called in a thread with what happened ("requested", "approved", "rejected", "consumed", "expired") and the review.
     Other processes find an approval only with the same `key`.
 
     Raises:

@@ -386,7 +386,6 @@ class _Draft:
         known = {
             name: compact(self.value(who.facts[name], f"{pointer}/attributes/{escaped(name)}"))
             for name in sorted(reads)
-            if who.facts[name] is not ABSENT
         }
         below = f',"attributes":{_object(known)}' if known else ""
         return f'{{"by":{self._actor(who, f"{pointer}/by")}{below}}}'
