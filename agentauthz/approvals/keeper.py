@@ -30,13 +30,11 @@ Answered: TypeAlias = Literal["pending", "approved", "rejected"]
 class Keeper:
     """Seal and open what is stored of approvals, under keys that are derived from the instance key.
 
-    What isn't as it was sealed, row by row, counts as not being there. `shared` says that the key was given, so that
-    others may have it too.
+    What isn't as it was sealed, row by row, counts as not being there.
     """
 
-    def __init__(self, key: InstanceKey, *, shared: bool) -> None:
+    def __init__(self, key: InstanceKey) -> None:
         self.key: Final = key
-        self.shared: Final = shared
 
     def binding(self, request: Request, digest: str) -> str:
         """Return the keyed digest that ties an approval to a call under the policies with `digest`.

@@ -66,7 +66,8 @@ class Authorizer:
     call that its records name; see `agentauthz.tracing`. `state` keeps what sessions remember and spend; without one,
     it is this process's memory. Where a review stops a call, `approver` is asked first: a function, or for async calls
     a coroutine function, that gets the `Review` and returns an `Answer`, or None to leave it to `approvals`. `notify`
-    is called in a thread with what happened ("requested", "approved", "rejected", "consumed", "expired") and the review.
+    is called in a thread with what happened ("requested", "approved", "rejected", "consumed" or "expired") and with the
+    review.
     Other processes find an approval only with the same `key`.
 
     Raises:
@@ -120,10 +121,12 @@ class Authorizer:
         for name, hook in (("approver", approver), ("notify", notify)):
             if hook is not None and not callable(hook):
                 raise InvalidArgument(name, "must be a function")
-        self._keeper: Final = Keeper(own, shared=key is not None)
+        self._keeper: Final = Keeper(own)
         teller = Teller(self._recording, self.now, notify)
         self._approvals: Final = Approvals(self._state, self._keeper, lambda: self.policies, teller, self._reopened)
-        self._consultation: Final = Consultation(self._approvals, teller, approver)
+        self._consultation: Final = Consultation(
+            self._approvals, teller, approver, forgetful=key is None and self._state.blocking
+        )
         self._lock: Final = threading.RLock()  # a signal's handler may replace the policies at any point
 
     # ---- set-up

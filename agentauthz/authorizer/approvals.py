@@ -65,7 +65,7 @@ class Approvals:
         store: StateStore,
         keeper: Keeper,
         policies: Callable[[], PolicySet | None],
-        telling: Telling,
+        telling: Telling | None,
         reopened: Callable[[Review], Session] | None = None,
     ) -> None:
         self._store: Final = store
@@ -150,6 +150,8 @@ class Approvals:
         return self._answered(id, Answer(by, False, note))
 
     def _answered(self, id: str, answer: Answer) -> Review:
+        if (telling := self._telling) is None:
+            raise InvalidArgument("approvals", "must have where to record answers")
         row, review = self._known(id)
         if review.standing != "pending":
             code = {"used": "approval_used", "expired": "approval_expired"}.get(review.standing, "approval_answered")
@@ -157,12 +159,12 @@ class Approvals:
         said = Consent(answer.by, self._store.now(), answer.note)
         status: Answered = self._granted(review, said) if answer.approved else "rejected"
         event: Event = "approved" if answer.approved else "rejected"
-        self._telling.record(event, review, answer.by, answer.note)
+        telling.record(event, review, answer.by, answer.note)
         content = self._keeper.answer(row, status, (*review.consents, said))
         if not self._store.answer(id, status, content, known=row.answer):
             raise ApprovalRefused("approval_answered", "somebody else has answered meanwhile, or it has just expired")
         now = self.show(id)
-        self._telling.notify(event, now)
+        telling.notify(event, now)
         return now
 
     def _granted(self, review: Review, said: Consent) -> Answered:

@@ -85,9 +85,15 @@ def _notified(notify: Notify, event: Event, review: Review) -> None:
 
 @final
 class Consultation:
-    """Take verdicts that wait for a person further: announce the request, and ask the `approver=` callback."""
+    """Take verdicts that wait for a person further: announce the request, and ask the `approver=` callback.
 
-    def __init__(self, approvals: Approvals, teller: Teller, approver: Approver | None) -> None:
+    `forgetful` says that the store outlasts the key, which is random: that is logged, once.
+    """
+
+    def __init__(
+        self, approvals: Approvals, teller: Teller, approver: Approver | None, *, forgetful: bool = False
+    ) -> None:
+        self._forgetful = forgetful
         self._approvals: Final = approvals
         self._teller: Final = teller
         self._approver: Final = approver
@@ -134,7 +140,16 @@ class Consultation:
         if verdict.fresh:
             self._teller.tell("requested", review, verdict.request.actor)
             verdict.fresh = False
+            self._warn_if_forgetful()
         return review
+
+    def _warn_if_forgetful(self) -> None:
+        if self._forgetful:
+            self._forgetful = False
+            _log.warning(
+                "approvals are sealed with a random key, since no `key=` was given: no other process, and none after a "
+                "restart, can show, answer or use them"
+            )
 
     def _took(self, review: Review, answer: object) -> bool:
         """Give an answer to the store; say whether it counted."""

@@ -119,12 +119,12 @@ def _approve(arguments: argparse.Namespace) -> int:
     attributes = dict(map(_attribute, arguments.attribute))
     who = Principal("user", arguments.who, arguments.issuer, attributes)
     policies = PolicySet.load(arguments.policies)
-    return _answer(arguments, lambda all: all.approve(arguments.id, who, note=arguments.note), policies)
+    return _answer(arguments, lambda asked: asked.approve(arguments.id, who, note=arguments.note), policies)
 
 
 def _reject(arguments: argparse.Namespace) -> int:
     who = Principal("user", arguments.who, arguments.issuer)
-    _answer(arguments, lambda all: all.reject(arguments.id, who, note=arguments.note), None)
+    _answer(arguments, lambda asked: asked.reject(arguments.id, who, note=arguments.note), None)
     return 0
 
 
@@ -163,12 +163,13 @@ def _opened(arguments: argparse.Namespace, policies: PolicySet | None = None) ->
     with contextlib.ExitStack() as closing:
         store = opened_store(arguments.state)
         closing.callback(store.close)
-        folder = getattr(arguments, "records", None)
-        sinks = [] if folder is None else [FileSink(existing(folder))]  # a stream of its own, which says who answered
-        recording = Recording(Recorder(sinks), key, regardless("deny"), Tracer(None))
-        closing.callback(recording.recorder.close)
-        teller = Teller(recording, lambda: dt.datetime.now(dt.UTC), None)
-        yield Approvals(store, Keeper(key, shared=True), lambda: policies, teller)
+        teller = None
+        if (folder := getattr(arguments, "records", None)) is not None:
+            sink = FileSink(existing(folder))  # a stream of its own, which says who answered
+            closing.callback(sink.close)
+            recording = Recording(Recorder([sink]), key, regardless("deny"), Tracer(None))
+            teller = Teller(recording, lambda: dt.datetime.now(dt.UTC), None)
+        yield Approvals(store, Keeper(key), lambda: policies, teller)
 
 
 def opened_store(text: str) -> StateStore:
