@@ -559,7 +559,7 @@ def test_a_call_that_rests_on_a_token_needs_its_session() -> None:
 def test_what_the_policies_read_of_a_call_is_stored_with_it(tmp_path: Path) -> None:
     """`by` is answered elsewhere as it would be here: attributes of parties, resource, session and context."""
     policy = (
-        "permit all on shop.* when true\nreview all on shop.* when true\n"
+        "permit all on shop.* when true\nreview look on shop.* when true\n"
         "  by approver != subject and approver.team == subject.team and actor.trust == 3\n"
         '  and resource.owner.name == "ann" and context.tenant == "t" and session.desk == 1 and "x" in args.tags'
     )

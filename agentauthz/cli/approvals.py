@@ -124,8 +124,7 @@ def _approve(arguments: argparse.Namespace) -> int:
 
 def _reject(arguments: argparse.Namespace) -> int:
     who = Principal("user", arguments.who, arguments.issuer)
-    _answer(arguments, lambda asked: asked.reject(arguments.id, who, note=arguments.note), None)
-    return 0
+    return _answer(arguments, lambda asked: asked.reject(arguments.id, who, note=arguments.note), None)
 
 
 def _answer(arguments: argparse.Namespace, given: Callable[[Approvals], Review], policies: PolicySet | None) -> int:
