@@ -17,6 +17,8 @@ from agentauthz.records import MemorySink, Sink
 from agentauthz.session import Session
 from agentauthz.testing.sinks import SinkReport as SinkReport
 from agentauthz.testing.sinks import check_sink as check_sink
+from agentauthz.testing.state import StateReport as StateReport
+from agentauthz.testing.state import check_state as check_state
 
 USER = Principal.user("test-user")
 AGENT = Principal.agent("test-agent")
