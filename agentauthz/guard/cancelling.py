@@ -25,7 +25,7 @@ class Cancelling:
         self._task: Final = task
         self._loop: Final = asyncio.get_running_loop()
         self._before: Final = task.cancelling()
-        self._asked = self._left = self._cancelled = False
+        self._left = self._cancelled = False
 
     def __enter__(self) -> None:
         self._session.authorizer.watch(self, self.look)
@@ -46,16 +46,15 @@ class Cancelling:
 
     def look(self) -> None:
         """Have the coroutine cancelled if its session has fallen; it may be called in any thread."""
-        if self._asked or self._session.fallen() is None:
+        if self._session.fallen() is None:
             return
-        self._asked = True
         try:
             self._loop.call_soon_threadsafe(self._cancel)
         except RuntimeError:  # the loop has been closed, and nothing runs in it
             self._leave()
 
     def _cancel(self) -> None:
-        if not self._left:  # else it ended on its own
+        if not (self._left or self._cancelled):  # else it ended on its own, or was told more than once
             self._cancelled = True
             self._task.cancel()
 
