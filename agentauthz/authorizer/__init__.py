@@ -575,7 +575,9 @@ class Authorizer:
         )  # fmt: skip
         policies, since = self._in_force
         known = self._revoked.known()
-        stopped = self._revoked.against(known, session.id, session.chain, session.token)
+        stopped = None
+        if known is None or self._revoked.any:  # one call less where nothing was revoked
+            stopped = self._revoked.against(known, session.id, session.chain, session.token)
         if stopped is None and session.token is not None:
             stopped = session.token_fallen()
         return Case(

@@ -6,12 +6,13 @@ No decision waits for a store to learn what was revoked, and none is made on wha
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import json
 import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 from agentauthz.authorizer.poller import Poller
 from agentauthz.calls import Stop
@@ -29,17 +30,16 @@ if TYPE_CHECKING:
 INTERVAL: Final = 0.5  # seconds between two readings of a store that may wait
 MAX_AGE: Final = 10.0  # seconds for which what was read is relied on
 _NEVER: Final = float("-inf")
+# seconds that no clock's setting changes; where the system tells, those that it slept are among them
+_BOOT: Final = getattr(time, "CLOCK_BOOTTIME", None)
+_SECONDS: Final[Callable[[], float]] = time.monotonic if _BOOT is None else functools.partial(time.clock_gettime, _BOOT)
+
+Identity: TypeAlias = tuple[str | None, str, str]  # of a principal
 
 _OUTDATED: Final[Stop] = (
     Basis.ERROR,
     Reason("revocations_outdated", "it isn't known what was revoked: the state store hasn't answered for too long"),
 )
-
-
-def uptime() -> float:
-    """Return seconds that no clock's setting changes; where the system tells, those that it slept are among them."""
-    boot = getattr(time, "CLOCK_BOOTTIME", None)
-    return time.monotonic() if boot is None else time.clock_gettime(boot)
 
 
 @final
@@ -54,7 +54,7 @@ class Revocations:
         InvalidArgument: `max_age` is no positive number.
     """
 
-    def __init__(self, store: StateStore, max_age: float = MAX_AGE, clock: Callable[[], float] = uptime) -> None:
+    def __init__(self, store: StateStore, max_age: float = MAX_AGE, clock: Callable[[], float] = _SECONDS) -> None:
         if not isinstance(max_age, int | float) or not 0 < max_age < float("inf"):
             raise InvalidArgument("revocation_max_age", "must be a positive number of seconds")
         self._store: Final = store
@@ -65,10 +65,12 @@ class Revocations:
         self._late: Final = 2 * interval  # without a reading for so long, the thread may have died
         self._poller: Final = Poller(self.poll, interval, self._unlock)
         self._lock = threading.RLock()  # a signal's handler may revoke at any point
-        self._names: Final[dict[Subject, dict[str, str]]] = {"session": {}, "principal": {}, "token": {}}
+        self._sessions: Final[dict[str, str]] = {}  # why each was revoked
+        self._principals: Final[dict[Identity, str]] = {}
+        self._tokens: Final[dict[str, str]] = {}
         self._halt: Revocation | None = None
         self._halt_number = 0  # of the last halt or resume
-        self._any = False  # whether anything at all was revoked
+        self.any = False  # whether anything at all was revoked: if not, what is known stops nobody
         self._running: Final[dict[object, Callable[[], None]]] = {}
         self._read_at = _NEVER
         self._failing = False
@@ -107,30 +109,32 @@ class Revocations:
 
         `known` is what `known` has just returned; where it is None, every call is stopped.
         """
-        if self._any and (found := self._found(session, chain, token)) is not None:
+        if self.any and (found := self._found(session, chain, token)) is not None:
             return found
         return _OUTDATED if known is None else None
 
     def _found(self, session: str | Unknown | None, chain: Chain, token: VerifiedToken | None) -> Stop | None:
         if (halt := self._halt) is not None:
             return Basis.REVOKED, Reason("halted", _text("everything was halted", halt.reason))
-        if (sessions := self._names["session"]) and session is not None:
+        if self._sessions and session is not None:
             if session is UNKNOWN:
                 return _unsure("it isn't known which session this is, and some were revoked")
-            if (why := sessions.get(session)) is not None:
+            if (why := self._sessions.get(session)) is not None:
                 return Basis.REVOKED, Reason("session_revoked", _text("the session was revoked", why))
-        if principals := self._names["principal"]:
+        if self._principals:
             for party in (chain.subject, *(hop.to for hop in chain.delegations)):
-                if (why := principals.get(principal_name(party))) is not None:
+                if (why := self._principals.get(party.identity)) is not None:
                     return Basis.REVOKED, Reason("principal_revoked", _text(f"{party} was revoked", why))
-        if (tokens := self._names["token"]) and token is not None:
-            from agentauthz.tokens.revocation import lineage  # who has no token doesn't load what verifies them
+        return self._fallen(token) if self._tokens and token is not None else None
 
-            if (names := lineage(token)) is None:
-                return _unsure("it isn't known which tokens this one descends from")
-            if (name := next(filter(tokens.__contains__, names), None)) is not None:
-                return Basis.REVOKED, Reason("token_revoked", _text("the token was revoked", tokens[name]))
-        return None
+    def _fallen(self, token: VerifiedToken) -> Stop | None:
+        from agentauthz.tokens.revocation import lineage  # who has no token doesn't load what verifies them
+
+        if (names := lineage(token)) is None:
+            return _unsure("it isn't known which tokens this one descends from")
+        if (name := next(filter(self._tokens.__contains__, names), None)) is None:
+            return None
+        return Basis.REVOKED, Reason("token_revoked", _text("the token was revoked", self._tokens[name]))
 
     # ---- revoking
 
@@ -181,7 +185,7 @@ class Revocations:
         # SECURITY: who pulls the brake must at least stop what is in reach
         with self._lock:
             if made.kind == "everything":
-                self._halt, self._any = made, True  # until a resume that the store tells of, or that is asked for here
+                self._halt, self.any = made, True  # until a resume that the store tells of, or that is asked for here
             else:
                 self._keep(made)
         self._tell()
@@ -197,12 +201,16 @@ class Revocations:
         self._tell()
 
     def _keep(self, made: Revocation) -> None:
-        if made.kind != "everything":
-            self._names[made.kind].setdefault(made.name, made.reason)
-            self._any = True
-        elif made.number > self._halt_number:
-            self._halt_number, self._halt = made.number, None if made.lifts else made
-            self._any = self._any or not made.lifts
+        if made.kind == "everything":
+            if made.number > self._halt_number:
+                self._halt_number, self._halt = made.number, None if made.lifts else made
+        elif made.kind == "session":
+            self._sessions.setdefault(made.name, made.reason)
+        elif made.kind == "token":
+            self._tokens.setdefault(made.name, made.reason)
+        else:
+            self._principals.setdefault(_identity(made.name), made.reason)
+        self.any = self.any or not made.lifts or made.kind != "everything"
 
     # ---- what is running
 
@@ -232,6 +240,19 @@ class Revocations:
 def principal_name(principal: Principal) -> str:
     """Return how a store names a principal: its issuer, kind and id, exactly."""
     return json.dumps(principal.identity)
+
+
+def _identity(name: str) -> Identity:
+    """Return whom a name stands for.
+
+    Raises:
+        StateError: nobody: then it isn't known who was revoked.
+    """
+    try:
+        issuer, kind, own = json.loads(name)
+    except (TypeError, ValueError):
+        raise StateError("the state store holds a revocation of nobody that can be read") from None
+    return issuer, kind, own
 
 
 def _unsure(text: str) -> Stop:
