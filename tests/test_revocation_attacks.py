@@ -12,16 +12,31 @@ from typing import Any
 
 import pytest
 
-from agentauthz import Authorizer, Basis, Denied, InvalidArgument, PolicySet, Stopped, authorize, checkpoint, current
+from agentauthz import (
+    Authorizer,
+    Basis,
+    Denied,
+    InvalidArgument,
+    PolicySet,
+    Principal,
+    Stopped,
+    authorize,
+    checkpoint,
+    current,
+)
 from agentauthz.errors import TokenError
 from agentauthz.principals import Chain, Delegation
 from agentauthz.records import MemorySink
 from agentauthz.state.memory import MemoryState
+from agentauthz.sts.standing import Standing
 from agentauthz.tokens.revocation import LINEAGE, token_name
 from agentauthz.tokens.validator import Validator
 from tests.distant import DistantState, Line, Meeting
 from tests.issuing import token, trusted, validator
 from tests.recording import until
+from tests.sts_service import DOCS, ORCHESTRATOR, PAY, STS, Service, granted, refusal
+from tests.sts_service import token as token_of_service
+from tests.sts_service import validator as service_validator
 from tests.support import ANYTHING, BOT, HELPER, MARIA, Clock, Recorded
 from tests.test_revoking import asked, code
 
@@ -473,3 +488,43 @@ def test_a_chain_made_by_hand_is_no_way_around() -> None:
     chain = Chain(MARIA, (Delegation(HELPER), Delegation(BOT)))
     assert code(made.authorizer.session(chain=chain).decide("t.read")) == ("principal_revoked", Basis.REVOKED)
     assert code(asked(made.authorizer, chain=chain, subject=MARIA, actor=None)) == ("principal_revoked", Basis.REVOKED)
+
+
+# ---- the token service
+
+
+def test_the_token_service_exchanges_nothing_while_all_is_halted() -> None:
+    """An exchange is a decision: under a halt it is refused, afterwards granted."""
+    service = Service()
+    asked_for = {"subject_token": token_of_service(), "audience": DOCS, "scope": "read"}
+    assert granted(service, **asked_for)
+    service.authorizer.halt("r")
+    assert refusal(service, **asked_for)[1] == "halted"
+    service.authorizer.resume("r")
+    assert granted(service, **asked_for)
+
+
+def test_the_token_service_issues_nothing_to_a_revoked_principal() -> None:
+    """Whether it is the subject or who would act: the chain of the new token runs through it."""
+    for who in (Principal.user("alice", issuer=STS), Principal.agent("orchestrator", issuer=STS)):
+        service = Service()
+        service.authorizer.revoke(principal=who, reason="r")
+        found = refusal(service, subject_token=token_of_service(), audience=DOCS, scope="read")
+        assert found[1] == "principal_revoked"
+
+
+def test_one_store_serves_validators_sessions_and_the_token_service() -> None:
+    """`Authorizer.revocation` and `revoke` are what an endpoint needs: a token that its client takes back falls."""
+    service = Service()
+    authorizer = service.authorizer
+    standing = Standing(
+        STS, service.service.keys, revocation=authorizer.revocation, clock=service.clock,
+        revoke=lambda token: authorizer.revoke(token=token, reason="its client took it back"),
+    )  # fmt: skip
+    text = token_of_service(aud=[PAY], client_id="orchestrator")
+    checks = service_validator(service.clock, revocation=authorizer.revocation)
+    session = authorizer.session(token=checks.verify(text))
+    standing.revoke([("token", text)], ORCHESTRATOR)
+    assert code(session.decide("pay")) == ("token_revoked", Basis.REVOKED)
+    with pytest.raises(TokenError, match="revoked"):
+        checks.verify(text)
