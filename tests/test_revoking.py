@@ -504,6 +504,29 @@ def test_age_counts_while_the_store_is_down() -> None:
     made.authorizer.close()
 
 
+def test_a_store_that_was_restored_hides_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """Where a store comes back without what it told, that holds on here, and what it tells anew isn't missed."""
+    store = DistantState()
+    known = Revocations(store)
+    known.close()
+    for name in ("a", "b", "c"):
+        known.revoke("session", name, "r")
+    known.revoke("everything", "", "r")
+    store.near = MemoryState()
+    known.poll()
+    store.near.revoke("session", "d", "r")
+    known.poll()
+    known.poll()
+    assert known.number == 1
+    chain = Chain(MARIA)
+    assert known.against(known.known(), "d", chain) is not None
+    assert known.against(known.known(), "e", chain) is not None, "the halt holds on"
+    known.revoke("everything", "", "r", lifts=True)
+    assert all(known.against(known.known(), name, chain) is not None for name in "abcd")
+    assert known.against(known.known(), "e", chain) is None
+    assert caplog.text.count("has lost revocations") == 1
+
+
 def test_what_was_revoked_is_told_though_it_is_old() -> None:
     """A revocation that is known is the reason, not that nothing newer is."""
     store, clock = DistantState(), Ticks()

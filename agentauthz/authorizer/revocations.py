@@ -74,6 +74,7 @@ class Revocations:
         self._running: Final[dict[object, Callable[[], None]]] = {}
         self._read_at = _NEVER
         self._failing = False
+        self._last: Revocation | None = None
         self.number = 0
         if not self._at_once:
             self.poll()
@@ -164,8 +165,11 @@ class Revocations:
         Raises:
             StateError: the store can't be asked.
         """
-        asked = self._clock()  # an answer is as old as its question
-        self._take(self._store.revocations(self.number))
+        asked, last = self._clock(), self._last  # an answer is as old as its question
+        found = self._store.revocations(0 if last is None else last.number - 1)
+        if last is not None and (not found or found[0] != last):
+            self._begin_anew(self._store.revocations(0))
+        self._take(found)
         self._read_at = max(self._read_at, asked)
 
     def poll(self) -> None:
@@ -190,6 +194,18 @@ class Revocations:
                 self._keep(made)
         self._tell()
 
+    def _begin_anew(self, found: Sequence[Revocation]) -> None:
+        """Go on with a store that has lost what it told before: it was restored, or replaced, and counts anew.
+
+        SECURITY: what was revoked stays so; and what is revoked from now on, under numbers that were seen before, isn't
+        missed.
+        """
+        logging.getLogger("agentauthz.state").error("the state store has lost revocations; here they hold on")
+        with self._lock:
+            self._halt_number = self.number = 0
+            self._last = None
+        self._take(found)
+
     def _take(self, fresh: Sequence[Revocation]) -> None:
         """Let all that a store has told hold here."""
         if not fresh:
@@ -197,7 +213,8 @@ class Revocations:
         with self._lock:
             for made in fresh:
                 self._keep(made)
-            self.number = max(self.number, fresh[-1].number)  # last: who knows the number knows what it counts
+            if fresh[-1].number > self.number:
+                self._last, self.number = fresh[-1], fresh[-1].number  # at last: who knows it knows what it counts
         self._tell()
 
     def _keep(self, made: Revocation) -> None:
