@@ -5,25 +5,27 @@ from __future__ import annotations
 import datetime as dt
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, cast, final
 
 from attrs import define
 
-from agentauthz.decision import Decision, Outcome, Reason
+from agentauthz.decision import Basis, Decision, Outcome, Reason
 from agentauthz.errors import Denied, InvalidArgument, ReviewRequired, SessionError, Stopped
 from agentauthz.request import Request, Unknown
 from agentauthz.values import ATOMIC, UNKNOWN, copy_plain, utc
 
 if TYPE_CHECKING:
     from agentauthz.policy.inputs import Inputs
+    from agentauthz.principals import Chain
     from agentauthz.records.passing import Passing
     from agentauthz.session import Session
     from agentauthz.state.store import Reservation, State
 
 Expiry: TypeAlias = str | dt.timedelta | dt.datetime
 Status: TypeAlias = Literal["done", "failed", "stopped"]
+Stop: TypeAlias = tuple[Basis, Reason]  # what denies a call that no policy is asked about
 
 NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
 _UNITS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -89,6 +91,26 @@ class Deciding(Protocol):
 
     async def adecide_call(self, session: Session, call: Call) -> Verdict:
         """Decide, commit and record, without blocking the loop on a sink."""
+
+    def against(self, session: Session, chain: Chain) -> Stop | None:
+        """Say what stops a session, or one that goes on with `chain`: a halt, or something that was revoked."""
+
+    def watch(self, running: object, look: Callable[[], None]) -> None:
+        """Call `look` whenever something was revoked, or that can't be found out, until `unwatch`; in any thread."""
+
+    def unwatch(self, running: object) -> None:
+        """Call it no more."""
+
+    def unmark(self, session: Session, name: str, reason: str) -> bool:
+        """Record that a mark is removed, and remove it; say whether it was there.
+
+        Raises:
+            SinkError: it couldn't be recorded, so nothing was done.
+            StateError: the state store can't be asked.
+        """
+
+    async def aunmark(self, session: Session, name: str, reason: str) -> bool:
+        """Do what `unmark` does without blocking the loop on a sink or the state store."""
 
     def pass_on(self, session: Session, passing: Passing) -> str | None:
         """Record an attempt to pass a session's authority on; return the record's id, if there is one.

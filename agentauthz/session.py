@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Literal, Protocol, TypedDict, TypeVar, Unpack, cast, final, overload
 
 from agentauthz.active import ACTIVE, Current, still_open
-from agentauthz.calls import NOTHING, Deciding, Expiry, Performing, allowed, inline
+from agentauthz.calls import NOTHING, Deciding, Expiry, Performing, Stop, allowed, inline
 from agentauthz.decision import Basis, Decision, Reason
 from agentauthz.delegating import REFUSALS, Delegating, exchanging, unexchanged
 from agentauthz.errors import InvalidArgument, SessionError, Stopped
@@ -109,8 +109,16 @@ class Session:
         """Return what the session's token covers where it is the subject's own; a delegated one narrows its hop."""
         return None if self.token is None or self.token.chain.delegations else self.token.actions
 
-    def fallen(self) -> tuple[Basis, Reason] | None:
-        """Say why the token that the session rests on stands no more; None: it does, or there is none."""
+    def fallen(self, chain: Chain | None = None) -> Stop | None:
+        """Say what stops the session, or one that goes on with `chain`: a halt, or something that was revoked.
+
+        That is the session, a party of its chain, or the token that it rests on. None: it stands.
+        """
+        found = self.authorizer.against(self, self.chain if chain is None else chain)
+        return self.token_fallen() if found is None else found
+
+    def token_fallen(self) -> Stop | None:
+        """Say why the token that the session rests on stands no more, as who verified it says; None: it does."""
         if self.token is None:
             return None
         try:
@@ -135,23 +143,41 @@ class Session:
             raise InvalidArgument("name", "must be a string that is not empty")
         self.memory.mark(str.__str__(name))
 
+    def unmark(self, name: str, reason: str) -> bool:
+        """Remove a mark on the host's word, from this session and all that share it; say whether it was there.
+
+        That is recorded before it is done, with `reason`.
+
+        Raises:
+            SinkError: it couldn't be recorded, so the mark stays.
+            StateError: the state store can't be asked.
+            InvalidArgument: `name` or `reason` is empty or no string.
+        """
+        return self.authorizer.unmark(self, name, reason)
+
+    async def aunmark(self, name: str, reason: str) -> bool:
+        """Do what `unmark` does without blocking the loop on a sink or the state store."""
+        return await self.authorizer.aunmark(self, name, reason)
+
     def close(self) -> None:
         """Close this handle, and so all that were delegated from it; doing it again changes nothing."""
         self._closed = True
 
     def ensure_running(self) -> None:
-        """Raise `Stopped` where the session was closed or has expired, or its token was revoked.
+        """Raise `Stopped` where the session was closed, has expired or was revoked, or everything was halted.
+
+        A party of its chain, or its token, may have been revoked too. It never waits for the state store.
 
         Raises:
             Stopped: the work must end now.
         """
+        if (stop := self.fallen()) is not None:
+            raise Stopped(f"this work may not go on (`{stop[1].code}`): stop here")
         if self.closed:
             raise Stopped("this session was closed: stop here")
         now = self.authorizer.now()
         if any(end <= now for end in self._ends()):
             raise Stopped("this session, or a delegation in it, has expired: stop here")
-        if self.fallen() is not None:
-            raise Stopped("the token that this session rests on can't be relied on any more: stop here")
 
     def __enter__(self) -> Session:
         active = still_open(ACTIVE.get())

@@ -11,14 +11,16 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, Unpack, final
+from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeAlias, TypeVar, Unpack, final
 
-from agentauthz.authorizer.deciding import Case, Stop, ajudged, ataken, failed, judged, previewed, taken
+from agentauthz.authorizer.deciding import Case, ajudged, ataken, failed, judged, previewed, taken
 from agentauthz.authorizer.memory import UNTRACKED, Memory
 from agentauthz.authorizer.opening import Asked, new_session
+from agentauthz.authorizer.orders import Orders
 from agentauthz.authorizer.recording import OnFailure, Recording, regardless
 from agentauthz.authorizer.resources import Resources
-from agentauthz.calls import NOTHING, Call, Effect, Expiry, Verdict, allowed, effect_of
+from agentauthz.authorizer.revocations import MAX_AGE, Revocations
+from agentauthz.calls import NOTHING, Call, Effect, Expiry, Stop, Verdict, allowed, effect_of
 from agentauthz.canonical import class_name
 from agentauthz.decision import Basis, Decision, Obligation, Reason
 from agentauthz.delegating import brought
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 Policies: TypeAlias = PolicySet | str | os.PathLike[str]
 Mode: TypeAlias = Literal["enforce", "observe"]
 T = TypeVar("T")
+P = ParamSpec("P")
 
 
 @final
@@ -60,12 +63,14 @@ class Authorizer:
     run that only lack a permit, a budget or an approval, or whose look-ups failed, until `observe_until`. `clock`
     returns a datetime with a zone. `ctx` is asked at each decision for the ids of the trace, request, turn and tool
     call that its records name; see `agentauthz.tracing`. `state` keeps what sessions remember and spend; without one,
-    it is this process's memory.
+    it is this process's memory. What was revoked by others who share a
+    store that may wait is read in the background; when that was last done more than `revocation_max_age` seconds ago,
+    every call is denied.
 
     Raises:
         InvalidArgument: an argument of the wrong type, a policy set with another digest, "observe"
-            without an end, an end that is past, another `on_failure`, a path in `redact` that leads to no fact, or
-            something to shred and no `openings`.
+            without an end, an end that is past, no positive age, another `on_failure`, a path in `redact` that leads
+            to no fact, or something to shred and no `openings`.
         PolicyLoadError, PolicySyntaxError, PolicyCheckError: the policies can't be used.
     """
 
@@ -75,6 +80,7 @@ class Authorizer:
         *,
         sinks: Iterable[Sink] = (),
         state: StateStore | None = None,
+        revocation_max_age: float = MAX_AGE,
         required: int | None = None,
         sink_timeout: float = 5.0,
         on_failure: OnFailure = "deny",
@@ -105,6 +111,8 @@ class Authorizer:
             regardless(on_failure), Tracer(ctx), Redaction(redact, openings) if redact else None,
         )  # fmt: skip
         self._state: Final[StateStore] = MemoryState(clock=clock) if state is None else state
+        self._revoked: Final = Revocations(self._state, revocation_max_age)
+        self._orders: Final = Orders(self._revoked, self._recording, self.now)
         self._memories: Final[weakref.WeakValueDictionary[str, Memory]] = weakref.WeakValueDictionary()
         self._resources: Final = Resources()
         self._lock: Final = threading.RLock()  # a signal's handler may replace the policies at any point
@@ -223,6 +231,7 @@ class Authorizer:
 
     def close(self) -> None:
         """Close the sinks; every call after that is denied, because it can't be recorded."""
+        self._revoked.close()
         self._recording.recorder.close()
 
     def __enter__(self) -> Authorizer:
@@ -230,6 +239,74 @@ class Authorizer:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    # ---- what must stop
+
+    def revoke(
+        self,
+        *,
+        session: str | Session | None = None,
+        principal: Principal | None = None,
+        token: VerifiedToken | str | None = None,
+        reason: str,
+    ) -> None:
+        """Revoke a session, a principal or a token for ever, for all who share the state store.
+
+        It holds at the next decision here, and within a second in other processes. A session falls with all that were
+        delegated from it, a principal (this issuer, kind and id) with every chain that runs through it, a token (a
+        verified one, or the `jti_hash` of one) with all that were exchanged from it. An id needn't be known yet. It is
+        recorded after it has taken effect.
+
+        Raises:
+            InvalidArgument: none or several of the three, one of the wrong type, or no reason.
+            StateError: the store couldn't be asked: it holds in this process all the same, perhaps only there.
+            SinkError: it holds, but couldn't be recorded.
+        """
+        self._orders.revoke(session, principal, token, reason)
+
+    def halt(self, reason: str) -> None:
+        """Stop everything that shares the state store, until `resume`; as `revoke` does.
+
+        Raises:
+            InvalidArgument, StateError, SinkError: as `revoke`.
+        """
+        self._orders.halt(reason)
+
+    def resume(self, reason: str) -> None:
+        """Let everything go on after a halt; what was revoked stays revoked.
+
+        Raises:
+            StateError: the store couldn't be asked: nobody knows whether the halt has ended.
+            InvalidArgument, SinkError: as `revoke`.
+        """
+        self._orders.resume(reason)
+
+    async def arevoke(
+        self,
+        *,
+        session: str | Session | None = None,
+        principal: Principal | None = None,
+        token: VerifiedToken | str | None = None,
+        reason: str,
+    ) -> None:
+        """Do what `revoke` does without blocking the loop."""
+        await _in_thread(self._orders.revoke, session, principal, token, reason)
+
+    async def ahalt(self, reason: str) -> None:
+        """Do what `halt` does without blocking the loop."""
+        await _in_thread(self._orders.halt, reason)
+
+    async def aresume(self, reason: str) -> None:
+        """Do what `resume` does without blocking the loop."""
+        await _in_thread(self._orders.resume, reason)
+
+    def revocation(self, token: VerifiedToken) -> bool | None:
+        """Say whether a token, one that it descends from, or a party of its chain was revoked; for a `Validator`.
+
+        None: that isn't known, or everything is halted. It never waits for the state store.
+        """
+        stop = self._revoked.against(self._revoked.known(), None, token.chain, token)
+        return False if stop is None else True if stop[1].code != "halted" and stop[0] is Basis.REVOKED else None
 
     # ---- requests made by hand
 
@@ -347,6 +424,26 @@ class Authorizer:
         return case.policies.explanation(decision, case.policies.asked(case.request) if inputs is None else inputs)
 
     # ---- what sessions and guards ask
+
+    def against(self, session: Session, chain: Chain) -> Stop | None:
+        """Say what stops a session, or one that goes on with `chain`: a halt, or something that was revoked."""
+        return self._revoked.against(self._revoked.known(), session.id, chain, session.token)
+
+    def watch(self, running: object, look: Callable[[], None]) -> None:
+        """Call `look` whenever something was revoked, or that can't be found out, until `unwatch`; in any thread."""
+        self._revoked.watch(running, look)
+
+    def unwatch(self, running: object) -> None:
+        """Call it no more."""
+        self._revoked.unwatch(running)
+
+    def unmark(self, session: Session, name: str, reason: str) -> bool:
+        """Record that a mark is removed, and remove it; see `Session.unmark`."""
+        return self._orders.unmark(session, name, reason)
+
+    async def aunmark(self, session: Session, name: str, reason: str) -> bool:
+        """Do what `unmark` does without blocking the loop on a sink or the state store."""
+        return await _in_thread(self._orders.unmark, session, name, reason)
 
     def decide_call(self, session: Session, call: Call) -> Verdict:
         """Decide, commit and record one call of a session."""
@@ -477,9 +574,16 @@ class Authorizer:
             session.facts(NOTHING_YET, UNTRACKED), context, now,
         )  # fmt: skip
         policies, since = self._in_force
+        known = self._revoked.known()
+        stopped = None
+        if known is None or self._revoked.any:  # one call less where nothing was revoked
+            stopped = self._revoked.against(known, session.id, session.chain, session.token)
+        if stopped is None and session.token is not None:
+            stopped = session.token_fallen()
         return Case(
             policies, since, self._state, session.memory, session.facts, request, self._observing(now), session.closed,
-            session.fallen(), call.sensitive, problem, cause, releasable=call.releasable,
+            stopped, call.sensitive, problem, cause, releasable=call.releasable, revoked=self._revoked, known=known,
+            token=session.token,
         )  # fmt: skip
 
     def _by_hand(self, request: Request) -> Case:
@@ -493,13 +597,22 @@ class Authorizer:
         given = request.session
         observing = self._observing(request.now)
         policies, since = self._in_force
-        if type(given) is not SessionFacts:
-            return Case(policies, since, self._state, None, None, request, observing)
-        memory = self._memory(given.id, given.started, keep=True)
-        return Case(policies, since, self._state, memory, functools.partial(_merged, given), request, observing)
+        known, within = self._revoked.known(), given.id if type(given) is SessionFacts else given
+        memory = self._memory(given.id, given.started, keep=True) if type(given) is SessionFacts else None
+        told = functools.partial(_merged, given) if type(given) is SessionFacts else None
+        return Case(
+            policies, since, self._state, memory, told, request, observing,
+            stopped=self._revoked.against(known, within, request.chain), revoked=self._revoked, known=known,
+        )  # fmt: skip
 
     def _observing(self, now: dt.datetime) -> bool:
         return self._observe_until is not None and now < self._observe_until
+
+
+async def _in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    import asyncio  # programs without a loop don't pay for it
+
+    return await asyncio.to_thread(work, *args, **kwargs)
 
 
 def _unused(verdict: Verdict) -> Reservation | None:

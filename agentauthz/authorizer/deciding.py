@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar, cast
 from attrs import define, evolve
 
 from agentauthz.authorizer.memory import Memory, since, unrecalled
-from agentauthz.calls import Verdict
+from agentauthz.calls import Stop, Verdict
 from agentauthz.decision import Basis, Budget, Decision, Obligation, Outcome, Reason
 from agentauthz.errors import StateError
 from agentauthz.policy.decide import denied_by_limits
@@ -31,11 +31,12 @@ from agentauthz.state.store import (
 )
 
 if TYPE_CHECKING:
+    from agentauthz.authorizer.revocations import Revocations
     from agentauthz.policy.inputs import Inputs
     from agentauthz.policy.policyset import PolicySet
+    from agentauthz.tokens.verified import VerifiedToken
 
 T = TypeVar("T")
-Stop: TypeAlias = tuple[Basis, Reason]  # what denies a call that no policy is asked about
 
 NOTHING_TO_DO: Final = Intent(None)
 MAX_ATTEMPTS: Final = 3  # how often a decision is taken afresh because what it read has changed
@@ -54,6 +55,8 @@ class Case:
     lacking permit, budget or approval does. `carries_out` says whether who asks will see to an obligation; None: to
     none. `objects` is asked when all else allows the call, and returns what stops it still. `left` are the ids of
     the obligations that nothing could carry out. `releasable` says that what the call spends may be given back.
+    `revoked` says what was revoked, of which `known` is the number of the last one that `stopped` takes into account,
+    and `token` is what the session rests on.
     """
 
     policies: PolicySet
@@ -72,6 +75,9 @@ class Case:
     objects: Callable[[], Stop | None] | None = None
     left: frozenset[str] = frozenset()
     releasable: bool = False
+    revoked: Revocations | None = None
+    known: int | None = None
+    token: VerifiedToken | None = None
 
     state: State | None = None
 
@@ -171,6 +177,8 @@ def _judging(case: Case) -> Steps[Verdict]:
                 return Verdict(decision, case.request, inputs)
             answer = yield from _asked(case, _intent(case, remembered, decision))
             if isinstance(answer, Stale):
+                if (stop := (yield from _revoked(case))) is not None:
+                    return Verdict(_denied(case, *stop), case.request)
                 continue
             decision = _limited(case, decision, answer)
             reservation = answer.reservation if isinstance(answer, Committed) else None
@@ -200,6 +208,15 @@ def _recalled(case: Case, remembered: Remembered) -> Steps[None]:
         case.request = case.request.with_session(unrecalled(case.request))
 
 
+def _revoked(case: Case) -> Steps[Stop | None]:
+    """Return what was revoked while the call was decided, and stops it."""
+    if (revoked := case.revoked) is None:
+        return None
+    yield revoked.refresh
+    case.known = revoked.known()
+    return revoked.against(case.known, None if case.memory is None else case.memory.id, case.request.chain, case.token)
+
+
 def _asked(case: Case, intent: Intent) -> Steps[Answer]:
     """Return what the store answers to an intent; nobody is asked about one that is nothing."""
     if intent == NOTHING_TO_DO:
@@ -211,12 +228,13 @@ def _intent(case: Case, remembered: Remembered, decision: Decision) -> Intent:
     """Return what an allow changes, and what it has read that must hold still."""
     spends = () if case.observing else decision.spends
     if (memory := case.memory) is None:
-        return Intent(None, spends=spends, releasable=case.releasable)
+        return Intent(None, spends=spends, releasable=case.releasable, revocations=case.known if spends else None)
     state = NOTHING_YET if case.state is None else case.state
     times = tuple(
         (cast(Seen, kind), action, (state.began if kind == "began" else state.done).get(action))
         for kind, action in remembered.times
     )
+    # what is marked, spent or seen here counts only where nothing was revoked since it was asked
     return Intent(
         memory.id,
         marks_seen=state.marks if remembered.marks else None,
@@ -224,6 +242,7 @@ def _intent(case: Case, remembered: Remembered, decision: Decision) -> Intent:
         marks=decision.marks,
         began=decision.action if decision.action in case.policies.tracked else None,
         spends=spends,
+        revocations=case.known,
         releasable=case.releasable and len(spends) > 0,
     )
 
@@ -278,10 +297,10 @@ def _supposed(decision: Decision, state: State) -> Answer:
 
 def refused(case: Case) -> Decision | None:
     """Return the denial of a call that no policy is asked about."""
-    if case.closed:
-        return _denied(case, Basis.AUTHORITY, Reason("session_closed", "the session was closed"))
     if case.stopped is not None:
         return _denied(case, *case.stopped)
+    if case.closed:
+        return _denied(case, Basis.AUTHORITY, Reason("session_closed", "the session was closed"))
     if case.problem is not None and not case.observing:
         return _denied(case, Basis.ERROR, case.problem)
     return None

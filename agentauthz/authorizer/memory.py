@@ -72,6 +72,15 @@ class Memory:
         self._begin_now()
         self.store.mark(self.id, name)
 
+    def unmark(self, name: str) -> bool:
+        """Remove a mark on the host's word, and say whether it was there; it may wait for the store.
+
+        Raises:
+            StateError: the store can't be asked.
+        """
+        self._begin_now()
+        return self.store.unmark(self.id, name)
+
     def _begin_now(self) -> None:
         policies, since = self._in_force()
         self.begin(policies.tracked, since)

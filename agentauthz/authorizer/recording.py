@@ -6,7 +6,7 @@ import datetime as dt
 import functools
 import logging
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Final, Literal, TypeAlias, final
 
 from attrs import evolve
@@ -15,10 +15,12 @@ from agentauthz.authorizer.deciding import Case
 from agentauthz.calls import Effect, Verdict
 from agentauthz.canonical import class_name
 from agentauthz.decision import Basis, Outcome, Reason
+from agentauthz.delegating import PASSING
 from agentauthz.errors import InvalidArgument, SinkError
 from agentauthz.keys import InstanceKey
 from agentauthz.records import DecisionRecord, DelegationRecord, EffectRecord, Recorder, RecordIds, decision_record
-from agentauthz.records.events import effect_line
+from agentauthz.records.events import EventRecord, effect_line, event_body
+from agentauthz.records.lines import ALONE, name
 from agentauthz.records.passing import Passing, delegation_record
 from agentauthz.records.record import Cause
 from agentauthz.records.redaction import Redaction
@@ -26,7 +28,6 @@ from agentauthz.records.writing import ended
 from agentauthz.tracing import Tracer, around
 from agentauthz.values import UNKNOWN
 
-PASSING: Final = "delegation.pass"  # what `on_failure` may name: delegations go ahead without a record
 OnFailure: TypeAlias = Literal["deny", "allow_and_alarm"] | Collection[str]
 
 
@@ -126,6 +127,22 @@ class Recording:
             _unpassed(passing, error)
             return None
         return None if record is None else record.id
+
+    def write_state(self, about: Mapping[str, str], session: str | None, now: dt.datetime) -> None:
+        """Record what the host did to what sessions remember, or may do.
+
+        Raises:
+            SinkError: it couldn't be recorded.
+        """
+        if self.recorder.writing():
+            raise SinkError("a sink may not ask for this")
+        told = {key: name(text) for key, text in about.items()}
+        body = event_body("state", self._ids.next(now), now, told, session, self.tracer.member(around()))
+        self.recorder.write(EventRecord.of_line(ALONE + body))
+
+    def digest(self, purpose: str, name: str) -> str:
+        """Return the keyed digest by which records name something."""
+        return self._key.digest(purpose, name.encode("utf-8", "surrogatepass"))
 
     def write_effect(self, session: str | None, effect: Effect, now: dt.datetime) -> None:
         """Record how a call ended; `session` is the id of the one that it was made in."""

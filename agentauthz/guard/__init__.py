@@ -43,6 +43,7 @@ def authorize(
     sensitive: Iterable[str] = (),
     injected: Iterable[str] = (),
     release_on_error: bool = False,
+    cancel_on_revoke: bool = False,
 ) -> Decorator:
     """Return a decorator that lets a function run only where its call is allowed.
 
@@ -51,7 +52,9 @@ def authorize(
     tools also a coroutine function) of some of the arguments; `args` and `context` are mappings, or
     functions that return them, and add facts. `sensitive` arguments stay out of records and messages;
     `injected` ones, like ``self`` and ``cls``, are no arguments for policies. With `release_on_error`, what limits
-    took for a call comes back where the function raises: say so only where it then has had no effect.
+    took for a call comes back where the function raises: say so only where it then has had no effect. With
+    `cancel_on_revoke`, a coroutine that is running when its session is revoked, or everything is halted, is cancelled,
+    and who waits for it gets Stopped.
 
     A call raises Denied, NoSession or ReviewRequired where it may not run.
 
@@ -67,7 +70,11 @@ def authorize(
             raise InvalidArgument(name, "must be a list of parameter names")
     if type(release_on_error) is not bool:
         raise InvalidArgument("release_on_error", "must be True or False")
-    return Decorator(action, resource, args, context, frozenset(sensitive), frozenset(injected), release_on_error)
+    if type(cancel_on_revoke) is not bool:
+        raise InvalidArgument("cancel_on_revoke", "must be True or False")
+    return Decorator(
+        action, resource, args, context, frozenset(sensitive), frozenset(injected), release_on_error, cancel_on_revoke
+    )
 
 
 @final
@@ -83,8 +90,9 @@ class Decorator:
         sensitive: frozenset[str],
         injected: frozenset[str],
         releasable: bool,
+        cancelled: bool,
     ) -> None:
-        self._given: Final = (action, resource, args, context, sensitive, injected, releasable)
+        self._given: Final = (action, resource, args, context, sensitive, injected, releasable, cancelled)
         self._session = None if (here := ACTIVE.get()) is None else here.session
 
     def __call__(self, function: F) -> F:
@@ -133,7 +141,10 @@ class Guarded:
         sensitive: frozenset[str],
         injected: frozenset[str],
         releasable: bool,
+        cancelled: bool,
     ) -> None:
+        if cancelled and not inspect.iscoroutinefunction(function):
+            raise InvalidArgument("cancel_on_revoke", "is for coroutine functions: others stop at a `checkpoint()`")
         if action is None and "<locals>" in function.__qualname__:
             raise InvalidArgument("action", "must be named for a function that is defined inside another")
         self.function: Final = function
@@ -149,6 +160,7 @@ class Guarded:
             if unknown := sorted(names - parameters):
                 raise InvalidArgument(name, f"names `{unknown[0]}`, but the function has no such parameter")
         self._releasable: Final = releasable
+        self.cancelled: Final = cancelled
         self._sensitive: Final = sensitive
         self._injected: Final = injected | self._receiver()
         looked_up = (
@@ -368,20 +380,33 @@ def _coroutine(guarded: Guarded, bound: Session | None) -> Callable[..., Any]:
             asked = await guarded.aresolved(asked, values)
         verdict = await session.authorizer.adecide_call(session, asked)
         allowed(verdict)
-        return await _awaited(binder.call(function, values), _here(session, verdict), verdict)
+        running = binder.call(function, values)
+        return await _awaited(running, _here(session, verdict), verdict, cancelled=guarded.cancelled)
 
     return call
 
 
-async def _awaited(running: Coroutine[Any, Any, Any], mine: Current, verdict: Verdict, *, later: bool = False) -> Any:
-    """Run a call's coroutine under its session, and tell how it ended; `later` says that it may have waited long."""
+async def _until_it_falls(running: Coroutine[Any, Any, Any], session: Session) -> Any:
+    from agentauthz.guard.cancelling import Cancelling  # programs without a loop don't pay for it
+
+    with Cancelling(session):
+        return await running
+
+
+async def _awaited(
+    running: Coroutine[Any, Any, Any], mine: Current, verdict: Verdict, *, later: bool = False, cancelled: bool = False
+) -> Any:
+    """Run a call's coroutine under its session, and tell how it ended.
+
+    `later` says that it may have waited long, `cancelled` that it is cancelled when its session falls.
+    """
     session, before = mine.session, ACTIVE.get()
     ACTIVE.set(mine)
     started, problem = time.perf_counter_ns(), None
     try:
         if later or session.closed:  # since it was decided
             session.ensure_running()
-        return await running
+        return await (_until_it_falls(running, session) if cancelled else running)
     except BaseException as error:
         problem = error
         running.close()  # where it hasn't begun, it never will

@@ -213,7 +213,10 @@ class StateStore(Protocol):
         """Revoke something for ever; of everything, until it is lifted."""
 
     def revocations(self, since: int) -> Sequence[Revocation]:
-        """Return those with a higher number than `since`, in order."""
+        """Return those with a higher number than `since`, in order.
+
+        Nobody ever sees a number before the one below it: who has read up to a number misses none by asking on from it.
+        """
 
     def ask(self, approval: Approval) -> Approval:
         """Keep a request for consent, and return it; where an open one is bound to the same call, return that."""

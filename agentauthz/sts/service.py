@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from attrs import evolve
 
 from agentauthz.authorizer import Authorizer
-from agentauthz.authorizer.deciding import Stop
+from agentauthz.calls import Stop
 from agentauthz.decision import Outcome
 from agentauthz.errors import ExchangeRefused, InvalidArgument, SinkError, TokenError
 from agentauthz.keys.base64url import to_base64url
