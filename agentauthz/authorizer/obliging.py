@@ -1,0 +1,290 @@
+"""Carry out what a decision obliges to: before the call, around it, and on its result."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Generator
+from functools import partial
+from typing import Any, Final, TypeAlias, TypeVar, cast, final
+
+from attrs import frozen
+
+from agentauthz.authorizer.deciding import Case, unmet
+from agentauthz.authorizer.handlers import required
+from agentauthz.calls import Status, Verdict, withheld
+from agentauthz.canonical import class_name
+from agentauthz.decision import Decision, Reason
+from agentauthz.errors import InvalidArgument
+from agentauthz.obligations.handler import Duty, Handler, is_async
+
+T = TypeVar("T")
+
+
+@final
+@frozen(eq=False)
+class _Step:
+    """Be one thing that a handler does; `awaits` says that what it returns must be awaited."""
+
+    do: Callable[[], object]
+    awaits: bool = False
+
+
+_Steps: TypeAlias = Generator[_Step, Any, T]
+
+
+def _taken(steps: _Steps[T]) -> T:
+    """Take each step, and return what they lead to; one that must be awaited fails here."""
+    return _driven(steps, _now)
+
+
+async def _ataken(steps: _Steps[T]) -> T:
+    """Do what `_taken` does, and await the steps that ask for it."""
+    try:
+        step = next(steps)
+        while True:
+            try:
+                answer = await cast("Awaitable[object]", step.do()) if step.awaits else _now(step)
+            except GeneratorExit as error:  # what is being closed may not wait for anything more
+                return _driven(steps, _now, error)
+            except BaseException as error:
+                step = steps.throw(error)
+            else:
+                step = steps.send(answer)
+    except StopIteration as end:
+        return cast(T, end.value)
+
+
+def _driven(steps: _Steps[T], take: Callable[[_Step], object], problem: BaseException | None = None) -> T:
+    try:
+        step = next(steps) if problem is None else steps.throw(problem)
+        while True:
+            try:
+                answer = take(step)
+            except BaseException as error:
+                step = steps.throw(error)
+            else:
+                step = steps.send(answer)
+    except StopIteration as end:
+        return cast(T, end.value)
+
+
+def _now(step: _Step) -> object:
+    if step.awaits:
+        raise InvalidArgument("obligations", "has a handler that must be awaited, and this call can't wait")
+    answer = step.do()
+    if inspect.iscoroutine(answer):
+        answer.close()
+        raise InvalidArgument("obligations", "has a handler that returned a coroutine: define it with `async def`")
+    return answer
+
+
+@final
+class Carrying:
+    """Be what is still to be done for the obligations of one call: contexts to leave, a result to change.
+
+    `left` has the ids of those whose handler failed then, and `status`, where it is known better than by an error, how
+    the function itself ended.
+    """
+
+    def __init__(self) -> None:
+        self.left: frozenset[str] = frozenset()
+        self.status: Status | None = None
+        self._entered: Final[list[tuple[Duty, Callable[[BaseException | None], _Step]]]] = []
+        self._after: Final[list[tuple[Duty, Handler]]] = []
+
+    # ---- before the call
+
+    def begin(self, due: list[tuple[Duty, Handler]], *, awaits: bool) -> _Steps[None]:
+        """Enter the contexts of a call that may run, and keep what its result is to be given to.
+
+        Raises:
+            BaseException: what a handler raised, once the contexts that were entered are left.
+        """
+        try:
+            for duty, handler in due:
+                if handler.around is not None:
+                    yield from self._enter(duty, handler.around, awaits=awaits)
+        except BaseException as error:
+            yield from self._leaving(error)
+            raise
+        self._after.extend((duty, handler) for duty, handler in due if handler.after is not None)
+
+    def _enter(self, duty: Duty, around: Callable[[Duty], Any], *, awaits: bool) -> _Steps[None]:
+        try:
+            manager: Any = yield _Step(lambda: around(duty))
+            kind = type(manager)
+            if awaits and hasattr(kind, "__aenter__"):
+                yield _Step(lambda: kind.__aenter__(manager), awaits=True)
+                leave = partial(_leave, kind.__aexit__, manager, awaits=True)
+            else:
+                yield _Step(lambda: _done(kind.__enter__(manager)))
+                leave = partial(_leave, kind.__exit__, manager, awaits=False)
+        except BaseException:
+            self._fail(duty)
+            raise
+        self._entered.append((duty, leave))
+
+    # ---- after it
+
+    def ended(self, decision: Decision, error: BaseException | None = None) -> None:
+        """Leave the contexts of a call that ended with `error`, or without one; doing it again changes nothing.
+
+        Raises:
+            Denied: it ended well, and a handler didn't.
+        """
+        _taken(self._ending(decision, error))
+
+    async def aended(self, decision: Decision, error: BaseException | None = None) -> None:
+        """Do what `ended` does, and await async contexts."""
+        await _ataken(self._ending(decision, error))
+
+    def result(self, decision: Decision, value: object) -> object:
+        """Leave the contexts, and return what the caller gets instead of what the function returned.
+
+        Raises:
+            Denied: a handler failed, so the result is withheld.
+        """
+        return _taken(self._finishing(decision, value))
+
+    async def aresult(self, decision: Decision, value: object) -> object:
+        """Do what `result` does, and await handlers."""
+        return await _ataken(self._finishing(decision, value))
+
+    def item(self, decision: Decision, value: object) -> object:
+        """Return what the caller gets instead of an item of a generator.
+
+        Raises:
+            Denied: a handler failed, so the item is withheld, and the generator must end.
+        """
+        return _taken(self._stepping(decision, value))
+
+    async def aitem(self, decision: Decision, value: object) -> object:
+        """Do what `item` does, and await handlers."""
+        return await _ataken(self._stepping(decision, value))
+
+    # ---- the same for both
+
+    def _finishing(self, decision: Decision, value: object) -> _Steps[object]:
+        yield from self._ending(decision, None)
+        return (yield from self._changed(decision, value))
+
+    def _stepping(self, decision: Decision, value: object) -> _Steps[object]:
+        try:
+            return (yield from self._changed(decision, value))
+        except BaseException:
+            self.status = "stopped"  # by its item being withheld
+            raise
+
+    def _changed(self, decision: Decision, value: object) -> _Steps[object]:
+        for duty, handler in self._after:
+            try:
+                value = yield _Step(partial(cast("Callable[..., object]", handler.after), duty, value),
+                                    is_async(handler.after))  # fmt: skip
+            except BaseException as error:
+                self._fail(duty)
+                if isinstance(error, Exception):
+                    raise withheld(decision) from error
+                raise
+        return value
+
+    def _ending(self, decision: Decision, error: BaseException | None) -> _Steps[None]:
+        if error is None:
+            self.status = "done"
+        problem = yield from self._leaving(error)
+        if error is None and problem is not None:
+            if isinstance(problem, Exception):
+                raise withheld(decision) from problem
+            raise problem
+
+    def _leaving(self, error: BaseException | None) -> _Steps[BaseException | None]:
+        """Leave every context, the last one first; return the first thing that one of them raised itself."""
+        first: BaseException | None = None
+        while self._entered:
+            duty, leave = self._entered.pop()
+            told = error if first is None else first
+            try:
+                yield leave(told)
+            except BaseException as problem:
+                if problem is told:
+                    continue  # as a generator that is a context does
+                self._fail(duty)
+                _log(duty, problem)
+                first = problem if first is None else first
+        return first
+
+    def _fail(self, duty: Duty) -> None:
+        self.left |= {duty.obligation.id}
+
+
+def _leave(exit: Callable[..., object], manager: object, error: BaseException | None, *, awaits: bool) -> _Step:
+    """Return what leaves a context; whether it would swallow the error isn't asked."""
+    kind, trace = (None, None) if error is None else (type(error), error.__traceback__)
+    return _Step(lambda: exit(manager, kind, error, trace), awaits)
+
+
+def _done(_: object) -> None:
+    """Forget what entering a context gave: nobody asks for it."""
+
+
+def begun(case: Case, verdict: Verdict) -> Verdict:
+    """Carry out what the decision on a call obliges to before it runs; one that fails makes it a denial.
+
+    What is raised that is no `Exception` is the cause of that denial, to be raised once it is recorded.
+    """
+    return _taken(_beginning(case, verdict))
+
+
+async def abegun(case: Case, verdict: Verdict) -> Verdict:
+    """Do what `begun` does, and await handlers."""
+    return await _ataken(_beginning(case, verdict))
+
+
+def _beginning(case: Case, verdict: Verdict) -> _Steps[Verdict]:
+    due = _due(case, verdict.decision)
+    cause: BaseException | None = None
+    for duty, handler in due:
+        if handler.before is not None and (cause is None or isinstance(cause, Exception)):
+            try:
+                if (yield _Step(partial(handler.before, duty), is_async(handler.before))) is False:
+                    raise InvalidArgument("obligations", f"has a handler of `{duty.obligation.type}` that said False")
+            except BaseException as error:
+                case.left |= {duty.obligation.id}
+                cause = error
+    failed = verdict.decision if cause is None else _unmet(case, verdict.decision)
+    carrying = Carrying()
+    if failed.allowed and (cause is None or isinstance(cause, Exception)):
+        try:
+            yield from carrying.begin([one for one in due if one[0].obligation.id not in case.left], awaits=case.awaits)
+        except BaseException as error:
+            case.left |= carrying.left
+            cause, failed, carrying = error, _unmet(case, verdict.decision), Carrying()
+    verdict.decision, verdict.cause = failed, cause or verdict.cause
+    verdict.carrying = carrying if failed.allowed else None
+    return verdict
+
+
+def _due(case: Case, decision: Decision) -> list[tuple[Duty, Handler]]:
+    """Return the obligations that handlers are to carry out, each with its handler."""
+    return [
+        (Duty.of(one, decision, case.request), case.handlers[one.type])
+        for one in decision.obligations
+        if one.id not in case.left and not case.sees_to(one)
+    ]
+
+
+def _unmet(case: Case, decision: Decision) -> Decision:
+    names = required(one for one in decision.obligations if one.id in case.left)
+    return unmet(case, decision, Reason("obligation_failed", f"the handler of the obligation {names} failed"))
+
+
+def raise_interrupt(verdict: Verdict) -> None:
+    """Raise what a handler raised that is no `Exception`, now that the denial of its call is recorded."""
+    if verdict.cause is not None and not isinstance(verdict.cause, Exception):
+        raise verdict.cause
+
+
+def _log(duty: Duty, problem: BaseException) -> None:
+    logging.getLogger("agentauthz.obligations").error(
+        "the obligation %s failed when its call had ended: %s", duty.obligation.id, class_name(problem)
+    )
