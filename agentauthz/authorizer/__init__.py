@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, Unpac
 from agentauthz.authorizer.deciding import Case, Stop, ajudged, ataken, failed, judged, previewed, taken
 from agentauthz.authorizer.handlers import Handlers
 from agentauthz.authorizer.memory import UNTRACKED, Memory
-from agentauthz.authorizer.obliging import abegun, begun, raise_interrupt
+from agentauthz.authorizer.obliging import abegun, begun, obliges, raise_interrupt
 from agentauthz.authorizer.opening import Asked, new_session
 from agentauthz.authorizer.recording import OnFailure, Recording, regardless
 from agentauthz.authorizer.resources import Resources
@@ -451,7 +451,7 @@ class Authorizer:
         if self._recording.recorder.writing():  # a sink that asks for decisions would be asked to record them
             return Verdict(failed(case, "inside_a_sink", "a sink may not ask for a decision"), case.request)
         verdict = judged(case)
-        if verdict.decision.obligations:
+        if obliges(verdict.decision):
             return self._obliged(case, begun(case, verdict))
         return self._recorded(case, verdict)
 
@@ -474,8 +474,12 @@ class Authorizer:
             return Verdict(failed(case, "inside_a_sink", "a sink may not ask for a decision"), case.request)
         case.awaits = True
         verdict = await ajudged(case)
-        if verdict.decision.obligations:
-            return await self._aobliged(case, await abegun(case, verdict))
+        if obliges(verdict.decision):
+            try:
+                verdict = await abegun(case, verdict)
+            except GeneratorExit:  # what is being closed may not wait: its denial is recorded, and this is raised again
+                return self._obliged(case, verdict)
+            return await self._aobliged(case, verdict)
         return await self._arecorded(case, verdict)
 
     async def _arecorded(self, case: Case, verdict: Verdict) -> Verdict:
@@ -487,8 +491,6 @@ class Authorizer:
         return verdict
 
     async def _aobliged(self, case: Case, begun: Verdict) -> Verdict:
-        if isinstance(begun.cause, GeneratorExit):  # what is being closed may not wait
-            return self._obliged(case, begun)
         verdict = await self._arecorded(case, begun)
         if begun.carrying is not None and not verdict.decision.allowed:
             await begun.carrying.aended(verdict.decision, verdict.cause)

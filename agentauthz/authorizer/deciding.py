@@ -355,7 +355,7 @@ def unmet(case: Case, decision: Decision, reason: Reason) -> Decision:
 
 def _unless_stopped(case: Case, verdict: Verdict) -> Verdict:
     """Return what was decided, or the denial by what who asks still has against it."""
-    if case.objects is None or (stop := case.objects()) is None:
+    if case.objects is None or not verdict.decision.allowed or (stop := case.objects()) is None:
         return verdict
     return Verdict(_denied(case, *stop), case.request, None, None, verdict.reservation)
 

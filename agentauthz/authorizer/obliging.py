@@ -14,7 +14,7 @@ from agentauthz.authorizer.deciding import Case, unmet
 from agentauthz.authorizer.handlers import required
 from agentauthz.calls import Status, Verdict, withheld
 from agentauthz.canonical import class_name
-from agentauthz.decision import Decision, Reason
+from agentauthz.decision import Basis, Decision, Reason
 from agentauthz.errors import InvalidArgument
 from agentauthz.obligations.handler import Duty, Handler, is_async
 
@@ -33,9 +33,26 @@ class _Step:
 _Steps: TypeAlias = Generator[_Step, Any, T]
 
 
+@final
+class _Closed(BaseException):
+    """Stand for a GeneratorExit inside of steps: thrown into a generator, that closes those within it at once."""
+
+    def __init__(self, error: GeneratorExit) -> None:
+        super().__init__()
+        self.error: Final = error
+
+
+def _inside(error: BaseException) -> BaseException:
+    return _Closed(error) if isinstance(error, GeneratorExit) else error
+
+
+def _outside(error: BaseException) -> BaseException:
+    return error.error if isinstance(error, _Closed) else error
+
+
 def _taken(steps: _Steps[T]) -> T:
     """Take each step, and return what they lead to; one that must be awaited fails here."""
-    return _driven(steps, _now)
+    return _driven(steps)
 
 
 async def _ataken(steps: _Steps[T]) -> T:
@@ -46,27 +63,31 @@ async def _ataken(steps: _Steps[T]) -> T:
             try:
                 answer = await cast("Awaitable[object]", step.do()) if step.awaits else _now(step)
             except GeneratorExit as error:  # what is being closed may not wait for anything more
-                return _driven(steps, _now, error)
+                return _driven(steps, error)
             except BaseException as error:
                 step = steps.throw(error)
             else:
                 step = steps.send(answer)
     except StopIteration as end:
         return cast(T, end.value)
+    except _Closed as closed:
+        raise closed.error from None
 
 
-def _driven(steps: _Steps[T], take: Callable[[_Step], object], problem: BaseException | None = None) -> T:
+def _driven(steps: _Steps[T], problem: BaseException | None = None) -> T:
     try:
-        step = next(steps) if problem is None else steps.throw(problem)
+        step = next(steps) if problem is None else steps.throw(_inside(problem))
         while True:
             try:
-                answer = take(step)
+                answer = _now(step)
             except BaseException as error:
-                step = steps.throw(error)
+                step = steps.throw(_inside(error))
             else:
                 step = steps.send(answer)
     except StopIteration as end:
         return cast(T, end.value)
+    except _Closed as closed:
+        raise closed.error from None
 
 
 def _now(step: _Step) -> object:
@@ -200,12 +221,14 @@ class Carrying:
     def _leaving(self, error: BaseException | None) -> _Steps[BaseException | None]:
         """Leave every context, the last one first; return the first thing that one of them raised itself."""
         first: BaseException | None = None
+        error = None if error is None else _outside(error)
         while self._entered:
             duty, leave = self._entered.pop()
             told = error if first is None else first
             try:
                 yield leave(told)
-            except BaseException as problem:
+            except BaseException as raised:
+                problem = _outside(raised)
                 if problem is told:
                     continue  # as a generator that is a context does
                 self._fail(duty)
@@ -225,6 +248,11 @@ def _leave(exit: Callable[..., object], manager: object, error: BaseException | 
 
 def _done(_: object) -> None:
     """Forget what entering a context gave: nobody asks for it."""
+
+
+def obliges(decision: Decision) -> bool:
+    """Say whether anything is to be carried out: of a call that may run, or that an obligation itself denies."""
+    return len(decision.obligations) > 0 and (decision.allowed or decision.basis is Basis.ERROR)
 
 
 def begun(case: Case, verdict: Verdict) -> Verdict:
@@ -250,7 +278,7 @@ def _beginning(case: Case, verdict: Verdict) -> _Steps[Verdict]:
                     raise InvalidArgument("obligations", f"has a handler of `{duty.obligation.type}` that said False")
             except BaseException as error:
                 case.left |= {duty.obligation.id}
-                cause = error
+                cause = _outside(error)
     failed = verdict.decision if cause is None else _unmet(case, verdict.decision)
     carrying = Carrying()
     if failed.allowed and (cause is None or isinstance(cause, Exception)):
@@ -258,7 +286,7 @@ def _beginning(case: Case, verdict: Verdict) -> _Steps[Verdict]:
             yield from carrying.begin([one for one in due if one[0].obligation.id not in case.left], awaits=case.awaits)
         except BaseException as error:
             case.left |= carrying.left
-            cause, failed, carrying = error, _unmet(case, verdict.decision), Carrying()
+            cause, failed, carrying = _outside(error), _unmet(case, verdict.decision), Carrying()
     verdict.decision, verdict.cause = failed, cause or verdict.cause
     verdict.carrying = carrying if failed.allowed else None
     return verdict
