@@ -183,7 +183,7 @@ def test_obligations_that_were_left_stay_left() -> None:
 
 
 def test_obligations_whose_handlers_failed_stay_left() -> None:
-    """What a handler did then it did: its type is asked of no handler again, and another rule's only where all agree."""
+    """What a handler did then it did: no handler is asked again, and another rule's is known only where all agree."""
     policy = 'permit p on t.do when true with tell(to: "a") with tell(to: "b")'
     kept = Recorded(policy, obligations={"tell": lambda duty: duty.properties["to"] != "b"})
     kept.session().decide("t.do")
