@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, cast, final
 
-from attrs import define, evolve
+from attrs import define
 
-from agentauthz.decision import Basis, Decision, Obligation, Outcome, Reason
+from agentauthz.decision import Decision, Obligation, Outcome, Reason
 from agentauthz.errors import Denied, InvalidArgument, ReviewRequired, SessionError, Stopped
 from agentauthz.obligations.handler import Reach
 from agentauthz.request import Request, Unknown
@@ -257,17 +257,6 @@ def allowed(verdict: Verdict) -> Decision:
     if decision.outcome is Outcome.REVIEW:
         raise ReviewRequired(text, decision)
     raise Denied(text, decision) from verdict.cause
-
-
-def withheld(decision: Decision) -> Denied:
-    """Return what says that a call has run, and that its result doesn't come out: an obligation failed after it."""
-    reason = Reason("result_withheld", "an obligation failed once the call had begun, so its result is withheld")
-    found = evolve(decision, outcome=Outcome.DENY, basis=Basis.ERROR, reasons=(reason,), enforced=True)
-    return Denied(
-        f"`{decision.action}` has run, but its result is withheld ({reason.code}). "
-        "Don't call it again: report it to the user, and go on without the result.",
-        found,
-    )
 
 
 _ADVICE: Final = {

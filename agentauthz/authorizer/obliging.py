@@ -8,14 +8,14 @@ from collections.abc import Awaitable, Callable, Generator
 from functools import partial
 from typing import Any, Final, TypeAlias, TypeVar, cast, final
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from agentauthz.authorizer.deciding import Case, unmet
 from agentauthz.authorizer.handlers import required
-from agentauthz.calls import Status, Verdict, withheld
+from agentauthz.calls import Status, Verdict
 from agentauthz.canonical import class_name
-from agentauthz.decision import Basis, Decision, Reason
-from agentauthz.errors import InvalidArgument
+from agentauthz.decision import Basis, Decision, Outcome, Reason
+from agentauthz.errors import Denied, InvalidArgument
 from agentauthz.obligations.handler import Duty, Handler, is_async
 
 T = TypeVar("T")
@@ -205,7 +205,7 @@ class Carrying:
             except BaseException as error:
                 self._fail(duty)
                 if isinstance(error, Exception):
-                    raise withheld(decision) from error
+                    raise _withheld(decision) from error
                 raise
         return value
 
@@ -215,7 +215,7 @@ class Carrying:
         problem = yield from self._leaving(error)
         if error is None and problem is not None:
             if isinstance(problem, Exception):
-                raise withheld(decision) from problem
+                raise _withheld(decision) from problem
             raise problem
 
     def _leaving(self, error: BaseException | None) -> _Steps[BaseException | None]:
@@ -238,6 +238,17 @@ class Carrying:
 
     def _fail(self, duty: Duty) -> None:
         self.left |= {duty.obligation.id}
+
+
+def _withheld(decision: Decision) -> Denied:
+    """Return what says that a call has run, and that its result doesn't come out: an obligation failed after it."""
+    reason = Reason("result_withheld", "an obligation failed once the call had begun, so its result is withheld")
+    found = evolve(decision, outcome=Outcome.DENY, basis=Basis.ERROR, reasons=(reason,), enforced=True)
+    return Denied(
+        f"`{decision.action}` has run, but its result is withheld ({reason.code}). "
+        "Don't call it again: report it to the user, and go on without the result.",
+        found,
+    )
 
 
 def _leave(exit: Callable[..., object], manager: object, error: BaseException | None, *, awaits: bool) -> _Step:
