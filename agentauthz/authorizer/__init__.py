@@ -451,7 +451,7 @@ class Authorizer:
         if self._recording.recorder.writing():  # a sink that asks for decisions would be asked to record them
             return Verdict(failed(case, "inside_a_sink", "a sink may not ask for a decision"), case.request)
         verdict = judged(case)
-        if obliges(verdict.decision):
+        if verdict.decision.obligations and obliges(verdict.decision):
             return self._obliged(case, begun(case, verdict))
         return self._recorded(case, verdict)
 
@@ -463,7 +463,12 @@ class Authorizer:
 
     def _obliged(self, case: Case, begun: Verdict) -> Verdict:
         """Record a call whose obligations were carried out as far as they can be before it runs."""
-        verdict = self._recorded(case, begun)
+        try:
+            verdict = self._recorded(case, begun)
+        except BaseException as error:
+            if begun.carrying is not None:
+                begun.carrying.ended(begun.decision, error)
+            raise
         if begun.carrying is not None and not verdict.decision.allowed:
             begun.carrying.ended(verdict.decision, verdict.cause)
         raise_interrupt(begun)
@@ -474,7 +479,7 @@ class Authorizer:
             return Verdict(failed(case, "inside_a_sink", "a sink may not ask for a decision"), case.request)
         case.awaits = True
         verdict = await ajudged(case)
-        if obliges(verdict.decision):
+        if verdict.decision.obligations and obliges(verdict.decision):
             try:
                 verdict = await abegun(case, verdict)
             except GeneratorExit:  # what is being closed may not wait: its denial is recorded, and this is raised again
@@ -491,7 +496,12 @@ class Authorizer:
         return verdict
 
     async def _aobliged(self, case: Case, begun: Verdict) -> Verdict:
-        verdict = await self._arecorded(case, begun)
+        try:
+            verdict = await self._arecorded(case, begun)
+        except BaseException as error:
+            if begun.carrying is not None:
+                await begun.carrying.aended(begun.decision, error)
+            raise
         if begun.carrying is not None and not verdict.decision.allowed:
             await begun.carrying.aended(verdict.decision, verdict.cause)
         raise_interrupt(begun)

@@ -157,8 +157,11 @@ class Carrying:
         _taken(self._ending(decision, error))
 
     async def aended(self, decision: Decision, error: BaseException | None = None) -> None:
-        """Do what `ended` does, and await async contexts."""
-        await _ataken(self._ending(decision, error))
+        """Do what `ended` does, and await async contexts; what is being closed may not, so that those aren't left."""
+        if isinstance(error, GeneratorExit):
+            self.ended(decision, error)
+        else:
+            await _ataken(self._ending(decision, error))
 
     def result(self, decision: Decision, value: object) -> object:
         """Leave the contexts, and return what the caller gets instead of what the function returned.
@@ -280,15 +283,16 @@ async def abegun(case: Case, verdict: Verdict) -> Verdict:
 
 
 def _beginning(case: Case, verdict: Verdict) -> _Steps[Verdict]:
-    due = _due(case, verdict.decision)
+    due: list[tuple[Duty, Handler]] = []
     cause: BaseException | None = None
-    for duty, handler in due:
-        if handler.before is not None and (cause is None or isinstance(cause, Exception)):
+    for one in verdict.decision.obligations:
+        if one.id not in case.left and (cause is None or isinstance(cause, Exception)):
             try:
-                if (yield _Step(partial(handler.before, duty), is_async(handler.before))) is False:
-                    raise InvalidArgument("obligations", f"has a handler of `{duty.obligation.type}` that said False")
+                if not case.sees_to(one):
+                    due.append((Duty.of(one, verdict.decision, case.request), case.handlers[one.type]))
+                    yield from _before(*due[-1])
             except BaseException as error:
-                case.left |= {duty.obligation.id}
+                case.left |= {one.id}
                 cause = _outside(error)
     failed = verdict.decision if cause is None else _unmet(case, verdict.decision)
     carrying = Carrying()
@@ -303,13 +307,11 @@ def _beginning(case: Case, verdict: Verdict) -> _Steps[Verdict]:
     return verdict
 
 
-def _due(case: Case, decision: Decision) -> list[tuple[Duty, Handler]]:
-    """Return the obligations that handlers are to carry out, each with its handler."""
-    return [
-        (Duty.of(one, decision, case.request), case.handlers[one.type])
-        for one in decision.obligations
-        if one.id not in case.left and not case.sees_to(one)
-    ]
+def _before(duty: Duty, handler: Handler) -> _Steps[None]:
+    if handler.before is None:
+        return
+    if (yield _Step(partial(handler.before, duty), is_async(handler.before))) is False:
+        raise InvalidArgument("obligations", f"has a handler of `{duty.obligation.type}` that said False")
 
 
 def _unmet(case: Case, decision: Decision) -> Decision:

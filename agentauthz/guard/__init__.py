@@ -364,16 +364,6 @@ def _effect(verdict: Verdict, error: BaseException | None, started: int) -> Effe
     return effect_of(verdict.decision, error, started, verdict.reservation, verdict.carrying)
 
 
-async def _ended(verdict: Verdict, error: BaseException) -> None:
-    """Leave the contexts of a call that ended with `error`."""
-    if verdict.carrying is None:
-        return
-    if isinstance(error, GeneratorExit):  # what is being closed may not wait
-        verdict.carrying.ended(verdict.decision, error)
-    else:
-        await verdict.carrying.aended(verdict.decision, error)
-
-
 def _coroutine(guarded: Guarded, bound: Session | None) -> Callable[..., Any]:
     binder, function = guarded.binder, guarded.function
 
@@ -402,7 +392,8 @@ async def _awaited(running: Coroutine[Any, Any, Any], mine: Current, verdict: Ve
     except BaseException as error:
         problem = error
         running.close()  # where it hasn't begun, it never will
-        await _ended(verdict, error)
+        if verdict.carrying is not None:
+            await verdict.carrying.aended(verdict.decision, error)
         raise
     finally:
         _leave(mine, before)
@@ -518,8 +509,8 @@ def _async_generator(guarded: Guarded, bound: Session | None) -> Callable[..., A
             try:
                 with step:
                     await inner.aclose()
-                if problem is not None:
-                    await _ended(verdict, problem)
+                if problem is not None and verdict.carrying is not None:
+                    await verdict.carrying.aended(verdict.decision, problem)
             finally:
                 if session.authorizer.follows(verdict):
                     await _afinish(session, _effect(verdict, problem, started))
