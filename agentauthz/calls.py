@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, cast, fin
 
 from attrs import define
 
-from agentauthz.decision import Basis, Decision, Outcome, Reason
+from agentauthz.decision import Basis, Decision, Obligation, Outcome, Reason
 from agentauthz.errors import Denied, InvalidArgument, ReviewRequired, SessionError, Stopped
+from agentauthz.obligations.handler import Reach
 from agentauthz.request import Request, Unknown
 from agentauthz.values import ATOMIC, UNKNOWN, copy_plain, utc
 
 if TYPE_CHECKING:
+    from agentauthz.authorizer.obliging import Carrying
     from agentauthz.policy.inputs import Inputs
     from agentauthz.principals import Chain
     from agentauthz.records.passing import Passing
@@ -37,7 +39,8 @@ class Call:
     """Be one call before its decision: bound arguments (own copies), and what was looked up for it.
 
     `problem` and `cause` say that a look-up failed, which denies the call. `releasable` says that what it spends comes
-    back where it raises.
+    back where it raises. `reach` is how much of the call is held in hand, and `carries_out` says which obligations
+    whoever makes it sees to.
     """
 
     action: str
@@ -49,13 +52,15 @@ class Call:
     problem: Reason | None = None
     cause: BaseException | None = None
     releasable: bool = False
+    reach: Reach = Reach.BEFORE
+    carries_out: Callable[[Obligation], bool] | None = None
 
 
 @final
 @define(eq=False)
 class Verdict:
     """Be a decision with what it was made on, what made it fail, and what was reserved, if anything; `inputs` None: no
-    policy was asked.
+    policy was asked. `carrying` is what its obligations still ask for, if it has any and may run.
     """
 
     decision: Decision
@@ -63,6 +68,7 @@ class Verdict:
     inputs: Inputs | None = None
     cause: BaseException | None = None
     reservation: Reservation | None = None
+    carrying: Carrying | None = None
 
 
 @final
@@ -70,7 +76,8 @@ class Verdict:
 class Effect:
     """Be how an allowed call ended: it returned, raised `error`, or was stopped; after `ns` nanoseconds.
 
-    `reservation` is what it has spent, where that may still be given back.
+    `reservation` is what it has spent, where that may still be given back. `left` has the ids of the obligations whose
+    handlers failed once it had begun.
     """
 
     decision: Decision
@@ -78,6 +85,7 @@ class Effect:
     error: BaseException | None
     ns: int
     reservation: Reservation | None = None
+    left: frozenset[str] = frozenset()
 
 
 class Deciding(Protocol):
@@ -145,6 +153,7 @@ class Performing:
     def __init__(self, session: Session, authorizer: Deciding, call: Call) -> None:
         self._session = session
         self._authorizer = authorizer
+        call.reach = Reach.AROUND
         self._call: Call | None = call
         self._started = 0
         self._verdict: Verdict | None = None
@@ -156,10 +165,12 @@ class Performing:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         verdict = self._leave()
-        if self._authorizer.follows(verdict):
-            self._authorizer.finish_call(
-                self._session, effect_of(verdict.decision, error, self._started, verdict.reservation)
-            )
+        try:
+            if verdict.carrying is not None:
+                verdict.carrying.ended(verdict.decision, error)
+        finally:
+            if self._authorizer.follows(verdict):
+                self._authorizer.finish_call(self._session, self._effect(verdict, error))
 
     async def __aenter__(self) -> Decision:
         return self._begin(await self._authorizer.adecide_call(self._session, self._take()))
@@ -168,10 +179,15 @@ class Performing:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         verdict = self._leave()
-        if self._authorizer.follows(verdict):
-            await self._authorizer.afinish_call(
-                self._session, effect_of(verdict.decision, error, self._started, verdict.reservation)
-            )
+        try:
+            if verdict.carrying is not None:
+                await verdict.carrying.aended(verdict.decision, error)
+        finally:
+            if self._authorizer.follows(verdict):
+                await self._authorizer.afinish_call(self._session, self._effect(verdict, error))
+
+    def _effect(self, verdict: Verdict, error: BaseException | None) -> Effect:
+        return effect_of(verdict.decision, error, self._started, verdict.reservation, verdict.carrying)
 
     def _take(self) -> Call:
         call, self._call = self._call, None
@@ -228,18 +244,26 @@ def own_names(name: str, mapping: object) -> Mapping[str, object]:
 
 
 def effect_of(
-    decision: Decision, error: BaseException | None, started: int, reservation: Reservation | None = None
+    decision: Decision,
+    error: BaseException | None,
+    started: int,
+    reservation: Reservation | None = None,
+    carrying: Carrying | None = None,
 ) -> Effect:
     """Return the effect of a call that began at `started` (nanoseconds) and left with `error`.
 
-    Cancelled and closed work was stopped.
+    Cancelled and closed work was stopped; where obligations changed its result, `carrying` may know better.
     """
     ns = time.perf_counter_ns() - started
     status: Status = "done"
     if error is not None:  # by name: asyncio isn't loaded for its sake
         stopped = isinstance(error, Stopped | GeneratorExit) or type(error).__name__ == "CancelledError"
         status = "stopped" if stopped else "failed"
-    return Effect(decision, status, error, ns, reservation)
+    if carrying is None:
+        return Effect(decision, status, error, ns, reservation)
+    if carrying.status is not None:
+        status, error = carrying.status, None
+    return Effect(decision, status, error, ns, reservation, carrying.left)
 
 
 def allowed(verdict: Verdict) -> Decision:

@@ -13,6 +13,7 @@ from agentauthz.calls import NOTHING, Deciding, Expiry, Performing, Stop, allowe
 from agentauthz.decision import Basis, Decision, Reason
 from agentauthz.delegating import REFUSALS, Delegating, exchanging, unexchanged
 from agentauthz.errors import InvalidArgument, SessionError, Stopped
+from agentauthz.obligations.expiring import NEVER, shortens_life, shortest
 from agentauthz.principals import Chain, Principal
 from agentauthz.request import SessionFacts, Unknown
 from agentauthz.state.store import State
@@ -397,9 +398,9 @@ class Session:
 
         try:
             request = self._next_hop(client, asked)
-            with self.perform("token.exchange", args=arguments_of(request)) as decision:
+            with self._exchanging(arguments_of(request)) as decision:
                 self.authorizer.pass_on(self, exchanging(self, request, decision.record_id))
-                return self._within_life(client.exchange(request))
+                return self._within_life(client.exchange(request), decision)
         except REFUSALS as error:
             self.authorizer.pass_on(self, unexchanged(self, error))
             raise
@@ -410,9 +411,9 @@ class Session:
 
         try:
             request = self._next_hop(client, asked)
-            async with self.perform("token.exchange", args=arguments_of(request)) as decision:
+            async with self._exchanging(arguments_of(request)) as decision:
                 await self.authorizer.apass_on(self, exchanging(self, request, decision.record_id))
-                return self._within_life(await client.aexchange(request))
+                return self._within_life(await client.aexchange(request), decision)
         except REFUSALS as error:
             await self.authorizer.apass_on(self, unexchanged(self, error))
             raise
@@ -427,10 +428,18 @@ class Session:
             raise InvalidArgument("session", "rests on no token that could be exchanged: make it with `token=`")
         return next_hop_request(self.token, self.chain, **asked)
 
-    def _within_life(self, issued: ExchangedToken) -> ExchangedToken:
+    def _exchanging(self, args: Mapping[str, object]) -> Performing:
+        """Return the call that an exchange is; what it obliges to of the new token's life, `_within_life` sees to."""
+        call = inline("token.exchange", args, None, NOTHING)
+        call.carries_out = shortens_life
+        return Performing(self, self.authorizer, call)
+
+    def _within_life(self, issued: ExchangedToken, decision: Decision) -> ExchangedToken:
         from agentauthz.tokens.next_hop import within_life
 
-        return within_life(issued, cast("VerifiedToken", self.token), min(self._ends()), self.authorizer.now())
+        ends, now = min(self._ends()), self.authorizer.now()
+        own = NEVER if ends >= cast("VerifiedToken", self.token).expires_at else ends
+        return within_life(issued, shortest(own, now, decision.obligations), now)
 
     def _ends(self) -> list[dt.datetime]:
         """Return when the session ends, and each delegation in it, as far as they do."""

@@ -14,7 +14,9 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeAlias, TypeVar, Unpack, final
 
 from agentauthz.authorizer.deciding import Case, ajudged, ataken, failed, judged, previewed, taken
+from agentauthz.authorizer.handlers import Handlers
 from agentauthz.authorizer.memory import UNTRACKED, Memory
+from agentauthz.authorizer.obliging import abegun, begun, obliges, raise_interrupt
 from agentauthz.authorizer.opening import Asked, new_session
 from agentauthz.authorizer.orders import Orders
 from agentauthz.authorizer.recording import OnFailure, Recording, regardless
@@ -26,6 +28,7 @@ from agentauthz.decision import Basis, Decision, Obligation, Reason
 from agentauthz.delegating import brought
 from agentauthz.errors import InvalidArgument, TokenError
 from agentauthz.keys import InstanceKey
+from agentauthz.obligations.handler import NONE_GIVEN, Given
 from agentauthz.policy.policyset import PolicySet
 from agentauthz.principals import NOBODY, Chain, Principal
 from agentauthz.records import Metrics, Recorder, Sink
@@ -63,15 +66,17 @@ class Authorizer:
     run that only lack a permit, a budget or an approval, or whose look-ups failed, until `observe_until`. `clock`
     returns a datetime with a zone. `ctx` is asked at each decision for the ids of the trace, request, turn and tool
     call that its records name; see `agentauthz.tracing`. `state` keeps what sessions remember and spend; without one,
-    it is this process's memory. What was revoked by others who share a
-    store that may wait is read in the background; when that was last done more than `revocation_max_age` seconds ago,
-    every call is denied.
+    it is this process's memory. What was revoked by others who share a store that may wait is read in the background;
+    when that was last done more than `revocation_max_age` seconds ago, every call is denied. `obligations` are the
+    handlers of what permits say `with`, by name: functions that are called before the call, or
+    `agentauthz.obligations.Handler`; `mask` and `expire` are there from the start.
 
     Raises:
         InvalidArgument: an argument of the wrong type, a policy set with another digest, "observe"
             without an end, an end that is past, no positive age, another `on_failure`, a path in `redact` that leads
             to no fact, or something to shred and no `openings`.
-        PolicyLoadError, PolicySyntaxError, PolicyCheckError: the policies can't be used.
+        PolicyLoadError, PolicySyntaxError, PolicyCheckError: the policies can't be used, or oblige to what has no
+            handler, or not in this form.
     """
 
     def __init__(
@@ -92,6 +97,7 @@ class Authorizer:
         openings: Openings | None = None,
         digest: str | None = None,
         ctx: Ids | None = None,
+        obligations: Given = NONE_GIVEN,
     ) -> None:
         self._clock: Final = clock
         if mode not in ("enforce", "observe"):
@@ -105,7 +111,8 @@ class Authorizer:
             raise InvalidArgument("key", "must be an InstanceKey")
         self._observe_until: Final = ends
         # the policies, and since when their actions are watched, where that wasn't from the start: read together
-        self._in_force: tuple[PolicySet, Mapping[str, dt.datetime]] = (_policies(policies, digest), UNTRACKED)
+        self._handlers: Final = Handlers(obligations)
+        self._in_force: tuple[PolicySet, Mapping[str, dt.datetime]] = (self._usable(policies, digest), UNTRACKED)
         self._recording: Final = Recording(
             Recorder(sinks, required, sink_timeout), InstanceKey.random() if key is None else key,
             regardless(on_failure), Tracer(ctx), Redaction(redact, openings) if redact else None,
@@ -136,11 +143,17 @@ class Authorizer:
             PolicyLoadError, PolicySyntaxError, PolicyCheckError, InvalidArgument: as when the authorizer
                 was made; the old set then stays in force.
         """
-        fresh = _policies(policies, digest)
+        fresh = self._usable(policies, digest)
         with self._lock:
             old, since = self._in_force
             watched = {name: since[name] for name in fresh.tracked if name in since}
             self._in_force = (fresh, {**watched, **dict.fromkeys(fresh.tracked - old.tracked, self.now())})
+
+    def _usable(self, given: Policies, digest: str | None) -> PolicySet:
+        policies = given if isinstance(given, PolicySet) else PolicySet.load(given)
+        if digest is not None and policies.digest != digest:
+            raise InvalidArgument("digest", f"is {digest}, but these policies have {policies.digest}")
+        return self._handlers.checked(policies)
 
     def adapt(self, cls: type[T], to_resource: Callable[[T], Resource]) -> None:
         """Teach the authorizer to make a `Resource` of objects of `cls` and its subclasses.
@@ -339,8 +352,8 @@ class Authorizer:
         """Decide and record a request whose chain was verified: its hops count as made by a token or a session.
 
         For services that verified every hop themselves, such as `agentauthz.sts`; nobody is judged before the last
-        hop that came by token. Give what others only said to `decide`. An obligation denies unless `carries_out`
-        says True to it; whoever says so has to do what it asks. `objects` is asked once, last, and only where the call
+        hop that came by token. Give what others only said to `decide`. An obligation to which `carries_out` says True
+        needs no handler; whoever says so has to do what it asks. `objects` is asked once, last, and only where the call
         may happen otherwise: the basis and reason that it returns deny, so that what it takes isn't taken in vain.
 
         Raises:
@@ -534,19 +547,61 @@ class Authorizer:
     def _taken(self, case: Case) -> Verdict:
         if self._recording.recorder.writing():  # a sink that asks for decisions would be asked to record them
             return Verdict(failed(case, "inside_a_sink", "a sink may not ask for a decision"), case.request)
-        verdict = self._recording.write(case, judged(case))
+        verdict = judged(case)
+        if verdict.decision.obligations and obliges(verdict.decision):
+            return self._obliged(case, begun(case, verdict))
+        return self._recorded(case, verdict)
+
+    def _recorded(self, case: Case, verdict: Verdict) -> Verdict:
+        verdict = self._recording.write(case, verdict)
         if (back := _unused(verdict)) is not None:
             self._give_back(back)
+        return verdict
+
+    def _obliged(self, case: Case, begun: Verdict) -> Verdict:
+        """Record a call whose obligations were carried out as far as they can be before it runs."""
+        try:
+            verdict = self._recorded(case, begun)
+        except BaseException as error:
+            if begun.carrying is not None:
+                begun.carrying.ended(begun.decision, error)
+            raise
+        if begun.carrying is not None and not verdict.decision.allowed:
+            begun.carrying.ended(verdict.decision, verdict.cause)
+        raise_interrupt(begun)
         return verdict
 
     async def _ataken(self, case: Case) -> Verdict:
         if self._recording.recorder.writing():
             return Verdict(failed(case, "inside_a_sink", "a sink may not ask for a decision"), case.request)
-        verdict = await self._recording.awrite(case, await ajudged(case))
+        case.awaits = True
+        verdict = await ajudged(case)
+        if verdict.decision.obligations and obliges(verdict.decision):
+            try:
+                verdict = await abegun(case, verdict)
+            except GeneratorExit:  # what is being closed may not wait: its denial is recorded, and this is raised again
+                return self._obliged(case, verdict)
+            return await self._aobliged(case, verdict)
+        return await self._arecorded(case, verdict)
+
+    async def _arecorded(self, case: Case, verdict: Verdict) -> Verdict:
+        verdict = await self._recording.awrite(case, verdict)
         if (back := _unused(verdict)) is not None:
             import asyncio  # programs without a loop don't pay for it
 
             await asyncio.to_thread(self._give_back, back)
+        return verdict
+
+    async def _aobliged(self, case: Case, begun: Verdict) -> Verdict:
+        try:
+            verdict = await self._arecorded(case, begun)
+        except BaseException as error:
+            if begun.carrying is not None:
+                await begun.carrying.aended(begun.decision, error)
+            raise
+        if begun.carrying is not None and not verdict.decision.allowed:
+            await begun.carrying.aended(verdict.decision, verdict.cause)
+        raise_interrupt(begun)
         return verdict
 
     def _give_back(self, reservation: Reservation) -> None:
@@ -582,8 +637,8 @@ class Authorizer:
             stopped = session.token_fallen()
         return Case(
             policies, since, self._state, session.memory, session.facts, request, self._observing(now), session.closed,
-            stopped, call.sensitive, problem, cause, releasable=call.releasable, revoked=self._revoked, known=known,
-            token=session.token,
+            stopped, call.sensitive, problem, cause, call.carries_out, releasable=call.releasable,
+            handlers=self._handlers, reach=call.reach, revoked=self._revoked, known=known, token=session.token,
         )  # fmt: skip
 
     def _by_hand(self, request: Request) -> Case:
@@ -602,7 +657,8 @@ class Authorizer:
         told = functools.partial(_merged, given) if type(given) is SessionFacts else None
         return Case(
             policies, since, self._state, memory, told, request, observing,
-            stopped=self._revoked.against(known, within, request.chain), revoked=self._revoked, known=known,
+            stopped=self._revoked.against(known, within, request.chain), handlers=self._handlers,
+            revoked=self._revoked, known=known,
         )  # fmt: skip
 
     def _observing(self, now: dt.datetime) -> bool:
@@ -629,10 +685,3 @@ def _merged(given: SessionFacts, state: State, tracked: Mapping[str, dt.datetime
         given.done if given.done is UNKNOWN else {**given.done, **state.done},
         {**tracked, **given.tracked}, given.ceiling,
     )  # fmt: skip
-
-
-def _policies(given: Policies, digest: str | None) -> PolicySet:
-    policies = given if isinstance(given, PolicySet) else PolicySet.load(given)
-    if digest is not None and policies.digest != digest:
-        raise InvalidArgument("digest", f"is {digest}, but these policies have {policies.digest}")
-    return policies

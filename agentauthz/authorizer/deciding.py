@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar, cast
 
 from attrs import define, evolve
 
+from agentauthz.authorizer.handlers import NONE, Handlers, required
 from agentauthz.authorizer.memory import Memory, since, unrecalled
 from agentauthz.calls import Stop, Verdict
 from agentauthz.decision import Basis, Budget, Decision, Obligation, Outcome, Reason
 from agentauthz.errors import StateError
+from agentauthz.obligations.handler import Reach
 from agentauthz.policy.decide import denied_by_limits
 from agentauthz.policy.reads import Remembered, asks_for_handoff
 from agentauthz.request import Request, SessionFacts
@@ -53,10 +55,11 @@ class Case:
     (None: it belongs to none); `told` gives the session's facts (None: they stay as they are). `problem` and `cause`
     say that a look-up failed, `stopped` what stops the call before any policy is asked, and `observing` whether a
     lacking permit, budget or approval does. `carries_out` says whether who asks will see to an obligation; None: to
-    none. `objects` is asked when all else allows the call, and returns what stops it still. `left` are the ids of
-    the obligations that nothing could carry out. `releasable` says that what the call spends may be given back.
-    `revoked` says what was revoked, of which `known` is the number of the last one that `stopped` takes into account,
-    and `token` is what the session rests on.
+    none, so that `handlers` must, within the `reach` of the call and, if it `awaits`, in coroutines. `objects` is asked
+    when all else allows the call, and returns what stops it still. `left` are the ids of the obligations that nothing
+    carried out. `releasable` says that what the call spends may be given back. `revoked` says what was revoked, of
+    which `known` is the number of the last one that `stopped` takes into account, and `token` is what the session
+    rests on.
     """
 
     policies: PolicySet
@@ -78,13 +81,20 @@ class Case:
     revoked: Revocations | None = None
     known: int | None = None
     token: VerifiedToken | None = None
+    handlers: Handlers = NONE
+    reach: Reach = Reach.BEFORE
 
+    awaits: bool = False
     state: State | None = None
 
     def remembered(self) -> Remembered:
         """Return what the rules ask of the session's past, and whether the call may change it."""
         chain = self.request.chain
         return self.policies.remembered(self.request.action, handing=not chain.alone and asks_for_handoff(chain))
+
+    def sees_to(self, obligation: Obligation) -> bool:
+        """Say whether who asks carries an obligation out without any handler."""
+        return self.carries_out is not None and self.carries_out(obligation) is True
 
     def ask_of(self, state: State, tracked: Mapping[str, dt.datetime]) -> None:
         """Ask about the same call, with what the session remembers in `state`."""
@@ -265,6 +275,7 @@ def _limited(case: Case, decision: Decision, answer: Answer) -> Decision:
 
 def previewed(case: Case, state: State | None) -> Steps[tuple[Decision, Inputs | None]]:
     """Find the decision on a call, and what it saw; nothing is committed. `state` stands for what is remembered."""
+    case.reach, case.awaits = Reach.RESULT, True  # nobody knows yet how the call will be made
     if (stopped := refused(case)) is not None:
         return stopped, None
     if state is not None:
@@ -338,20 +349,32 @@ def enforced(case: Case, decision: Decision) -> Decision:
     if decision.outcome is Outcome.ALLOW:
         if not decision.obligations:
             return decision
-        left = [one for one in decision.obligations if case.carries_out is None or case.carries_out(one) is not True]
-        case.left = frozenset(one.id for one in left)
+        lacking = [(one, case.handlers.lacks(one, case.reach, awaits=case.awaits))
+                   for one in decision.obligations if not case.sees_to(one)]  # fmt: skip
+        left = [(one, why) for one, why in lacking if why is not None]
+        case.left = frozenset(one.id for one, _ in left)
         if not left:
             return decision
-        names = ", ".join(sorted({f"`{obligation.type}`" for obligation in left}))
-        reason = Reason("obligation_unsupported", f"nothing here can carry out the obligation {names}")
-        decision = evolve(decision, outcome=Outcome.DENY, basis=Basis.ERROR, reasons=(reason,), undetermined=())
+        whys = "; ".join(dict.fromkeys(f"`{one.type}` {why}" for one, why in left))
+        names = required(one for one, _ in left)
+        text = f"nothing here can carry out the obligation {names}: {whys}"
+        return unmet(case, decision, Reason("obligation_unsupported", text))
     lets_run = decision.outcome is Outcome.REVIEW or decision.basis in _OBSERVED
     return evolve(decision, enforced=False) if case.observing and lets_run else decision
 
 
+def unmet(case: Case, decision: Decision, reason: Reason) -> Decision:
+    """Return the denial of a call, one of whose obligations isn't carried out; observe mode lets it run."""
+    earlier = () if decision.outcome is Outcome.ALLOW else decision.reasons
+    return evolve(
+        decision, outcome=Outcome.DENY, basis=Basis.ERROR, reasons=(*earlier, reason), undetermined=(),
+        budgets=tuple(evolve(budget, granted=False) for budget in decision.budgets), enforced=not case.observing,
+    )  # fmt: skip
+
+
 def _unless_stopped(case: Case, verdict: Verdict) -> Verdict:
     """Return what was decided, or the denial by what who asks still has against it."""
-    if case.objects is None or (stop := case.objects()) is None:
+    if case.objects is None or not verdict.decision.allowed or (stop := case.objects()) is None:
         return verdict
     return Verdict(_denied(case, *stop), case.request, None, None, verdict.reservation)
 

@@ -224,6 +224,7 @@ class Recording:
             session=session,
             error_type=None if effect.error is None else class_name(effect.error),
             dur_us=effect.ns // 1000,
+            left=sorted(effect.left),
             ctx=effect.decision._ctx,
         )
         return EffectRecord.of_line(line)

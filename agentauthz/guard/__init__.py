@@ -21,6 +21,7 @@ from agentauthz.guard.binding import Binder, binder
 from agentauthz.guard.overrides import watch_class_body
 from agentauthz.guard.resolving import mapping_resolver, resource_resolver
 from agentauthz.guard.signature import Injected, Sensitive, hints, marked, policy_types
+from agentauthz.obligations.handler import Reach
 from agentauthz.principals import OWN_NAMESPACES
 from agentauthz.request import Resource, Unknown
 from agentauthz.session import Session
@@ -263,8 +264,9 @@ class Guarded:
             own, problem, cause = values, Reason("arguments_failed", "the arguments can't be read"), error
         # by position: at every call, names cost as much again
         return own, Call(
-            self.action, facts, None, NOTHING, self.route, self._secret(own), problem, cause, self._releasable
-        )
+            self.action, facts, None, NOTHING, self.route, self._secret(own), problem, cause, self._releasable,
+            Reach.RESULT,
+        )  # fmt: skip
 
     def _secret(self, values: tuple[Any, ...]) -> frozenset[str]:
         """Return the sensitive facts of a call: where `**kwargs` is sensitive, all that it holds."""
@@ -356,18 +358,22 @@ def _function(guarded: Guarded, bound: Session | None) -> Callable[..., Any]:
             if type(result) is types.CoroutineType:  # nothing of it has run yet
                 awaited = True
                 return _awaited(result, mine, verdict, later=True)
-            return result
+            return result if verdict.carrying is None else verdict.carrying.result(verdict.decision, result)
         except BaseException as error:
             problem = error
+            if verdict.carrying is not None:
+                verdict.carrying.ended(verdict.decision, error)
             raise
         finally:
             _leave(mine, before)
             if not awaited and session.authorizer.follows(verdict):
-                session.authorizer.finish_call(
-                    session, effect_of(verdict.decision, problem, started, verdict.reservation)
-                )
+                session.authorizer.finish_call(session, _effect(verdict, problem, started))
 
     return call
+
+
+def _effect(verdict: Verdict, error: BaseException | None, started: int) -> Effect:
+    return effect_of(verdict.decision, error, started, verdict.reservation, verdict.carrying)
 
 
 def _coroutine(guarded: Guarded, bound: Session | None) -> Callable[..., Any]:
@@ -406,15 +412,18 @@ async def _awaited(
     try:
         if later or session.closed:  # since it was decided
             session.ensure_running()
-        return await (_until_it_falls(running, session) if cancelled else running)
+        result = await (_until_it_falls(running, session) if cancelled else running)
+        return result if verdict.carrying is None else await verdict.carrying.aresult(verdict.decision, result)
     except BaseException as error:
         problem = error
         running.close()  # where it hasn't begun, it never will
+        if verdict.carrying is not None:
+            await verdict.carrying.aended(verdict.decision, error)
         raise
     finally:
         _leave(mine, before)
         if session.authorizer.follows(verdict):
-            await _afinish(session, effect_of(verdict.decision, problem, started, verdict.reservation))
+            await _afinish(session, _effect(verdict, problem, started))
 
 
 @final
@@ -448,21 +457,22 @@ def _generator(guarded: Guarded, bound: Session | None) -> Callable[..., Any]:
         allowed(verdict)
         started, problem = time.perf_counter_ns(), None
         try:
-            return (yield from _stepped(binder.call(function, values), _Steps(_here(session, verdict))))
+            return (yield from _stepped(binder.call(function, values), _Steps(_here(session, verdict)), verdict))
         except BaseException as error:
             problem = error
+            if verdict.carrying is not None:
+                verdict.carrying.ended(verdict.decision, error)
             raise
         finally:
             if session.authorizer.follows(verdict):
-                session.authorizer.finish_call(
-                    session, effect_of(verdict.decision, problem, started, verdict.reservation)
-                )
+                session.authorizer.finish_call(session, _effect(verdict, problem, started))
 
     return call
 
 
-def _stepped(inner: Generator[Any, Any, Any], step: _Steps) -> Generator[Any, Any, Any]:
+def _stepped(inner: Generator[Any, Any, Any], step: _Steps, verdict: Verdict) -> Generator[Any, Any, Any]:
     resume: Callable[[], Any] = functools.partial(next, inner)
+    carrying, decision = verdict.carrying, verdict.decision
     try:
         while True:
             step.session.ensure_running()
@@ -470,7 +480,11 @@ def _stepped(inner: Generator[Any, Any, Any], step: _Steps) -> Generator[Any, An
                 with step:
                     item = resume()
             except StopIteration as end:
-                return end.value
+                if carrying is not None and end.value is None:
+                    carrying.ended(decision)
+                return end.value if carrying is None or end.value is None else carrying.result(decision, end.value)
+            if carrying is not None:
+                item = carrying.item(decision, item)
             try:
                 resume = functools.partial(inner.send, (yield item))
             except GeneratorExit:
@@ -502,7 +516,11 @@ def _async_generator(guarded: Guarded, bound: Session | None) -> Callable[..., A
                     with step:
                         item = await resume()
                 except StopAsyncIteration:
+                    if verdict.carrying is not None:
+                        await verdict.carrying.aended(verdict.decision)
                     return
+                if verdict.carrying is not None:
+                    item = await verdict.carrying.aitem(verdict.decision, item)
                 try:
                     resume = functools.partial(inner.asend, (yield item))
                 except GeneratorExit:
@@ -516,9 +534,11 @@ def _async_generator(guarded: Guarded, bound: Session | None) -> Callable[..., A
             try:
                 with step:
                     await inner.aclose()
+                if problem is not None and verdict.carrying is not None:
+                    await verdict.carrying.aended(verdict.decision, problem)
             finally:
                 if session.authorizer.follows(verdict):
-                    await _afinish(session, effect_of(verdict.decision, problem, started, verdict.reservation))
+                    await _afinish(session, _effect(verdict, problem, started))
 
     return call
 

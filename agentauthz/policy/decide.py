@@ -96,7 +96,7 @@ def denied_by_limits(decision: Decision, full: Sequence[Spend], budgets: tuple[B
     reasons = {spend.rule: spend.reason for spend in full}
     names = tuple(sorted(reasons))
     return evolve(
-        decision, outcome=Outcome.DENY, basis=Basis.LIMIT, rules=names, missing=(), obligations=(),
+        decision, outcome=Outcome.DENY, basis=Basis.LIMIT, rules=names, missing=(),
         reasons=tuple(reasons[name] for name in names), budgets=budgets,
     )  # fmt: skip
 

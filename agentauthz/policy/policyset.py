@@ -277,6 +277,11 @@ class PolicySet:
         changes = any(rule.effect in ("limit", "mark") for rule in self._decider.matching(action))
         return Remembered(any(reads.marks for reads in read), times, changes or action in self.tracked)
 
+    @property
+    def obligations(self) -> tuple[str, ...]:
+        """Return the types of all obligations that the permits name, sorted: what an authorizer must handle."""
+        return tuple(sorted({obligation.name for rule in self.rules for obligation in rule.obligations}))
+
     def arguments(self, action: str) -> frozenset[str] | None:
         """Return the arguments that an action is declared with; None: it isn't."""
         return self._decider.arguments.get(action)

@@ -132,7 +132,7 @@ class RuleChecker:
                     "not-constant", message, value.span, "an obligation's values are known when the policy is loaded"
                 )
             properties[name] = known
-        return CheckedObligation(clause.name, properties)
+        return CheckedObligation(clause.name, properties, span=clause.span)
 
 
 def _expressions(clause: Clause) -> tuple[Expr, ...]:
