@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, cast, final
 
-from attrs import define
+from attrs import define, evolve
 
 from agentauthz.decision import Basis, Decision, Obligation, Outcome, Reason
 from agentauthz.errors import Denied, InvalidArgument, ReviewRequired, SessionError, Stopped
@@ -18,6 +18,7 @@ from agentauthz.request import Request, Unknown
 from agentauthz.values import ATOMIC, UNKNOWN, copy_plain, utc
 
 if TYPE_CHECKING:
+    from agentauthz.approvals.review import Consent, Review
     from agentauthz.authorizer.obliging import Carrying
     from agentauthz.policy.inputs import Inputs
     from agentauthz.principals import Chain
@@ -40,7 +41,7 @@ class Call:
 
     `problem` and `cause` say that a look-up failed, which denies the call. `releasable` says that what it spends comes
     back where it raises. `reach` is how much of the call is held in hand, and `carries_out` says which obligations
-    whoever makes it sees to.
+    whoever makes it sees to. `approval` is the id of the one that it is made with; None: of whichever fits.
     """
 
     action: str
@@ -54,6 +55,7 @@ class Call:
     releasable: bool = False
     reach: Reach = Reach.BEFORE
     carries_out: Callable[[Obligation], bool] | None = None
+    approval: str | None = None
 
 
 @final
@@ -61,6 +63,10 @@ class Call:
 class Verdict:
     """Be a decision with what it was made on, what made it fail, and what was reserved, if anything; `inputs` None: no
     policy was asked. `carrying` is what its obligations still ask for, if it has any and may run.
+
+    `review` is what a person is asked, and `fresh` that it is only now. `consents` are those that the decision rests
+    on, and `refused` says that an answer, or its lack, made it a denial. `lapsed` is what nobody answered in time, as
+    it turned out now.
     """
 
     decision: Decision
@@ -69,6 +75,11 @@ class Verdict:
     cause: BaseException | None = None
     reservation: Reservation | None = None
     carrying: Carrying | None = None
+    review: Review | None = None
+    fresh: bool = False
+    lapsed: Review | None = None
+    consents: tuple[Consent, ...] = ()
+    refused: bool = False
 
 
 @final
@@ -155,6 +166,7 @@ class Performing:
         self._authorizer = authorizer
         call.reach = Reach.AROUND
         self._call: Call | None = call
+        self._made: Final = call
         self._started = 0
         self._verdict: Verdict | None = None
 
@@ -196,10 +208,13 @@ class Performing:
         return call
 
     def _begin(self, verdict: Verdict) -> Decision:
-        decision = allowed(verdict)
+        decision = allowed(repeatable(verdict, self._again))
         self._verdict = verdict
         self._started = time.perf_counter_ns()
         return decision
+
+    def _again(self, approval: str) -> Performing:
+        return Performing(self._session, self._authorizer, evolve(self._made, approval=approval))
 
     def _leave(self) -> Verdict:
         verdict, self._verdict = self._verdict, None
@@ -266,6 +281,13 @@ def effect_of(
     return Effect(decision, status, error, ns, reservation, carrying.left)
 
 
+def repeatable(verdict: Verdict, again: Callable[[str], object]) -> Verdict:
+    """Return the verdict, of which what a person is asked can make the call `again`, given the approval's id."""
+    if verdict.review is not None:
+        verdict.review = verdict.review.repeated_by(again)
+    return verdict
+
+
 def allowed(verdict: Verdict) -> Decision:
     """Return the decision of a call that may happen, else raise.
 
@@ -277,7 +299,7 @@ def allowed(verdict: Verdict) -> Decision:
         return decision
     text = refusal(decision)
     if decision.outcome is Outcome.REVIEW:
-        raise ReviewRequired(text, decision)
+        raise ReviewRequired(text, decision, verdict.review)
     raise Denied(text, decision) from verdict.cause
 
 

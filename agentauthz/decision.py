@@ -123,7 +123,8 @@ class Decision:
     `rules` are those that stood in the way (where allowed: the true permits), `undetermined` the forbids,
     reviews, limits, marks and permits with obligations whose condition could not be decided, `missing` the
     inputs that were absent, unknown or of the wrong type, `marks` what the session carries once the call
-    runs, `spends` what the limits take for it, and `budgets` how those stand. `enforced` is False only where observe
+    runs, `spends` what the limits take for it, and `budgets` how those stand. `approval` is the id of the request for
+    a person's consent that the call waits for, or whose approval it has used up. `enforced` is False only where observe
     mode lets a call run against its outcome. Calls of one action that the same rules allow may share a decision, but
     one with a `record_id` is of one call alone.
     """
@@ -142,6 +143,7 @@ class Decision:
     enforced: bool = True
     spends: tuple[Spend, ...] = ()
     budgets: tuple[Budget, ...] = ()
+    approval: str | None = None
     # what records write of rules and reasons, kept by the first one
     _written: str | None = field(default=None, init=False, eq=False, repr=False)
     # as the record writes where it belongs: the record of the call's effect writes the same
@@ -156,7 +158,8 @@ class Decision:
         """Return the same decision with its record's id; calls that the same rules allow may share one without."""
         return Decision(
             self.outcome, self.basis, self.action, self.rules, self.undetermined, self.missing, self.reasons,
-            self.obligations, self.marks, self.policy_digest, record_id, self.enforced, self.spends, self.budgets, ctx,
+            self.obligations, self.marks, self.policy_digest, record_id, self.enforced, self.spends, self.budgets,
+            self.approval, ctx,
         )  # fmt: skip
 
     def _keep(self, written: str) -> str:

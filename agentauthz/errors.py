@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
+    from agentauthz.approvals.review import Review
     from agentauthz.decision import Decision
     from agentauthz.policy.source import Diagnostic
 
@@ -101,20 +102,38 @@ class NoSession(Denied):
 
 
 class ReviewRequired(AgentAuthzError):
-    """Say that a person must approve the call first; not a denial, so it derives apart from ``Denied``."""
+    """Say that a person must approve the call first; not a denial, so it derives apart from ``Denied``.
+
+    `review` is what the person is asked; None: nobody keeps approvals here.
+    """
 
     code = "review_required"
 
-    def __init__(self, message: str, decision: Decision) -> None:
-        super().__init__(message, decision)
+    def __init__(self, message: str, decision: Decision, review: Review | None = None) -> None:
+        super().__init__(message, decision, review)
         self.message = message
         self.decision = decision
+        self.review = review
 
     def __str__(self) -> str:
         return self.message
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.message!r})"  # models may see this too
+
+
+class ApprovalRefused(AgentAuthzError):
+    """Say that somebody's answer to a review doesn't count; `reason` is a stable code, such as ``not_approver``."""
+
+    code = "approval_refused"
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(reason, message)
+        self.reason = reason
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.reason})"
 
 
 class Stopped(AgentAuthzError):

@@ -216,6 +216,12 @@ class Request(_Parts):
             self.action, chain, self.args, self.resource, self.route, self.purpose, self.session, self.context, self.now
         )
 
+    def at(self, now: dt.datetime) -> Request:
+        """Return the same request at another moment."""
+        return Request.trusted(
+            self.action, self.chain, self.args, self.resource, self.route, self.purpose, self.session, self.context, now
+        )
+
     def with_session(self, session: SessionFacts) -> Request:
         """Return the same request with another account of its session."""
         return Request.trusted(

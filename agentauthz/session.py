@@ -8,8 +8,10 @@ from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Literal, Protocol, TypedDict, TypeVar, Unpack, cast, final, overload
 
+from attrs import evolve
+
 from agentauthz.active import ACTIVE, Current, still_open
-from agentauthz.calls import NOTHING, Deciding, Expiry, Performing, Stop, allowed, inline
+from agentauthz.calls import NOTHING, Call, Deciding, Expiry, Performing, Stop, allowed, inline, repeatable
 from agentauthz.decision import Basis, Decision, Reason
 from agentauthz.delegating import REFUSALS, Delegating, exchanging, unexchanged
 from agentauthz.errors import InvalidArgument, SessionError, Stopped
@@ -270,7 +272,7 @@ class Session:
             Denied, ReviewRequired: the call may not happen (yet).
             InvalidArgument: an argument of the wrong type.
         """
-        return allowed(self.authorizer.decide_call(self, inline(action, args, resource, context)))
+        return self._insist(inline(action, args, resource, context))
 
     async def aauthorize(
         self,
@@ -281,7 +283,15 @@ class Session:
         context: Mapping[str, object] = NOTHING,
     ) -> Decision:
         """Do what `authorize` does without blocking the loop on a sink."""
-        return allowed(await self.authorizer.adecide_call(self, inline(action, args, resource, context)))
+        return await self._ainsist(inline(action, args, resource, context))
+
+    def _insist(self, call: Call) -> Decision:
+        verdict = self.authorizer.decide_call(self, call)
+        return allowed(repeatable(verdict, lambda approval: self._insist(evolve(call, approval=approval))))
+
+    async def _ainsist(self, call: Call) -> Decision:
+        verdict = await self.authorizer.adecide_call(self, call)
+        return allowed(repeatable(verdict, lambda approval: self._ainsist(evolve(call, approval=approval))))
 
     def preview(
         self,

@@ -11,8 +11,11 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeAlias, TypeVar, Unpack, final
+from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeAlias, TypeVar, Unpack, cast, final
 
+from agentauthz.approvals.keeper import Keeper
+from agentauthz.authorizer.approvals import Approvals, Notify
+from agentauthz.authorizer.consulting import Approver, Consultation, Teller
 from agentauthz.authorizer.deciding import Case, ajudged, ataken, failed, judged, previewed, taken
 from agentauthz.authorizer.handlers import Handlers
 from agentauthz.authorizer.memory import UNTRACKED, Memory
@@ -22,7 +25,7 @@ from agentauthz.authorizer.orders import Orders
 from agentauthz.authorizer.recording import OnFailure, Recording, regardless
 from agentauthz.authorizer.resources import Resources
 from agentauthz.authorizer.revocations import MAX_AGE, Revocations
-from agentauthz.calls import NOTHING, Call, Effect, Expiry, Stop, Verdict, allowed, effect_of
+from agentauthz.calls import NOTHING, Call, Effect, Expiry, Stop, Verdict, allowed, effect_of, repeatable
 from agentauthz.canonical import class_name
 from agentauthz.decision import Basis, Decision, Obligation, Reason
 from agentauthz.delegating import brought
@@ -42,6 +45,7 @@ from agentauthz.tracing import Ids, Tracer
 from agentauthz.values import UNKNOWN, utc
 
 if TYPE_CHECKING:
+    from agentauthz.approvals.review import Review
     from agentauthz.policy.explain import Explanation
     from agentauthz.records.openings import Openings
     from agentauthz.tokens.verified import VerifiedToken
@@ -69,7 +73,11 @@ class Authorizer:
     it is this process's memory. What was revoked by others who share a store that may wait is read in the background;
     when that was last done more than `revocation_max_age` seconds ago, every call is denied. `obligations` are the
     handlers of what permits say `with`, by name: functions that are called before the call, or
-    `agentauthz.obligations.Handler`; `mask` and `expire` are there from the start.
+    `agentauthz.obligations.Handler`; `mask` and `expire` are there from the start. Where a review stops a call,
+    `approver` is asked first: a function, or for async calls a coroutine function, that gets the `Review` and returns
+    an `Answer`, or None to leave it to `approvals`. `notify` is called in a thread with what happened ("requested",
+    "approved", "rejected", "consumed" or "expired") and with the review. Other processes find an approval only with
+    the same `key`.
 
     Raises:
         InvalidArgument: an argument of the wrong type, a policy set with another digest, "observe"
@@ -98,6 +106,8 @@ class Authorizer:
         digest: str | None = None,
         ctx: Ids | None = None,
         obligations: Given = NONE_GIVEN,
+        approver: Approver | None = None,
+        notify: Notify | None = None,
     ) -> None:
         self._clock: Final = clock
         if mode not in ("enforce", "observe"):
@@ -113,8 +123,9 @@ class Authorizer:
         # the policies, and since when their actions are watched, where that wasn't from the start: read together
         self._handlers: Final = Handlers(obligations)
         self._in_force: tuple[PolicySet, Mapping[str, dt.datetime]] = (self._usable(policies, digest), UNTRACKED)
+        own = InstanceKey.random() if key is None else key
         self._recording: Final = Recording(
-            Recorder(sinks, required, sink_timeout), InstanceKey.random() if key is None else key,
+            Recorder(sinks, required, sink_timeout), own,
             regardless(on_failure), Tracer(ctx), Redaction(redact, openings) if redact else None,
         )  # fmt: skip
         self._state: Final[StateStore] = MemoryState(clock=clock) if state is None else state
@@ -122,6 +133,15 @@ class Authorizer:
         self._orders: Final = Orders(self._revoked, self._recording, self.now)
         self._memories: Final[weakref.WeakValueDictionary[str, Memory]] = weakref.WeakValueDictionary()
         self._resources: Final = Resources()
+        for name, hook in (("approver", approver), ("notify", notify)):
+            if hook is not None and not callable(hook):
+                raise InvalidArgument(name, "must be a function")
+        self._keeper: Final = Keeper(own)
+        teller = Teller(self._recording, self.now, notify)
+        self._approvals: Final = Approvals(self._state, self._keeper, lambda: self.policies, teller, self._reopened)
+        self._consultation: Final = Consultation(
+            self._approvals, teller, approver, forgetful=key is None and self._state.blocking
+        )
         self._lock: Final = threading.RLock()  # a signal's handler may replace the policies at any point
 
     # ---- set-up
@@ -130,6 +150,11 @@ class Authorizer:
     def policies(self) -> PolicySet:
         """Return the policy set in force."""
         return self._in_force[0]
+
+    @property
+    def approvals(self) -> Approvals:
+        """Return what lists, shows and answers the calls that wait for a person, and makes those that were approved."""
+        return self._approvals
 
     @property
     def ctx_dropped(self) -> int:
@@ -224,6 +249,15 @@ class Authorizer:
         if made.token is not None:
             made.made_by = await self.apass_on(made, brought(made))
         return made
+
+    def _reopened(self, review: Review) -> Session:
+        """Return a handle on the session that a stored call was made in, as the call saw it."""
+        request, facts = review.request, cast(SessionFacts, review.request.session)
+        return Session(
+            self, self._memory(facts.id, facts.started, keep=True), request.chain, id=facts.id,
+            purpose=cast("str | None", request.purpose), expires=facts.expires, attributes=facts.attributes,
+            context=cast("Mapping[str, object]", request.context), route=cast("str | None", request.route),
+        )  # fmt: skip
 
     def _memory(self, id: str, started: dt.datetime, *, keep: bool) -> Memory:
         with self._lock:
@@ -340,7 +374,12 @@ class Authorizer:
             Denied, ReviewRequired: the call may not happen (yet).
             InvalidArgument: `request` is no Request.
         """
-        return allowed(self._taken(self._by_hand(request)))
+        return self._insist(request)
+
+    def _insist(self, request: Request, approval: str | None = None) -> Decision:
+        case = self._by_hand(request)
+        case.approval = approval
+        return allowed(repeatable(self._taken(case), lambda own: self._insist(request.at(self.now()), own)))
 
     def decide_verified(
         self,
@@ -412,7 +451,12 @@ class Authorizer:
 
     async def aauthorize(self, request: Request) -> Decision:
         """Do what `authorize` does without blocking the loop on a sink."""
-        return allowed(await self._ataken(self._by_hand(request)))
+        return await self._ainsist(request)
+
+    async def _ainsist(self, request: Request, approval: str | None = None) -> Decision:
+        case = self._by_hand(request)
+        case.approval = approval
+        return allowed(repeatable(await self._ataken(case), lambda own: self._ainsist(request.at(self.now()), own)))
 
     def preview(self, request: Request, *, state: State | None = None) -> Decision:
         """Decide a request; commit and record nothing. `state` stands for what its session remembers.
@@ -548,9 +592,16 @@ class Authorizer:
         if self._recording.recorder.writing():  # a sink that asks for decisions would be asked to record them
             return Verdict(failed(case, "inside_a_sink", "a sink may not ask for a decision"), case.request)
         verdict = judged(case)
+        about_people = self._consultation.concerns(verdict)
+        if about_people:
+            verdict = self._consultation.settled(case, verdict)
         if verdict.decision.obligations and obliges(verdict.decision):
-            return self._obliged(case, begun(case, verdict))
-        return self._recorded(case, verdict)
+            verdict = self._obliged(case, begun(case, verdict))
+        else:
+            verdict = self._recorded(case, verdict)
+        if about_people:
+            self._consultation.recorded(verdict)
+        return verdict
 
     def _recorded(self, case: Case, verdict: Verdict) -> Verdict:
         verdict = self._recording.write(case, verdict)
@@ -576,6 +627,16 @@ class Authorizer:
             return Verdict(failed(case, "inside_a_sink", "a sink may not ask for a decision"), case.request)
         case.awaits = True
         verdict = await ajudged(case)
+        if not self._consultation.concerns(verdict):
+            return await self._akept(case, verdict)
+        import asyncio  # programs without a loop don't pay for it
+
+        verdict = await self._akept(case, await self._consultation.asettled(case, verdict))
+        await asyncio.to_thread(self._consultation.recorded, verdict)
+        return verdict
+
+    async def _akept(self, case: Case, verdict: Verdict) -> Verdict:
+        """Carry out what a call obliges to before it runs, and record its decision."""
         if verdict.decision.obligations and obliges(verdict.decision):
             try:
                 verdict = await abegun(case, verdict)
@@ -639,6 +700,7 @@ class Authorizer:
             policies, since, self._state, session.memory, session.facts, request, self._observing(now), session.closed,
             stopped, call.sensitive, problem, cause, call.carries_out, releasable=call.releasable,
             handlers=self._handlers, reach=call.reach, revoked=self._revoked, known=known, token=session.token,
+            keeper=self._keeper, approval=call.approval,
         )  # fmt: skip
 
     def _by_hand(self, request: Request) -> Case:
@@ -658,7 +720,7 @@ class Authorizer:
         return Case(
             policies, since, self._state, memory, told, request, observing,
             stopped=self._revoked.against(known, within, request.chain), handlers=self._handlers,
-            revoked=self._revoked, known=known,
+            revoked=self._revoked, known=known, keeper=self._keeper,
         )  # fmt: skip
 
     def _observing(self, now: dt.datetime) -> bool:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar, cast
 
 from attrs import define, evolve
 
+from agentauthz.approvals.keeper import Keeper
 from agentauthz.authorizer.handlers import NONE, Handlers, required
 from agentauthz.authorizer.memory import Memory, since, unrecalled
+from agentauthz.authorizer.reviewing import Consulting, Heard
 from agentauthz.calls import Stop, Verdict
 from agentauthz.decision import Basis, Budget, Decision, Obligation, Outcome, Reason
 from agentauthz.errors import StateError
@@ -59,7 +61,8 @@ class Case:
     when all else allows the call, and returns what stops it still. `left` are the ids of the obligations that nothing
     carried out. `releasable` says that what the call spends may be given back. `revoked` says what was revoked, of
     which `known` is the number of the last one that `stopped` takes into account, and `token` is what the session
-    rests on.
+    rests on. `keeper` seals what people are asked (None: nobody is), and `approval` is the one that the call is made
+    with.
     """
 
     policies: PolicySet
@@ -83,6 +86,8 @@ class Case:
     token: VerifiedToken | None = None
     handlers: Handlers = NONE
     reach: Reach = Reach.BEFORE
+    keeper: Keeper | None = None
+    approval: str | None = None
 
     awaits: bool = False
     state: State | None = None
@@ -167,6 +172,8 @@ def _settled(case: Case) -> Verdict | None:
         if remembered.writes or remembered.reads:
             return None
         decision, inputs = asked(case, case.policies.judge)
+        if _consults(case, decision):
+            return None
         return _unless_stopped(case, Verdict(decision, case.request, inputs))
     except Exception as error:  # a fault of the library's or the host's own: never an allow
         return _broken(case, error)
@@ -179,20 +186,28 @@ def _judging(case: Case) -> Steps[Verdict]:
         for _ in range(MAX_ATTEMPTS):
             yield from _recalled(case, remembered)
             decision, inputs = asked(case, case.policies.judge)
+            heard = yield from _heard(case, decision, inputs)
+            decision = heard.decision
             if decision.outcome is Outcome.DENY and decision.enforced:
-                return Verdict(decision, case.request, inputs)
+                return _with(heard, Verdict(decision, case.request, inputs))
             if decision.spends and (case.observing or not decision.allowed):  # nothing is reserved
                 decision = _limited(case, decision, (yield from _asked(case, _trial(case, decision))))
             if not decision.allowed:
-                return Verdict(decision, case.request, inputs)
-            answer = yield from _asked(case, _intent(case, remembered, decision))
+                verdict = _with(heard, Verdict(decision, case.request, inputs))
+                return (yield from _waiting(case, verdict, inputs, heard)) if _consults(case, decision) else verdict
+            intent = _intent(case, remembered, decision)
+            if heard.approval is not None:
+                intent = evolve(intent, approvals=(heard.approval,))
+            answer = yield from _asked(case, intent)
             if isinstance(answer, Stale):
                 if (stop := (yield from _revoked(case))) is not None:
                     return Verdict(_denied(case, *stop), case.request)
                 continue
+            if isinstance(answer, Refused) and answer.approvals:
+                continue
             decision = _limited(case, decision, answer)
             reservation = answer.reservation if isinstance(answer, Committed) else None
-            verdict = Verdict(decision, case.request, inputs, None, reservation)
+            verdict = _with(heard, Verdict(decision, case.request, inputs, None, reservation))
             return _unless_stopped(case, verdict) if decision.allowed else verdict
     except StateError as error:
         denial = failed(case, "state_failed", "the store that keeps what sessions remember couldn't be asked")
@@ -200,6 +215,52 @@ def _judging(case: Case) -> Steps[Verdict]:
     except Exception as error:  # a fault of the library's or the host's own: never an allow
         return _broken(case, error)
     return Verdict(failed(case, "changed_meanwhile", "what the decision read kept changing"), case.request)
+
+
+# ---- people's consent
+
+
+def _consults(case: Case, decision: Decision) -> bool:
+    """Say whether people are asked about what comes out so."""
+    return decision.outcome is Outcome.REVIEW and decision.enforced and case.keeper is not None
+
+
+def _consulting(case: Case) -> Consulting:
+    keeper = cast(Keeper, case.keeper)
+    return Consulting(case.policies, case.store, keeper, case.request, case.sensitive, case.approval)
+
+
+def _heard(case: Case, decision: Decision, inputs: Inputs) -> Steps[Heard]:
+    """Return the decision with what people have said about the call, as it is enforced."""
+    if not _consults(case, decision):
+        return Heard(decision)
+    heard = yield from _consulting(case).heard(decision, inputs)
+    if heard.approval is not None:
+        heard.decision = evolve(enforced(case, heard.decision), approval=heard.approval)
+    return heard
+
+
+def _with(heard: Heard, verdict: Verdict) -> Verdict:
+    """Return the verdict with the consents that it rests on, and what a person is asked."""
+    if heard.binding is None and heard.review is None and not heard.refused:
+        return verdict
+    verdict.consents, verdict.refused = heard.consents, heard.refused
+    verdict.review, verdict.lapsed = heard.review, heard.lapsed
+    return verdict
+
+
+def _waiting(case: Case, verdict: Verdict, inputs: Inputs, heard: Heard) -> Steps[Verdict]:
+    """Return the verdict on a call that waits for a person, who is asked now where nobody was before."""
+    if heard.binding is None:
+        return verdict
+    asked_now = yield from _consulting(case).asked(verdict.decision, inputs, heard.binding, heard.outdated)
+    if asked_now is None:
+        return Verdict(
+            failed(case, "approval_forged", "what is stored of this call's approval isn't ours"), case.request
+        )
+    verdict.review, verdict.fresh = asked_now
+    verdict.decision = evolve(verdict.decision, approval=verdict.review.id)
+    return verdict
 
 
 def _broken(case: Case, error: Exception) -> Verdict:
@@ -283,6 +344,11 @@ def previewed(case: Case, state: State | None) -> Steps[tuple[Decision, Inputs |
     else:
         yield from _recalled(case, case.remembered())
     decision, inputs = asked(case, case.policies.judge)
+    if state is None and _consults(case, decision):
+        try:
+            decision = (yield from _heard(case, decision, inputs)).decision
+        except StateError:
+            return failed(case, "state_failed", "the store that keeps what sessions remember couldn't be asked"), inputs
     if not decision.spends or decision.outcome is Outcome.DENY:
         return decision, inputs
     if state is not None:

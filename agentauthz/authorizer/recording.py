@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
+import json
 import logging
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
@@ -11,6 +12,7 @@ from typing import Final, Literal, TypeAlias, final
 
 from attrs import evolve
 
+from agentauthz.approvals.review import Review
 from agentauthz.authorizer.deciding import Case
 from agentauthz.calls import Effect, Verdict
 from agentauthz.canonical import class_name
@@ -18,8 +20,9 @@ from agentauthz.decision import Basis, Outcome, Reason
 from agentauthz.delegating import PASSING
 from agentauthz.errors import InvalidArgument, SinkError
 from agentauthz.keys import InstanceKey
+from agentauthz.principals import Principal
 from agentauthz.records import DecisionRecord, DelegationRecord, EffectRecord, Recorder, RecordIds, decision_record
-from agentauthz.records.events import EventRecord, effect_line, event_body
+from agentauthz.records.events import Ctx, EventRecord, approval_about, effect_line, event_body
 from agentauthz.records.lines import ALONE, name
 from agentauthz.records.passing import Passing, delegation_record
 from agentauthz.records.record import Cause
@@ -140,6 +143,22 @@ class Recording:
         body = event_body("state", self._ids.next(now), now, told, session, self.tracer.member(around()))
         self.recorder.write(EventRecord.of_line(ALONE + body))
 
+    def write_approval(
+        self, event: str, review: Review, now: dt.datetime, by: Principal | None = None, reason: str = ""
+    ) -> None:
+        """Record what became of a review, who did it, and why.
+
+        Raises:
+            SinkError: it couldn't be recorded.
+        """
+        if self.recorder.writing():
+            raise SinkError("a sink may not answer a review")
+        ctx = Ctx(**json.loads(f"{{{self.tracer.member()[1:]}}}").get("ctx", {}))
+        about = approval_about(event, review.id, review.binding, review.expires, by, reason)
+        self.recorder.write(
+            EventRecord(id=self._ids.next(now), ts=now, type="approval", about=about, session=review.session, ctx=ctx)
+        )
+
     def digest(self, purpose: str, name: str) -> str:
         """Return the keyed digest by which records name something."""
         return self._key.digest(purpose, name.encode("utf-8", "surrogatepass"))
@@ -198,6 +217,8 @@ class Recording:
             mode="observe" if case.observing else "enforce",
             cause=_cause(case, verdict),
             left=case.left,
+            approval=verdict.decision.approval,
+            consents=[(each.by, case.policies.approver_reads(decision.action)) for each in verdict.consents],
             held=held,
             ctx=ctx,
         )
@@ -247,6 +268,8 @@ def regardless(on_failure: OnFailure) -> Callable[[str], bool]:
 
 def _cause(case: Case, verdict: Verdict) -> Cause | None:
     """Return what decided apart from the policies."""
+    if verdict.refused:
+        return "approval"
     if verdict.inputs is not None:
         return None if case.problem is None else "problem"
     if case.closed or case.stopped is not None:

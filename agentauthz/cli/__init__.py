@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from agentauthz.cli import approvals
 from agentauthz.cli.command import USAGE, Command, Parser, mute
 from agentauthz.cli.erase import erase
 from agentauthz.cli.export import export
@@ -40,6 +41,16 @@ GROUPS: Final[Mapping[str, tuple[str, Mapping[str, Command]]]] = {
             "repair": repair,
             "explain": explain,
             "replay": replay,
+        },
+    ),
+    "approvals": (
+        "List, show and answer the calls that wait for a person.",
+        {
+            "list": approvals.listing,
+            "show": approvals.show,
+            "approve": approvals.approve,
+            "reject": approvals.reject,
+            "wait": approvals.wait,
         },
     ),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import logging
@@ -162,6 +163,7 @@ class Guarded:
                 raise InvalidArgument(name, f"names `{unknown[0]}`, but the function has no such parameter")
         self._releasable: Final = releasable
         self.cancelled: Final = cancelled
+        self._approval: str | None = None
         self._sensitive: Final = sensitive
         self._injected: Final = injected | self._receiver()
         looked_up = (
@@ -265,7 +267,7 @@ class Guarded:
         # by position: at every call, names cost as much again
         return own, Call(
             self.action, facts, None, NOTHING, self.route, self._secret(own), problem, cause, self._releasable,
-            Reach.RESULT,
+            Reach.RESULT, None, self._approval,
         )  # fmt: skip
 
     def _secret(self, values: tuple[Any, ...]) -> frozenset[str]:
@@ -274,6 +276,41 @@ class Guarded:
         if rest is None or self.binder.names[rest] not in self.sensitive:
             return self.sensitive
         return self.sensitive.union(values[rest])
+
+    def let(self, session: Session, verdict: Verdict, values: tuple[Any, ...]) -> None:
+        """Raise unless the call may happen; what a person is asked can then repeat it.
+
+        Raises:
+            Denied, ReviewRequired: it may not happen (yet).
+        """
+        if verdict.decision.allowed:
+            return
+        if verdict.review is not None:
+            verdict.review = verdict.review.repeated_by(
+                lambda approval: self.binder.call(self._approved(approval).wrap(session), values)
+            )
+        allowed(verdict)
+
+    def repeat(
+        self, tool: object, session: Session, approval: str, args: Mapping[str, object], injected: Mapping[str, object]
+    ) -> Any:
+        """Make a call again in `session` that was approved: with the arguments as policies saw them, and `injected`.
+
+        Raises:
+            InvalidArgument: an injected argument is missing, or nobody can tell which arguments were the call's own.
+            Denied, ReviewRequired: it may not happen (yet).
+        """
+        if self._adds_args and self.binder.named_rest is not None:
+            raise InvalidArgument("tool", "takes any further arguments, and `args=` adds some: use `review.retry()`")
+        bound: Any = self._approved(approval).bind(tool, session)
+        receiver = self.binder.names[:1] if isinstance(bound, types.MethodType) else ()
+        return self.binder.again(bound, args, injected, self.hidden, left_out=receiver)
+
+    def _approved(self, approval: str) -> Guarded:
+        """Return the same function, whose calls are made with an approval."""
+        made = copy.copy(self)
+        made._approval = approval
+        return made
 
     def resolved(self, call: Call, values: tuple[Any, ...]) -> Call:
         """Return the call with what its look-ups gave; one that raises makes it a call with a problem."""
@@ -349,7 +386,7 @@ def _function(guarded: Guarded, bound: Session | None) -> Callable[..., Any]:
         if guarded.looks_up:
             asked = guarded.resolved(asked, values)
         verdict = session.authorizer.decide_call(session, asked)
-        allowed(verdict)
+        guarded.let(session, verdict, values)
         before, mine = ACTIVE.get(), _here(session, verdict)
         ACTIVE.set(mine)
         started, problem, awaited = time.perf_counter_ns(), None, False
@@ -385,7 +422,7 @@ def _coroutine(guarded: Guarded, bound: Session | None) -> Callable[..., Any]:
         if guarded.looks_up:  # a coroutine costs something even where it has nothing to do
             asked = await guarded.aresolved(asked, values)
         verdict = await session.authorizer.adecide_call(session, asked)
-        allowed(verdict)
+        guarded.let(session, verdict, values)
         running = binder.call(function, values)
         return await _awaited(running, _here(session, verdict), verdict, cancelled=guarded.cancelled)
 
@@ -454,7 +491,7 @@ def _generator(guarded: Guarded, bound: Session | None) -> Callable[..., Any]:
         if guarded.looks_up:
             asked = guarded.resolved(asked, values)
         verdict = session.authorizer.decide_call(session, asked)
-        allowed(verdict)
+        guarded.let(session, verdict, values)
         started, problem = time.perf_counter_ns(), None
         try:
             return (yield from _stepped(binder.call(function, values), _Steps(_here(session, verdict)), verdict))
@@ -505,7 +542,7 @@ def _async_generator(guarded: Guarded, bound: Session | None) -> Callable[..., A
         if guarded.looks_up:  # a coroutine costs something even where it has nothing to do
             asked = await guarded.aresolved(asked, values)
         verdict = await session.authorizer.adecide_call(session, asked)
-        allowed(verdict)
+        guarded.let(session, verdict, values)
         inner, step = binder.call(function, values), _Steps(_here(session, verdict))
         resume: Callable[[], Any] = functools.partial(inner.asend, None)
         started, problem = time.perf_counter_ns(), None

@@ -5,9 +5,9 @@ from __future__ import annotations
 import ast
 import inspect
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from inspect import Parameter
-from typing import Any, Final, final
+from typing import Any, Final, cast, final
 
 from attrs import field, frozen
 
@@ -45,6 +45,42 @@ class Binder:
                 pairs = zip(self.names, values, strict=True)
                 return tuple([value if name in hidden else copy_plain(value) for name, value in pairs])
         return values  # nothing in them could change
+
+    def again(
+        self,
+        function: Callable[..., Any],
+        facts: Mapping[str, object],
+        injected: Mapping[str, object],
+        hidden: frozenset[str],
+        *,
+        left_out: Collection[str] = (),
+    ) -> Any:
+        """Call `function` with what `facts` returned, and `injected` for hidden parameters; those `left_out` it has.
+
+        Raises:
+            InvalidArgument: a hidden parameter without a default isn't injected, or `injected` has another.
+        """
+        if unknown := sorted(injected.keys() - hidden):
+            raise InvalidArgument(unknown[0], "is no injected parameter of this function")
+        positional: list[Any] = []
+        named: dict[str, Any] = {}
+        for name, parameter in self.signature.parameters.items():
+            if name in left_out:
+                continue
+            if parameter.kind is Parameter.VAR_KEYWORD:
+                rest = {other: value for other, value in facts.items() if other not in self.names}
+                named.update(cast("dict[str, Any]", injected.get(name, {})) if name in hidden else rest)
+                continue
+            given: Any = injected.get(name, parameter.default) if name in hidden else facts[name]
+            if parameter.kind is Parameter.VAR_POSITIONAL:
+                positional.extend(() if given is Parameter.empty else given)
+            elif given is Parameter.empty:
+                raise InvalidArgument(name, "must be injected: it wasn't stored")
+            elif parameter.kind in _POSITIONAL:
+                positional.append(given)
+            else:
+                named[name] = given
+        return function(*positional, **named)
 
     def facts(self, values: tuple[Any, ...], hidden: frozenset[str]) -> dict[str, object]:
         """Return the arguments by name: those of `**kwargs` by their own, those of `*args` as one list.

@@ -282,6 +282,18 @@ class PolicySet:
         """Return the types of all obligations that the permits name, sorted: what an authorizer must handle."""
         return tuple(sorted({obligation.name for rule in self.rules for obligation in rule.obligations}))
 
+    def approver_reads(self, action: str) -> frozenset[str]:
+        """Return the names of the attributes that the reviews of an action ask of an approver."""
+        return self._reads(action).approver - {"kind", "id", "issuer"}
+
+    def rule(self, name: str) -> CheckedRule:
+        """Return a rule by its name.
+
+        Raises:
+            KeyError: there is none.
+        """
+        return self._by_name[name]
+
     def arguments(self, action: str) -> frozenset[str] | None:
         """Return the arguments that an action is declared with; None: it isn't."""
         return self._decider.arguments.get(action)

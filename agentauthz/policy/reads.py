@@ -40,7 +40,8 @@ class Reads:
     """Be all that some rules read: paths below a root, attributes of any party, quantifiers, last-seen times.
 
     `parties` are paths below `party`, which may be any principal of the chain where `widely` says that rules look at
-    more than subject and actor. `instead` names the action that they are rules for where it isn't the call's own.
+    more than subject and actor. `approver` has the names of an
+    approver's attributes. `instead` names the action that they are rules for where it isn't the call's own.
     """
 
     paths: tuple[tuple[str, Path], ...]
@@ -48,6 +49,7 @@ class Reads:
     quantifiers: tuple[Quantifier, ...]
     times: tuple[tuple[str, str], ...]
     widely: bool
+    approver: frozenset[str]
     instead: str | None = None
 
     @classmethod
@@ -68,6 +70,7 @@ class Reads:
             tuple(times),
             any(call.name == "permitted" for call in calls)
             or any(path.root == "chain" for path in _paths(expressions)),
+            frozenset(path.steps[0] for path in _paths(expressions) if path.root == "approver" and path.steps),
         )
 
     @property

@@ -38,7 +38,7 @@ _MEMBERS: Final = {"args": "/action/args", "resource": "/resource/attributes"}
 # What gives way first where a line would be too long; the identities go last
 _DROPPED: Final = (
     "explain", "action/args", "resource/attributes", "inputs", "action/given", "missing", "undetermined",
-    "obligations", "budgets", "marks", "reasons", "rules", "delegation/scopes", "delegation/audience",
+    "obligations", "budgets", "consents", "marks", "reasons", "rules", "delegation/scopes", "delegation/audience",
     "delegation/hop", "chain", "actors",
 )  # fmt: skip
 
@@ -57,6 +57,8 @@ def decision_record(
     mode: str = "enforce",
     cause: Cause | None = None,
     left: frozenset[str] = frozenset(),
+    approval: str | None = None,
+    consents: Sequence[tuple[Principal, Iterable[str]]] = (),
     held: Held | None = None,
     ctx: str = "",
     policy_set: str | None = None,
@@ -68,7 +70,9 @@ def decision_record(
     shown. The arguments named in `sensitive` are never shown: not as inputs, not in `explain`, nor where a
     text repeats them. `held` is what stands at the places with a class: what opens the shredded is kept before this
     returns. `ts` has a time zone. `cause` says that it weren't the policies alone that decided, and
-    `left` has the ids of the obligations that nothing could carry out. `ctx` is what `ctx_member` gives.
+    `left` has the ids of the obligations that nothing could carry out. `approval` is the id of the request for consent
+    that the call waits for or has used up, `consents` are those who consented, with the attributes of theirs that the
+    policies read. `ctx` is what `ctx_member` gives.
 
     Raises:
         SinkError: what opens the shredded values can't be kept.
@@ -94,6 +98,8 @@ def decision_record(
         draft.grounds(decision),
         draft.duties(decision.obligations, left) if decision.obligations else "",
         draft.budgets(decision.budgets) if decision.budgets else "",
+        "" if approval is None else f',"approval":{quote(approval)}',
+        draft.consents(consents) if consents else "",
         inputs,
         "" if explain is None else draft.explanation(explain),
         ctx,
@@ -370,6 +376,19 @@ class _Draft:
         granted = "true" if budget.granted else "false"
         named = f'"rule":{self.name(budget.rule, pointer, "rule")},"key":{self.name(budget.key, pointer, "key")}'
         return f'{{{named},{",".join(texts)},"granted":{granted}{room}}}'
+
+    def consents(self, consents: Sequence[tuple[Principal, Iterable[str]]]) -> str:
+        shown = self.first(consents, "/consents")
+        texts = [self._consent(who, reads, f"/consents/{i}") for i, (who, reads) in shown]
+        return f',"consents":[{",".join(texts)}]'
+
+    def _consent(self, who: Principal, reads: Iterable[str], pointer: str) -> str:
+        known = {
+            name: compact(self.value(who.facts[name], f"{pointer}/attributes/{escaped(name)}"))
+            for name in sorted(reads)
+        }
+        below = f',"attributes":{_object(known)}' if known else ""
+        return f'{{"by":{self._actor(who, f"{pointer}/by")}{below}}}'
 
     def explanation(self, part: object) -> str:
         tree = self.explain(part)

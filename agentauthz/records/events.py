@@ -11,7 +11,8 @@ from attrs import asdict, field, fields, frozen
 from attrs.converters import optional
 from attrs.validators import in_
 
-from agentauthz.canonical import quote, utf8
+from agentauthz.canonical import quote, stamp, utf8
+from agentauthz.principals import Principal
 from agentauthz.records.lines import (
     ALONE,
     MAX_BODY,
@@ -307,6 +308,19 @@ class EventRecord:
 
     def __repr__(self) -> str:
         return f"EventRecord({self.id!r}, {self.type!r})"
+
+
+def approval_about(
+    event: str, id: str, digest: str, until: dt.datetime, by: Principal | None = None, reason: str = ""
+) -> dict[str, object]:
+    """Return what an `approval` record tells: what became of a request for consent, who did it, and why."""
+    about: dict[str, object] = {"kind": event, "id": name(id)}
+    if by is not None:
+        issuer = {} if by.issuer is None else {"iss": name(by.issuer)}
+        about["by"] = {"sub": name(by.id), "kind": by.kind, **issuer}
+    if reason:
+        about["reason"] = utf8(reason)
+    return {**about, "digest": digest, "until": stamp(until)}
 
 
 def event_body(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cattrs import Converter
 
 State: TypeAlias = Literal["value", "absent", "unknown", "invalid"]
-Cause: TypeAlias = Literal["stopped", "failed", "problem"]
+Cause: TypeAlias = Literal["stopped", "failed", "problem", "approval"]
 
 # How authority is passed on: within this process, by a token that came, to get the next hop's token, by issuing one
 Kind: TypeAlias = Literal["session", "token", "exchange", "issue"]
@@ -125,6 +125,15 @@ class Budgeted:
 
 @final
 @frozen
+class Approved:
+    """Be one person's consent that the decision rests on, with the attributes that the policies ask of an approver."""
+
+    by: Actor
+    attributes: Mapping[str, object] = field(default=NOTHING, converter=still_mapping)
+
+
+@final
+@frozen
 class Bounds:
     """Be what the whole session may not exceed: when it ends, and the actions that its token covers."""
 
@@ -151,7 +160,9 @@ class DecisionRecord:
 
     `actors` goes from the subject to the actor; `chain` has the delegations between them. `missing` holds
     for a default deny. `cause` says that it weren't the policies alone that decided: what `stopped` the call before
-    they were asked, a `problem` with a look-up, or that asking them `failed`.
+    they were asked, a `problem` with a look-up, that asking them `failed`, or that a person's answer, or its lack, made
+    of a review a denial (`approval`). `approval` is the id of the request for consent that the call waits for, or has
+    used up, and `consents` are the answers that the decision rests on.
     """
 
     id: str
@@ -180,6 +191,8 @@ class DecisionRecord:
     explain: object = field(default=None, converter=still)
     obligations: tuple[Obliged, ...] = ()
     budgets: tuple[Budgeted, ...] = ()
+    approval: str | None = None
+    consents: tuple[Approved, ...] = ()
     ctx: Ctx = NO_CTX
     meta: Meta = field(default=Meta())
     stream: str = NO_STREAM
@@ -283,7 +296,8 @@ def _decision(tree: dict[str, Any], line: bytes) -> DecisionRecord:
     hops = (Hop(**{**hop, "actions": tuple(hop.get("actions", ()))}) for hop in tree.get("chain", ()))
     names: dict[str, Any] = {name: tuple(tree.get(name, ())) for name in ("rules", "undetermined", "missing", "marks")}
     bounds, ceiling = tree.get("bounds"), tree.get("bounds", {}).get("ceiling")
-    same = ("outcome", "basis", "mode", "enforced", "cause", "depth", "session", "purpose", "route", "explain")
+    same = ("outcome", "basis", "mode", "enforced", "cause", "depth", "session", "purpose", "route", "explain",
+            "approval")  # fmt: skip
     return DecisionRecord(
         **names,
         **{name: tree[name] for name in same if name in tree},
@@ -298,6 +312,7 @@ def _decision(tree: dict[str, Any], line: bytes) -> DecisionRecord:
         inputs=several("inputs", Input),
         obligations=several("obligations", Obliged),
         budgets=several("budgets", Budgeted),
+        consents=tuple(Approved(Actor(**each["by"]), each.get("attributes", {})) for each in tree.get("consents", ())),
         ctx=Ctx(**tree.get("ctx", {})),
         meta=Meta(tuple(meta.get("redacted", ())), meta.get("oversized", {}), meta.get("more", {})),
         line=line,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Final, cast, final
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from agentauthz.authorizer.deciding import Case, asked, enforced
 from agentauthz.decision import Basis, Budget, Decision, Obligation, Outcome, Reason, Spend
@@ -15,9 +15,10 @@ from agentauthz.errors import NotReplayable
 from agentauthz.policy.decide import denied_by_limits
 from agentauthz.policy.inputs import Inputs
 from agentauthz.policy.policyset import PolicySet
+from agentauthz.principals import Principal
 from agentauthz.records.build import MAX_LISTED
 from agentauthz.records.lines import name
-from agentauthz.replay.decoding import Gaps, decoded, moment
+from agentauthz.replay.decoding import Gaps, Hidden, decoded, moment, principal
 from agentauthz.replay.question import Question, Tree, question, why
 from agentauthz.replay.same import Sameness
 from agentauthz.request import Request
@@ -69,7 +70,7 @@ def told(names: Sequence[str]) -> tuple[tuple[str, ...], int]:
 def of_policies(tree: Tree) -> bool:
     """Say whether a recorded outcome is the policies': else it is the same whatever they say."""
     cause = tree.get("cause")
-    return cause is None or (cause == "problem" and tree.get("mode") == "observe")
+    return cause in (None, "approval") or (cause == "problem" and tree.get("mode") == "observe")
 
 
 def ensure_sound(tree: Tree) -> None:
@@ -101,20 +102,51 @@ def decide(asking: Question, tree: Tree, policies: PolicySet) -> Decision:
 
     def judge(request: Request, *, undeclared: bool = False) -> tuple[Decision, Inputs]:
         assert request is asking.inputs.request
-        return policies.judge_inputs(asking.inputs, undeclared=undeclared), asking.inputs
+        return policies.judge_inputs(asking.inputs, undeclared=undeclared, approvers=approvers), asking.inputs
 
     try:
+        approvers = _approvers(tree, asking.gaps)
         case = Case(
             policies, {}, _NOWHERE, None, None, request, tree.get("mode") == "observe",
             problem=_PROBLEM if tree.get("cause") == "problem" else None, carries_out=_carrier(tree, asking.gaps),
         )  # fmt: skip
-        decision = _within_budgets(case, asked(case, judge)[0], tree, asking.gaps)
+        decision = _within_budgets(case, _answered(asked(case, judge)[0], tree), tree, asking.gaps)
         if decision.basis not in _BEFORE_RULES:
             # all that rules read, whether or not an answer hung on it: else it would depend on the evaluator
             policies.seen(asking.inputs)
         return decision
     except Exception as cause:  # as where a call is decided: never an answer
         raise NotReplayable(f"the policies couldn't be evaluated ({type(cause).__name__})") from cause
+
+
+def _answered(decision: Decision, tree: Tree) -> Decision:
+    """Return the decision with what a person's answer, or its lack, made of a review then."""
+    if decision.outcome is not Outcome.REVIEW or not decision.enforced or tree.get("cause") != "approval":
+        return decision
+    return evolve(decision, outcome=Outcome.DENY)
+
+
+def _approvers(tree: Tree, gaps: Gaps) -> list[Principal]:
+    """Return those who consented then, of whom no more is known than was asked.
+
+    Raises:
+        LookupError, TypeError, ValueError, ArithmeticError: the record is damaged, or doesn't name them all.
+    """
+    meta = tree.get("meta", {})
+    if any(place.startswith("/consents") for place in (*meta.get("oversized", ()), *meta.get("more", ()))):
+        gaps.add("who approved")
+    return [_approver(each, gaps) for each in tree.get("consents", ())]
+
+
+def _approver(told: Tree, gaps: Gaps) -> Principal:
+    by = told["by"]
+    who = principal(by["kind"], by["sub"], by.get("iss"), "approver", gaps)
+    for attribute, held in told.get("attributes", {}).items():
+        try:
+            who.facts[attribute] = decoded(held, f"approver.{attribute}", gaps)
+        except Hidden:
+            continue  # it isn't there, so whoever reads it is noted
+    return who
 
 
 def _within_budgets(case: Case, decision: Decision, tree: Tree, gaps: Gaps) -> Decision:

@@ -56,7 +56,10 @@ class Sameness:
         name = action["name"]
         reads = self.reads(name, handing(tree))
         budgets = tree.get("budgets")  # whose keys are made of what limits count for
-        names_parties = budgets or reads.names_parties or len(hops) > 1 or tree["actors"][0]["kind"] == "agent"
+        consents = tree.get("consents")
+        names_parties = (
+            budgets or consents or reads.names_parties or len(hops) > 1 or tree["actors"][0]["kind"] == "agent"
+        )
         timed = reads.timed or bounds is not None or any("expires" in hop for hop in hops)
         resource = tree.get("resource")
         return [
@@ -70,6 +73,7 @@ class Sameness:
             bounds,
             "session" in tree and (tree["session"] if budgets or reads.names_session else True),
             budgets,
+            consents,
             tree.get("purpose") if reads.purpose or hops else None,
             tree.get("route") if reads.route else None,
             resource if resource is None or "state" in resource else _told_resource(resource, reads),

@@ -38,7 +38,8 @@ from agentauthz.values import utc
 
 _Place: TypeAlias = tuple[Spend, Buckets, Slot]
 
-_SWEEP: Final = 10_000  # budgets, before those that ended are looked for
+_SWEEP: Final = 10_000  # budgets, or approvals, before those that ended are looked for
+_REMEMBERED: Final = dt.timedelta(days=1)  # what became of an approval, after its end
 
 
 @final
@@ -81,7 +82,7 @@ class MemoryState:
         self._known: Final[weakref.WeakValueDictionary[str, _Session]] = weakref.WeakValueDictionary()
         self._kept: Final[dict[str, _Session]] = {}
         self._budgets: Final[dict[str, Buckets]] = {}
-        self._sweep_at = _SWEEP
+        self._sweep_at = self._sweep_approvals_at = _SWEEP
         self._reserved: Final[set[str]] = set()
         self._once: Final[dict[str, dt.datetime]] = {}
         self._ends: Final[list[tuple[dt.datetime, str]]] = []  # a heap: what expires first is in front
@@ -290,19 +291,29 @@ class MemoryState:
                     and known.expires > now
                 ):
                     return known
+            if len(self._approvals) >= self._sweep_approvals_at:
+                self._forget_approvals(now)
             self._approvals[approval.id] = approval
             if approval.session is not None:
                 self._kept[approval.session] = self._session(approval.session)  # what it remembers is needed again
             return approval
 
-    def answer(self, id: str, status: Literal["approved", "rejected"], answer: str) -> bool:
-        """Answer a pending request that hasn't expired; False for any other."""
+    def _forget_approvals(self, now: dt.datetime) -> None:
+        """Forget the requests that ended long ago: calls make them, and nobody takes them away."""
+        for old in [own for own, one in self._approvals.items() if one.expires <= now - _REMEMBERED]:
+            del self._approvals[old]
+        self._sweep_approvals_at = max(_SWEEP, 2 * len(self._approvals))
+
+    def answer(
+        self, id: str, status: Literal["pending", "approved", "rejected"], answer: str, *, known: str | None = None
+    ) -> bool:
+        """Answer a pending request that hasn't expired, and whose answer so far is `known`; False for any other."""
         now = self.now()
         with self._lock:
-            known = self._approvals.get(id)
-            if known is None or known.status != "pending" or known.expires <= now:
+            row = self._approvals.get(id)
+            if row is None or row.status != "pending" or row.expires <= now or row.answer != known:
                 return False
-            self._approvals[id] = evolve(known, status=status, answer=answer)
+            self._approvals[id] = evolve(row, status=status, answer=answer)
             return True
 
     def approval(self, id: str) -> Approval | None:

@@ -221,8 +221,13 @@ class StateStore(Protocol):
     def ask(self, approval: Approval) -> Approval:
         """Keep a request for consent, and return it; where an open one is bound to the same call, return that."""
 
-    def answer(self, id: str, status: Literal["approved", "rejected"], answer: str) -> bool:
-        """Answer a pending request that hasn't expired; False, and nothing done, for any other."""
+    def answer(
+        self, id: str, status: Literal["pending", "approved", "rejected"], answer: str, *, known: str | None = None
+    ) -> bool:
+        """Answer a pending request that hasn't expired, and whose answer so far is `known`.
+
+        False, and nothing done, for any other. One that stays "pending" waits for more people.
+        """
 
     def approval(self, id: str) -> Approval | None:
         """Return a request; None: there is none with this id."""
