@@ -19,7 +19,7 @@ from agentauthz.principals import Principal
 from agentauthz.request import SessionFacts
 from agentauthz.values import Value
 
-_KEYS: Final = frozenset({str, int, bool, Decimal, dt.datetime})
+_KEYS: Final = frozenset({str, int, bool, dt.datetime})
 _ONE: Final = Decimal(1)
 
 NO_ROOM: Final = "`{}` limits this, and there is no budget for it"
@@ -102,6 +102,9 @@ def _key(clause: Clause, inputs: Inputs) -> object:
     value: Value = clause.value
     if type(value) is Principal:
         return ["principal", value.issuer, value.kind, value.id]
+    if type(value) is Decimal:  # a sum may be a whole number: one value is one key
+        whole = int(value)
+        return [whole if whole == value else value]
     return [value] if type(value) in _KEYS else None
 
 

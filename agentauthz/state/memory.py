@@ -159,7 +159,7 @@ class MemoryState:
                 return STALE
             if intent.approvals and (unfit := tuple(filter(self._is_unfit, intent.approvals))):
                 return Refused(approvals=unfit)
-            taken = [self._budget(intent, spend, micros(now)) for spend in intent.spends] if intent.spends else []
+            taken = self._budgets_for(intent, micros(now)) if intent.spends else []
             if any(not kept.has_room(spend) for spend, kept, _ in taken):
                 return Refused(tuple(kept.stands(spend, granted=False) for spend, kept, _ in taken))
             budgets = tuple(kept.stands(spend, granted=intent.reserve) for spend, kept, _ in taken)
@@ -202,9 +202,12 @@ class MemoryState:
             (state.began if kind == "began" else state.done).get(action) != at for kind, action, at in intent.times_seen
         )
 
-    def _budget(self, intent: Intent, spend: Spend, now: int) -> _Place:
-        if len(self._budgets) >= self._sweep_at:
+    def _budgets_for(self, intent: Intent, now: int) -> list[_Place]:
+        if len(self._budgets) >= self._sweep_at:  # before any is found: a new one, still empty, would be swept away
             self._sweep(now)
+        return [self._budget(intent, spend, now) for spend in intent.spends]
+
+    def _budget(self, intent: Intent, spend: Spend, now: int) -> _Place:
         budgets = self._budgets_of(spend, intent.session)
         kept = budgets.get(spend.key)
         if kept is None:

@@ -112,5 +112,8 @@ class Buckets:
         for number, amount in self.spent.items():
             rest = EXACT.subtract(rest, amount)
             if EXACT.add(rest, spend.amount) <= spend.bound:
-                return moment((number + 1) * wide + spend.window // _MICROSECOND)
+                try:
+                    return moment((number + 1) * wide + spend.window // _MICROSECOND)
+                except OverflowError:  # after the year 9999
+                    return None
         return None
