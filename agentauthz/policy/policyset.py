@@ -27,6 +27,7 @@ from agentauthz.policy.inputs import Inputs
 from agentauthz.policy.parse import decode, parse
 from agentauthz.policy.reads import Reads, Remembered, asks_for_handoff, unknown_roots
 from agentauthz.policy.source import Diagnostic, Source
+from agentauthz.policy.spending import Meter, defined
 from agentauthz.policy.syntax import CheckedRule, Statement
 from agentauthz.principals import Principal
 from agentauthz.request import Request
@@ -62,6 +63,10 @@ class Definition:
             if len(found) == deciding.MAX_NAMED:
                 break
         return found
+
+    def meter(self, rule: CheckedRule) -> Meter:
+        """Return what tells what a limit takes of a call."""
+        return Meter(rule, functools.partial(defined, rule))
 
 
 @final
