@@ -155,5 +155,12 @@ class Decision:
             self.obligations, self.marks, self.policy_digest, record_id, self.enforced, self.spends, self.budgets,
         )  # fmt: skip
 
+    def _budgeted(self, budgets: tuple[Budget, ...]) -> Decision:
+        """Return the same decision with how its budgets stand: `evolve` costs ten times as much."""
+        return Decision(
+            self.outcome, self.basis, self.action, self.rules, self.undetermined, self.missing, self.reasons,
+            self.obligations, self.marks, self.policy_digest, self.record_id, self.enforced, self.spends, budgets,
+        )  # fmt: skip
+
     def __bool__(self) -> bool:
         raise InvalidArgument("decision", "has no truth value: ask `decision.allowed`, or let `authorize` raise")

@@ -99,13 +99,13 @@ Steps: TypeAlias = Generator[Callable[[], object], Any, T]
 def judged(case: Case) -> Verdict:
     """Return the decision on a call, and commit what it changes; it may wait for the state store."""
     settled = _settled(case)
-    return taken(_judging(case)) if settled is None else settled
+    return settled if isinstance(settled, Verdict) else taken(_judging(case, settled))
 
 
 async def ajudged(case: Case) -> Verdict:
     """Do what `judged` does without blocking the loop on the state store."""
     settled = _settled(case)
-    return await ataken(_judging(case), case.store) if settled is None else settled
+    return settled if isinstance(settled, Verdict) else await ataken(_judging(case, settled), case.store)
 
 
 def taken(steps: Steps[T]) -> T:
@@ -142,34 +142,36 @@ async def ataken(steps: Steps[T], store: StateStore) -> T:
         return cast(T, end.value)
 
 
-def _settled(case: Case) -> Verdict | None:
-    """Return the verdict on a call that neither asks what a session remembers, nor changes it; None: it may."""
+def _settled(case: Case) -> Verdict | Remembered:
+    """Return the verdict on a call that neither asks what a session remembers nor changes it, else what it may."""
     if (stopped := refused(case)) is not None:
         return Verdict(stopped, case.request, None, case.cause)
     try:
         remembered = case.remembered()
         if remembered.writes or remembered.reads:
-            return None
+            return remembered
         decision, inputs = asked(case, case.policies.judge)
         return _unless_stopped(case, Verdict(decision, case.request, inputs))
     except Exception as error:  # a fault of the library's or the host's own: never an allow
         return _broken(case, error)
 
 
-def _judging(case: Case) -> Steps[Verdict]:
+def _judging(case: Case, remembered: Remembered) -> Steps[Verdict]:
     """Take a call to its verdict, with what its session remembers."""
     try:
-        remembered = case.remembered()
         for _ in range(MAX_ATTEMPTS):
-            yield from _recalled(case, remembered)
+            if remembered.reads or (case.memory is not None and case.memory.lags(case.policies.tracked)):
+                yield from _recalled(case, remembered)
             decision, inputs = asked(case, case.policies.judge)
             if decision.outcome is Outcome.DENY and decision.enforced:
                 return Verdict(decision, case.request, inputs)
             if decision.spends and (case.observing or not decision.allowed):  # nothing is reserved
-                decision = _limited(case, decision, (yield from _asked(case, _trial(case, decision))))
+                decision = _limited(case, decision, (yield _trial(case, decision)))
             if not decision.allowed:
                 return Verdict(decision, case.request, inputs)
-            answer = yield from _asked(case, _intent(case, remembered, decision))
+            intent = _intent(case, remembered, decision)
+            # nobody is asked about what is nothing
+            answer = DONE if intent is NOTHING_TO_DO else (yield functools.partial(case.store.commit, intent))
             if isinstance(answer, Stale):
                 continue
             decision = _limited(case, decision, answer)
@@ -200,18 +202,14 @@ def _recalled(case: Case, remembered: Remembered) -> Steps[None]:
         case.request = case.request.with_session(unrecalled(case.request))
 
 
-def _asked(case: Case, intent: Intent) -> Steps[Answer]:
-    """Return what the store answers to an intent; nobody is asked about one that is nothing."""
-    if intent == NOTHING_TO_DO:
-        return DONE
-    return cast(Answer, (yield functools.partial(case.store.commit, intent)))
-
-
 def _intent(case: Case, remembered: Remembered, decision: Decision) -> Intent:
     """Return what an allow changes, and what it has read that must hold still."""
     spends = () if case.observing else decision.spends
+    began = decision.action if decision.action in case.policies.tracked else None
     if (memory := case.memory) is None:
-        return Intent(None, spends=spends, releasable=case.releasable)
+        return Intent(None, spends=spends, releasable=case.releasable) if spends else NOTHING_TO_DO
+    if not (spends or decision.marks or began or remembered.reads):
+        return NOTHING_TO_DO
     state = NOTHING_YET if case.state is None else case.state
     times = tuple(
         (cast(Seen, kind), action, (state.began if kind == "began" else state.done).get(action))
@@ -222,21 +220,22 @@ def _intent(case: Case, remembered: Remembered, decision: Decision) -> Intent:
         marks_seen=state.marks if remembered.marks else None,
         times_seen=times,
         marks=decision.marks,
-        began=decision.action if decision.action in case.policies.tracked else None,
+        began=began,
         spends=spends,
         releasable=case.releasable and len(spends) > 0,
     )
 
 
-def _trial(case: Case, decision: Decision) -> Intent:
-    """Return what only asks whether there is room."""
-    return Intent(None if case.memory is None else case.memory.id, spends=decision.spends, reserve=False)
+def _trial(case: Case, decision: Decision) -> Callable[[], Answer]:
+    """Return what only asks the store whether there is room."""
+    session = None if case.memory is None else case.memory.id
+    return functools.partial(case.store.commit, Intent(session, spends=decision.spends, reserve=False))
 
 
 def _limited(case: Case, decision: Decision, answer: Answer) -> Decision:
     """Return the decision with how its budgets stand, or its denial where they have no room."""
     if isinstance(answer, Committed):
-        return evolve(decision, budgets=answer.budgets) if answer.budgets else decision
+        return decision._budgeted(answer.budgets) if answer.budgets else decision
     if not isinstance(answer, Refused):  # what has no session reads nothing that could be out of date
         return failed(case, "changed_meanwhile", "what the decision read kept changing")
     full = {budget.key for budget in answer.full if not budget.fits}
@@ -258,7 +257,7 @@ def previewed(case: Case, state: State | None) -> Steps[tuple[Decision, Inputs |
     if state is not None:
         return _limited(case, decision, _supposed(decision, state)), inputs
     try:
-        answer = yield from _asked(case, _trial(case, decision))
+        answer = yield _trial(case, decision)
     except StateError:
         return failed(case, "state_failed", "the store that keeps what sessions remember couldn't be asked"), inputs
     return _limited(case, decision, answer), inputs

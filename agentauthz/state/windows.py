@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 from collections.abc import Iterable
 from decimal import Decimal
 from typing import Final, final
@@ -37,9 +38,16 @@ def moment(micros: int) -> dt.datetime:
     return _EPOCH + dt.timedelta(microseconds=micros)
 
 
+@functools.lru_cache(maxsize=4096)
+def length(window: dt.timedelta) -> int:
+    """Return how many microseconds a window has."""
+    return window // _MICROSECOND
+
+
+@functools.lru_cache(maxsize=4096)
 def width(window: dt.timedelta) -> int:
     """Return how many microseconds one bucket of a window is wide."""
-    return max(1, -(-(window // _MICROSECOND) // PARTS))
+    return max(1, -(-length(window) // PARTS))
 
 
 def slot(spend: Spend, now: int) -> Slot:
@@ -51,7 +59,7 @@ def slot(spend: Spend, now: int) -> Slot:
     if spend.window is None:
         return Slot(FOREVER, FOREVER)
     wide = width(spend.window)
-    return Slot(now // wide, (now - spend.window // _MICROSECOND) // wide)
+    return Slot(now // wide, (now - length(spend.window)) // wide)
 
 
 @final
@@ -91,7 +99,7 @@ class Buckets:
         self.spent[number] = EXACT.add(self.spent.get(number, Decimal(0)), spend.amount)
         self.total = EXACT.add(self.total, spend.amount)
         if spend.window is not None:
-            self.ends = (number + 1) * width(spend.window) + spend.window // _MICROSECOND
+            self.ends = (number + 1) * width(spend.window) + length(spend.window)
         return number
 
     def give_back(self, number: int, amount: Decimal) -> None:
@@ -113,7 +121,7 @@ class Buckets:
             rest = EXACT.subtract(rest, amount)
             if EXACT.add(rest, spend.amount) <= spend.bound:
                 try:
-                    return moment((number + 1) * wide + spend.window // _MICROSECOND)
+                    return moment((number + 1) * wide + length(spend.window))
                 except OverflowError:  # after the year 9999
                     return None
         return None
