@@ -11,7 +11,7 @@ from agentauthz.decision import Basis, Budget, Decision, Obligation, Outcome, Re
 from agentauthz.policy.builtins import Answer, all_of
 from agentauthz.policy.evaluate import Grants, Verdict, answer, evaluate
 from agentauthz.policy.inputs import Inputs
-from agentauthz.policy.spending import Meter, spending
+from agentauthz.policy.spending import Meter, Unclear, spending
 from agentauthz.policy.syntax import CheckedRule, Effect, Expr
 from agentauthz.principals import Delegation, Principal, covered
 from agentauthz.request import Request, SessionFacts
@@ -76,9 +76,9 @@ def decide(
             return allow  # it says nothing of the call but its action, and nobody can change it
         if (grants := found.grants) is not None:  # most decisions: what `_combine` would give, without its search
             if grants.limited:
-                taken = spending(rules.meter, [(inputs, found)])
-                if not taken.unclear:
-                    return _granted(rules, request.action, grants, taken.spends)
+                spends = spending(rules.meter, ((inputs, found),))
+                if not isinstance(spends, Unclear):
+                    return _granted(rules, request.action, grants, spends)
             else:
                 # returned as it was made: by now another thread may have kept the allow of another action
                 found.allow = allow = _granted(rules, request.action, grants)
@@ -88,10 +88,9 @@ def decide(
 
 
 def _granted(rules: Rules, action: str, grants: Grants, spends: tuple[Spend, ...] = ()) -> Decision:
-    return Decision(
-        Outcome.ALLOW, Basis.RULE, action, grants.names, grants.undetermined, (), grants.reasons, (), grants.marks,
-        rules.digest, None, True, spends,
-    )  # fmt: skip
+    return Decision.granting(
+        action, grants.names, grants.undetermined, grants.reasons, grants.marks, rules.digest, spends
+    )
 
 
 def without_budget(decision: Decision) -> Decision:
@@ -244,11 +243,11 @@ def _combine(
     def unclear() -> Decision | None:
         nonlocal spends
         found = spending(rules.meter, calls)
-        if not found.unclear:
-            spends = found.spends
+        if not isinstance(found, Unclear):
+            spends = found
             return None
-        limits, missing = names("limit"), frozenset[str]().union(*found.unclear.values())
-        stop = {name: limits[0].get(name) or limits[1][name] for name in found.unclear}
+        limits, missing = names("limit"), frozenset[str]().union(*found.missing.values())
+        stop = {name: limits[0].get(name) or limits[1][name] for name in found.missing}
         reasons = [_reason("no_budget_undetermined", rule) for _, rule in sorted(stop.items())]
         return decision(Outcome.DENY, Basis.LIMIT, reasons, rules=tuple(sorted(stop)), missing=tuple(sorted(missing)))
 

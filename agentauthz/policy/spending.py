@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Final, TypeAlias, final
 
-from attrs import evolve, field, frozen
+from attrs import evolve, frozen
 
 from agentauthz.canonical import canonical
 from agentauthz.decision import Reason, Spend
@@ -69,11 +69,11 @@ class Meter:
 
     def spend(self, inputs: Inputs) -> Spend | None:
         """Return what the limit takes of one judged call; None: a key, the amount or the bound is none."""
-        bound, amount, *keys = self._measured(inputs)
-        most, much = _number(bound), _number(amount)
-        if most is None or much is None or (key := self._key(keys, inputs)) is None:
+        values = self._measured(inputs)
+        most, much = _number(values[0]), _number(values[1])
+        if most is None or much is None or (key := self._key(values[2:], inputs)) is None:
             return None
-        return Spend(self._rule.name, key, much, most, self._rule.window, self._reason)
+        return Spend.trusted(self._rule.name, key, much, most, self._rule.window, self._reason)
 
     def _key(self, values: Iterable[object], inputs: Inputs) -> str | None:
         """Return a budget's key; its parts carry their types."""
@@ -126,29 +126,32 @@ def _number(value: object) -> Decimal | None:
 
 @final
 @frozen
-class Spending:
-    """Be what the limits take together, or `unclear`: the limits that nobody can say it of, with what is missing."""
+class Unclear:
+    """Be the limits of which nobody can say what they take, each with the inputs that are missing."""
 
-    spends: tuple[Spend, ...]
-    unclear: Mapping[str, frozenset[str]] = field(factory=dict)
+    missing: Mapping[str, frozenset[str]]
 
 
-def spending(meter: Callable[[CheckedRule], Meter], calls: Sequence[tuple[Inputs, Verdict]]) -> Spending:
-    """Return what the limits take that are true or undetermined for any of the judged calls.
+def spending(
+    meter: Callable[[CheckedRule], Meter], calls: Sequence[tuple[Inputs, Verdict]]
+) -> tuple[Spend, ...] | Unclear:
+    """Return what the limits take that are true or undetermined for any of the judged calls, in the order of the keys.
 
     Calls with equal keys spend once: the largest amount, up to the smallest bound.
     """
     spends: dict[str, Spend] = {}
     unclear: dict[str, frozenset[str]] = {}
     for inputs, found in calls:
-        for rule in (*found.true.get("limit", ()), *found.undetermined.get("limit", ())):
+        for rule in found.true.get("limit", ()) + found.undetermined.get("limit", ()):
             asked = meter(rule).spend(inputs)
             if asked is None:
                 unclear[rule.name] = unclear.get(rule.name, frozenset()) | meter(rule).missing(inputs)
             else:
                 known = spends.get(asked.key)
                 spends[asked.key] = asked if known is None else _both(known, asked)
-    return Spending(tuple(spends[key] for key in sorted(spends)), unclear)
+    if unclear:
+        return Unclear(unclear)
+    return tuple(spends.values()) if len(spends) == 1 else tuple(spends[key] for key in sorted(spends))
 
 
 def _both(one: Spend, other: Spend) -> Spend:
