@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
 from agentauthz import Basis, Decision, Denied, Outcome, Principal, State, authorize
 from agentauthz.decision import Reason, Spend
+from agentauthz.errors import StateError
 from agentauthz.records import Record
 from agentauthz.state import memory as memory_module
 from agentauthz.state.memory import MemoryState
@@ -253,7 +255,9 @@ def test_what_would_be_used_can_be_supposed() -> None:
     request = Request("t.x", subject=MARIA, args={"n": 4})
     for used, allowed in ((6, True), (7, False)):
         state = State(used={"l": Decimal(used)})
-        assert kept.authorizer.preview(request, state=state).allowed is allowed
+        supposed = kept.authorizer.preview(request, state=state)
+        assert supposed.allowed is allowed
+        assert [(budget.used, budget.left, budget.granted) for budget in supposed.budgets] == [(used, 10 - used, False)]
         assert kept.authorizer.explain(request, state=state).decision.allowed is allowed
     assert not kept.authorizer.policies.decide(request).allowed
 
@@ -275,3 +279,54 @@ def test_budgets_that_are_new_are_not_swept_away_by_the_same_call(monkeypatch: p
     assert taken("first")
     assert taken("a", "b")
     assert [taken("a"), taken("b"), taken("first")] == [False, False, False]
+
+
+# ---- what is read of a session
+
+
+def test_a_key_that_is_the_session_reads_nothing_of_it() -> None:
+    """A limit per session neither asks the store for marks nor writes the session's facts into records."""
+    kept = Recorded("permit p on t.* when true\nlimit l on t.* to count <= 3 per session")
+    remembered = kept.authorizer.policies.remembered("t.x")
+    assert (remembered.reads, remembered.started, remembered.writes) == (False, False, True)
+    with kept.session() as session:
+        assert session.decide("t.x").allowed
+    assert "inputs" not in kept.decisions[0].as_dict()
+
+
+def test_a_session_began_when_the_store_says_so() -> None:
+    """Where another process resumes a session by its id, rules see when it began there."""
+    policy = "permit p on t.* when now - session.started < 1h"
+    state = MemoryState()
+    first, second = Recorded(policy, state=state), Recorded(policy, state=state)
+    assert first.session(id="s-1").decide("t.x").allowed
+    second.clock.forward(hours=2)
+    session = second.session(id="s-1")
+    assert not session.preview("t.x").allowed
+    assert not session.decide("t.x").allowed
+    assert not session.decide("t.x").allowed
+    assert second.session(id="s-2").decide("t.x").allowed
+
+
+class _Broken:
+    """Be a state store that answers nothing but what it is told to."""
+
+    blocking = False
+
+    def __getattr__(self, name: str) -> Any:
+        raise StateError("nobody is there")
+
+
+def test_only_what_needs_the_store_is_denied_where_it_fails() -> None:
+    """A limit, and a rule that asks when the session began, deny; other calls, and doubtful marks, go by their rules."""
+    kept = Recorded(
+        "permit p on t.* when true\nlimit l on t.limited to count <= 1 per subject every 1d\n"
+        "forbid old on t.aged when now - session.started > 1h\n"
+        'forbid f on t.marked when "m" in session.marks\nmark m on t.never',
+        state=_Broken(),
+    )
+    with kept.session() as session:
+        for ask in (session.decide, session.preview):
+            found = {name: ask(f"t.{name}") for name in ("free", "limited", "aged", "marked")}
+            codes = [decision.reasons[0].code for decision in found.values()]
+            assert codes == ["permitted", "state_failed", "state_failed", "forbidden_undetermined"]

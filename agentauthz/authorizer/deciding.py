@@ -80,6 +80,10 @@ class Case:
         chain = self.request.chain
         return self.policies.remembered(self.request.action, handing=not chain.alone and asks_for_handoff(chain))
 
+    def lags(self) -> bool:
+        """Say whether the session has still to be begun in the store."""
+        return self.memory is not None and self.memory.lags(self.policies.tracked)
+
     def ask_of(self, state: State, tracked: Mapping[str, dt.datetime]) -> None:
         """Ask about the same call, with what the session remembers in `state`."""
         if self.told is not None:
@@ -148,7 +152,7 @@ def _settled(case: Case) -> Verdict | Remembered:
         return Verdict(stopped, case.request, None, case.cause)
     try:
         remembered = case.remembered()
-        if remembered.writes or remembered.reads:
+        if remembered.writes or remembered.reads or (remembered.started and case.lags()):
             return remembered
         decision, inputs = asked(case, case.policies.judge)
         return _unless_stopped(case, Verdict(decision, case.request, inputs))
@@ -160,7 +164,7 @@ def _judging(case: Case, remembered: Remembered) -> Steps[Verdict]:
     """Take a call to its verdict, with what its session remembers."""
     try:
         for _ in range(MAX_ATTEMPTS):
-            if remembered.reads or (case.memory is not None and case.memory.lags(case.policies.tracked)):
+            if remembered.reads or case.lags():
                 yield from _recalled(case, remembered)
             decision, inputs = asked(case, case.policies.judge)
             if decision.outcome is Outcome.DENY and decision.enforced:
@@ -198,6 +202,8 @@ def _recalled(case: Case, remembered: Remembered) -> Steps[None]:
         state = yield functools.partial(memory.recall, case.policies.tracked, case.watched, reads=remembered.reads)
         case.ask_now(state)
     except StateError:
+        if remembered.started:  # it may have begun long before: there is no telling
+            raise
         case.state = None
         case.request = case.request.with_session(unrecalled(case.request))
 
@@ -247,17 +253,16 @@ def previewed(case: Case, state: State | None) -> Steps[tuple[Decision, Inputs |
     """Find the decision on a call, and what it saw; nothing is committed. `state` stands for what is remembered."""
     if (stopped := refused(case)) is not None:
         return stopped, None
-    if state is not None:
-        case.ask_of(state, {})
-    else:
-        yield from _recalled(case, case.remembered())
-    decision, inputs = asked(case, case.policies.judge)
-    if not decision.spends or decision.outcome is Outcome.DENY:
-        return decision, inputs
-    if state is not None:
-        return _limited(case, decision, _supposed(decision, state)), inputs
+    inputs: Inputs | None = None
     try:
-        answer = yield _trial(case, decision)
+        if state is not None:
+            case.ask_of(state, {})
+        else:
+            yield from _recalled(case, case.remembered())
+        decision, inputs = asked(case, case.policies.judge)
+        if not decision.spends or decision.outcome is Outcome.DENY:
+            return decision, inputs
+        answer = (yield _trial(case, decision)) if state is None else _supposed(decision, state)
     except StateError:
         return failed(case, "state_failed", "the store that keeps what sessions remember couldn't be asked"), inputs
     return _limited(case, decision, answer), inputs
@@ -265,14 +270,11 @@ def previewed(case: Case, state: State | None) -> Steps[tuple[Decision, Inputs |
 
 def _supposed(decision: Decision, state: State) -> Answer:
     """Return what a store would answer that holds what `state` says is used of each limit."""
-
-    def stands(granted: bool) -> tuple[Budget, ...]:
-        return tuple(
-            Budget(spend.rule, spend.key, spend.amount, spend.bound, state.used.get(spend.rule, Decimal(0)), granted)
-            for spend in decision.spends
-        )
-
-    return Committed(stands(True)) if all(budget.fits for budget in stands(False)) else Refused(stands(False))
+    nothing = Decimal(0)
+    budgets = tuple(
+        Budget.trusted(spend, state.used.get(spend.rule, nothing), False, None) for spend in decision.spends
+    )
+    return Committed(budgets) if all(budget.fits for budget in budgets) else Refused(budgets)
 
 
 def refused(case: Case) -> Decision | None:

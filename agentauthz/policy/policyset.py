@@ -269,7 +269,8 @@ class PolicySet:
         read = self.reads(action, handing=handing)
         times = tuple(dict.fromkeys(time for reads in read for time in reads.times))
         changes = any(rule.effect in ("limit", "mark") for rule in self._decider.matching(action))
-        return Remembered(any(reads.marks for reads in read), times, changes or action in self.tracked)
+        marks, started = any(reads.marks for reads in read), any(reads.started for reads in read)
+        return Remembered(marks, times, changes or action in self.tracked, started)
 
     def arguments(self, action: str) -> frozenset[str] | None:
         """Return the arguments that an action is declared with; None: it isn't."""
