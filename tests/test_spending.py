@@ -257,7 +257,8 @@ def test_what_would_be_used_can_be_supposed() -> None:
         state = State(used={"l": Decimal(used)})
         supposed = kept.authorizer.preview(request, state=state)
         assert supposed.allowed is allowed
-        assert [(budget.used, budget.left, budget.granted) for budget in supposed.budgets] == [(used, 10 - used, False)]
+        [budget] = supposed.budgets
+        assert (budget.used, budget.left, budget.granted) == (Decimal(used), Decimal(10 - used), False)
         assert kept.authorizer.explain(request, state=state).decision.allowed is allowed
     assert not kept.authorizer.policies.decide(request).allowed
 
@@ -318,7 +319,7 @@ class _Broken:
 
 
 def test_only_what_needs_the_store_is_denied_where_it_fails() -> None:
-    """A limit, and a rule that asks when the session began, deny; other calls, and doubtful marks, go by their rules."""
+    """A limit, and a rule that asks when the session began, deny; other calls go by their rules, with marks unknown."""
     kept = Recorded(
         "permit p on t.* when true\nlimit l on t.limited to count <= 1 per subject every 1d\n"
         "forbid old on t.aged when now - session.started > 1h\n"

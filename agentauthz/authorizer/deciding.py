@@ -270,10 +270,8 @@ def previewed(case: Case, state: State | None) -> Steps[tuple[Decision, Inputs |
 
 def _supposed(decision: Decision, state: State) -> Answer:
     """Return what a store would answer that holds what `state` says is used of each limit."""
-    nothing = Decimal(0)
-    budgets = tuple(
-        Budget.trusted(spend, state.used.get(spend.rule, nothing), False, None) for spend in decision.spends
-    )
+    used = [(spend, state.used.get(spend.rule, Decimal(0))) for spend in decision.spends]
+    budgets = tuple(Budget.trusted(spend, before, False, None) for spend, before in used)
     return Committed(budgets) if all(budget.fits for budget in budgets) else Refused(budgets)
 
 
