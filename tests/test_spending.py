@@ -331,3 +331,25 @@ def test_only_what_needs_the_store_is_denied_where_it_fails() -> None:
             found = {name: ask(f"t.{name}") for name in ("free", "limited", "aged", "marked")}
             codes = [decision.reasons[0].code for decision in found.values()]
             assert codes == ["permitted", "state_failed", "state_failed", "forbidden_undetermined"]
+
+
+def test_a_record_lets_nobody_guess_a_sensitive_key() -> None:
+    """Where a limit counts per a sensitive argument, the record has a keyed digest in the place of the budget's key."""
+
+    @authorize("t.x", sensitive=["card"])
+    def pay(card: str, shop: str) -> None:
+        pass
+
+    kept = Recorded(
+        "permit p on t.* when true\nlimit cards on t.x to count <= 3 per lower(args.card) every 1d\n"
+        "limit shops on t.x to count <= 3 per args.shop every 1d"
+    )
+    with kept.session() as session:
+        pay("4111", "a")
+        plain = session.preview("t.x", args={"card": "4111", "shop": "a"}).budgets
+    line = kept.decisions[0].as_dict()
+    keys = [budget["key"] for budget in line["budgets"]]
+    assert keys[0].startswith("k")
+    assert plain[0].key not in str(line)
+    assert keys[1] == plain[1].key
+    assert "/budgets/0/key" in line["meta"]["redacted"]

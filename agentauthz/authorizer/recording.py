@@ -116,6 +116,7 @@ class Recording:
             mode="observe" if case.observing else "enforce",
             cause=_cause(case, verdict),
             left=case.left,
+            sealed=case.policies.keyed_by([budget.rule for budget in decision.budgets], case.sensitive),
             call_id=None,
             parent=None,
         )

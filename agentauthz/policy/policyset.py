@@ -25,7 +25,7 @@ from agentauthz.policy.files import read_files
 from agentauthz.policy.format import Written
 from agentauthz.policy.inputs import Inputs
 from agentauthz.policy.parse import decode, parse
-from agentauthz.policy.reads import Reads, Remembered, asks_for_handoff, unknown_roots
+from agentauthz.policy.reads import Reads, Remembered, asks_for_handoff, paths_of, unknown_roots
 from agentauthz.policy.source import Diagnostic, Source
 from agentauthz.policy.spending import Meter, defined
 from agentauthz.policy.syntax import CheckedRule, Statement
@@ -260,6 +260,15 @@ class PolicySet:
         """Return what the rules for an action read, and, where a chain makes them asked too, those on a hand-off."""
         own = self._reads(action)
         return (own, self._reads(deciding.HANDOFF).for_handoff(deciding.HANDOFF)) if handing else (own,)
+
+    def keyed_by(self, limits: Iterable[str], arguments: frozenset[str]) -> frozenset[str]:
+        """Return those of some limits, by name, that count per one of these arguments, or per what is made of it."""
+        return frozenset(
+            name
+            for name in limits
+            for _, path in paths_of(self._by_name[name].per)
+            if path.root == "args" and (not path.steps or path.steps[0] in arguments)
+        )
 
     def remembered(self, action: str, *, handing: bool = False) -> Remembered:
         """Return what the rules for an action ask of a session's past, and whether a call may change it."""

@@ -52,6 +52,7 @@ def decision_record(
     mode: str = "enforce",
     cause: Cause | None = None,
     left: frozenset[str] = frozenset(),
+    sealed: frozenset[str] = frozenset(),
     call_id: str | None = None,
     parent: str | None = None,
     policy_set: str | None = None,
@@ -62,7 +63,8 @@ def decision_record(
     `args` are the bound arguments; a keyed digest binds them all, and only those at the paths in `seen` are
     shown. The arguments named in `sensitive` are never shown: not as inputs, not in `explain`, nor where a
     text repeats them. `ts` has a time zone. `cause` says that it weren't the policies alone that decided, and
-    `left` has the ids of the obligations that nothing could carry out.
+    `left` has the ids of the obligations that nothing could carry out. `sealed` names the limits whose key holds a
+    sensitive argument: of its plain hash somebody could guess it.
     """
     draft = _Draft(key, Secrets(sensitive, args) if sensitive else _NO_SECRETS)
     inputs, listed, named = draft.inputs(seen), draft.listed, draft.named
@@ -88,7 +90,7 @@ def decision_record(
         listed("marks", decision.marks),
         draft.reasons(decision.reasons),
         draft.duties(decision.obligations, left) if decision.obligations else "",
-        draft.budgets(decision.budgets) if decision.budgets else "",
+        draft.budgets(decision.budgets, sealed) if decision.budgets else "",
         inputs,
         "" if explain is None else draft.explanation(explain),
         "" if call_id is None and parent is None else draft.ctx(call_id, parent),
@@ -288,16 +290,23 @@ class _Draft:
         end = ',"left":true}' if left else "}"
         return f'{{"id":{self.name(duty.id, pointer, "id")},"type":{self.name(duty.type, pointer, "type")}{shown}{end}'
 
-    def budgets(self, budgets: Sequence[Budget]) -> str:
-        texts = [self._budget(budget, f"/budgets/{i}") for i, budget in self.first(budgets, "/budgets")]
+    def budgets(self, budgets: Sequence[Budget], sealed: frozenset[str]) -> str:
+        texts = [
+            self._budget(budget, f"/budgets/{i}", sealed=budget.rule in sealed)
+            for i, budget in self.first(budgets, "/budgets")
+        ]
         return f',"budgets":[{",".join(texts)}]'
 
-    def _budget(self, budget: Budget, pointer: str) -> str:
+    def _budget(self, budget: Budget, pointer: str, *, sealed: bool) -> str:
+        key = budget.key
+        if sealed:
+            key = self.key.digest("value", canonical(key))
+            self.redacted.append(f"{pointer}/key")
         amounts = {"amount": budget.amount, "bound": budget.bound, "used": budget.used}
         texts = [f'"{name}":{compact(self.value(amount, f"{pointer}/{name}"))}' for name, amount in amounts.items()]
         room = "" if budget.room_at is None else f',"room_at":"{stamp(budget.room_at)}"'
         granted = "true" if budget.granted else "false"
-        named = f'"rule":{self.name(budget.rule, pointer, "rule")},"key":{self.name(budget.key, pointer, "key")}'
+        named = f'"rule":{self.name(budget.rule, pointer, "rule")},"key":{self.name(key, pointer, "key")}'
         return f'{{{named},{",".join(texts)},"granted":{granted}{room}}}'
 
     def explanation(self, part: object) -> str:

@@ -51,5 +51,5 @@ def _report_unread(statements: Sequence[Statement], read: set[str], report: Repo
     """Report the marks that rules set and no rule reads."""
     for rule in statements:
         if isinstance(rule, Rule) and rule.effect == "mark" and (mark := rule.mark or rule.name) not in read:
-            hint = f'read it in a rule: `"{mark}" in session.marks`; or keep it for the host, which sees `session.marks`'
+            hint = f'read it in a rule: `"{mark}" in session.marks`; or keep it for the host, which sees it too'
             report.warning("unread-mark", f"no rule reads the mark `{mark}`", rule.mark_span or rule.name_span, hint)

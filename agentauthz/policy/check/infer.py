@@ -92,11 +92,11 @@ class Typer:
         "certain",
         "declared",
         "effect",
+        "marks_read",
         "report",
         "roots",
         "selection",
         "tracked",
-        "marks_read",
     )
 
     def __init__(self, selection: Selection, effect: Effect, report: Reporter) -> None:
