@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Hashable, Mapping
+from decimal import Decimal
 from typing import Any, Final, TypeAlias, cast, final
 
 from attrs import define, field, frozen
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
-from agentauthz import Basis, Decision, Denied, Outcome, Principal
+from agentauthz import Authorizer, Basis, Decision, Denied, Outcome, Principal, State
+from agentauthz.records import MemorySink
 from tests.laws.counting import TALLY, law
+from tests.strategies.cases import Case, cases
 from tests.strategies.choose import Choose
+from tests.strategies.policies import rule_text, valid
 from tests.support import Recorded
 
 MINUTE: Final = dt.timedelta(minutes=1)
@@ -253,3 +257,23 @@ def test_what_is_granted_is_what_a_recount_grants(shard: int, script: Script) ->
             if step.how == "perform":
                 model.sessions[step.person].done[step.action] = now
         assert trees[step.person].handles[("bot",)].marks == model.sessions[step.person].marks
+
+
+@law(cases())
+def test_a_limit_more_never_turns_deny_into_allow_whatever_was_used(shard: int, case: Case) -> None:
+    """However the budgets stand: with one limit more, or more used of them, nothing is allowed that wasn't."""
+    policy, choose = case.policy, case.choose
+    more = rule_text(choose, "limit", 9, policy.world, policy.marks(), policy.functions)
+    with_more = valid([*policy.statements, more], policy.world, policy.functions)[1]
+    plain, limited = (Authorizer(made, sinks=[MemorySink()]) for made in (case.made, with_more))
+    names = [rule.name for rule in with_more.rules if rule.effect == "limit"]
+    for plan in case.plans:
+        request = plan.request()
+        used = {name: Decimal(choose.one((0, 1, 9, 90, 499))) for name in names}
+        decision = plain.preview(request, state=State(used=used))
+        TALLY.pair(decision)
+        if decision.outcome is not Outcome.ALLOW:
+            TALLY.applied()
+            assert limited.preview(request, state=State(used=used)).outcome is not Outcome.ALLOW
+            still_more = State(used={name: amount + choose.up_to(9) for name, amount in used.items()})
+            assert plain.preview(request, state=still_more).outcome is not Outcome.ALLOW
