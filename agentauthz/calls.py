@@ -308,11 +308,13 @@ _ADVICE: Final = {
     "rule": "Don't try it again: find another way, or tell the user that it isn't allowed",
     "default": "Don't try it again: find another way, or tell the user that it isn't allowed",
     "authority": "This session doesn't hold the authority for it: ask the user to start one that does",
-    "limit": "Don't try it again now: the budget for it isn't there",
+    "limit": "Don't try it again: the budget for it isn't there",
     "revoked": "Stop: this work may not go on",
     "undetermined": "It couldn't be established that this is allowed: tell the user that something is missing",
     "error": "Something failed while this was checked: report it to the user, and don't go on with it",
 }
+
+_LATER: Final = "Don't try it again before {:%Y-%m-%d %H:%M} UTC: until then there is no budget for it"
 
 
 def refusal(decision: Decision) -> str:
@@ -321,7 +323,18 @@ def refusal(decision: Decision) -> str:
     review = decision.outcome is Outcome.REVIEW
     because = next((found.because for found in decision.reasons if found.because), None)
     head = f"`{decision.action}` {'needs an approval' if review else 'is denied'} ({reason.code})"
-    return f"{head}{f': {because}' if because else ''}. {_ADVICE['review' if review else decision.basis.value]}."
+    room = None if review else _room_at(decision)
+    advice = _ADVICE["review" if review else decision.basis.value] if room is None else _LATER.format(room)
+    return f"{head}{f': {because}' if because else ''}. {advice}."
+
+
+def _room_at(decision: Decision) -> dt.datetime | None:
+    """Return the minute in which all limits have room that had none; None: they never will, or that isn't the cause."""
+    full = [budget.room_at for budget in decision.budgets if not budget.fits]
+    known = [at for at in full if at is not None]
+    if decision.basis is not Basis.LIMIT or not known or len(known) < len(full):
+        return None
+    return max(known).replace(second=0, microsecond=0) + dt.timedelta(minutes=1)
 
 
 def moment(expires: Expiry, now: dt.datetime) -> dt.datetime:

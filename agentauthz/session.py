@@ -222,9 +222,10 @@ class Session:
     def facts(self, state: State, tracked: Mapping[str, dt.datetime]) -> SessionFacts:
         """Return the session as one decision sees it; the same object for as long as nothing changes."""
         known = self._facts  # read once: threads may decide at the same time
-        if known is None or known[0] is not state or known[1] is not tracked:
+        started = self.memory.started  # the store may know of an earlier beginning, once it was asked
+        if known is None or known[0] is not state or known[1] is not tracked or known[2].started is not started:
             facts = SessionFacts.trusted(
-                self.id, self.memory.started, self.expires, self.attributes,
+                self.id, started, self.expires, self.attributes,
                 state.marks, state.began, state.done, tracked, self.ceiling,
             )  # fmt: skip
             known = self._facts = (state, tracked, facts)

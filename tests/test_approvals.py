@@ -464,7 +464,7 @@ def test_a_call_can_not_be_made_before_it_is_approved_nor_with_another_tool() ->
 
 
 def test_stored_arguments_reach_the_function_as_they_were() -> None:
-    """Values of every type that JSON doesn't have, positional-only, further and keyword-only ones, methods and async."""
+    """Values of types that JSON doesn't have, positional-only, further and keyword-only ones, methods and async."""
     kept = shop()
     moment, day = dt.datetime(2026, 1, 2, tzinfo=dt.UTC), dt.date(2026, 1, 2)
     values = [
@@ -697,7 +697,7 @@ def test_the_terminal_lists_and_shows_what_waits(desk: Any, capsys: pytest.Captu
 
 def test_the_terminal_approves_and_the_call_goes_ahead(desk: Any, capsys: pytest.CaptureFixture[str]) -> None:
     """In another process than the one that asks; the answer is recorded there, and the wait ends."""
-    kept, review, run, approving, answering = desk
+    _, review, run, approving, answering = desk
     assert run("wait", review.id, "--timeout", "0") == 1
     assert run("approve", review.id, "--as", "maria", "--attribute", 'roles=["lead"]', *approving) == 2
     assert "not_approver" in capsys.readouterr().out

@@ -577,7 +577,8 @@ class Authorizer:
             if effect.status == "done" and effect.decision.action in self.policies.tracked:
                 self._state.finish(session.id, effect.decision.action)
             if effect.reservation is not None and effect.reservation.id is not None:
-                if effect.status == "failed":
+                # an interruption such as Ctrl-C isn't the function's word that nothing was done
+                if effect.status == "failed" and isinstance(effect.error, Exception):
                     self._state.release(effect.reservation)
                 else:
                     self._state.settle(effect.reservation, {})

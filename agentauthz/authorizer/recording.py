@@ -219,6 +219,7 @@ class Recording:
             left=case.left,
             approval=verdict.decision.approval,
             consents=[(each.by, case.policies.approver_reads(decision.action)) for each in verdict.consents],
+            sealed=case.policies.keyed_by([budget.rule for budget in decision.budgets], case.sensitive),
             held=held,
             ctx=ctx,
         )
@@ -280,9 +281,11 @@ def _cause(case: Case, verdict: Verdict) -> Cause | None:
 def _unrecorded(verdict: Verdict, error: Exception) -> Verdict:
     """Return the denial of a call whose record couldn't be kept; observe mode doesn't let it run either."""
     reasons = (Reason("not_recorded", "the decision couldn't be recorded"), *verdict.decision.reasons)
+    budgets = tuple(evolve(budget, granted=False) for budget in verdict.decision.budgets)  # all of it is given back
     denial = evolve(
-        verdict.decision, outcome=Outcome.DENY, basis=Basis.ERROR, reasons=reasons, obligations=(), enforced=True
-    )
+        verdict.decision, outcome=Outcome.DENY, basis=Basis.ERROR, reasons=reasons, obligations=(), enforced=True,
+        budgets=budgets,
+    )  # fmt: skip
     return Verdict(denial, verdict.request, verdict.inputs, error, verdict.reservation)
 
 

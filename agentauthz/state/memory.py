@@ -170,13 +170,13 @@ class MemoryState:
                 return STALE
             if intent.approvals and (unfit := tuple(filter(self._is_unfit, intent.approvals))):
                 return Refused(approvals=unfit)
-            if len(self._budgets) >= self._sweep_at:  # before any is looked at, which must not be forgotten meanwhile
-                self._sweep(micros(now))
-            taken = [self._budget(intent, spend, micros(now)) for spend in intent.spends] if intent.spends else []
-            if any(not kept.has_room(spend) for spend, kept, _ in taken):
-                return Refused(tuple(kept.stands(spend, granted=False) for spend, kept, _ in taken))
-            budgets = tuple(kept.stands(spend, granted=intent.reserve) for spend, kept, _ in taken)
-            return self._done(intent, taken, budgets, now) if intent.reserve else Committed(budgets)
+            taken = self._budgets_for(intent, micros(now)) if intent.spends else []
+            room = [kept.has_room(spend) for spend, kept, _ in taken]  # lists: generators cost more than so little
+            granted = intent.reserve and all(room)
+            budgets = tuple([kept.stands(spend, granted=granted) for spend, kept, _ in taken])
+            if not all(room):
+                return Refused(budgets)
+            return self._done(intent, taken, budgets, now) if granted else Committed(budgets)
 
     def _done(
         self,
@@ -192,7 +192,7 @@ class MemoryState:
             found.state = after(found.state, intent, now)
         if not taken:
             return DONE
-        parts = tuple((spend, kept.add(spend, place.number)) for spend, kept, place in taken)
+        parts = tuple([(spend, kept.add(spend, place.number)) for spend, kept, place in taken])
         reservation = Reservation(parts, intent.session, secrets.token_hex(16) if intent.releasable else None)
         if reservation.id is not None:
             self._reserved.add(reservation.id)
@@ -205,14 +205,19 @@ class MemoryState:
             return False
         return is_outdated(intent, self.read(intent.session))
 
-    def _budget(self, intent: Intent, spend: Spend, now: int) -> _Place:
-        budgets = self._budgets_of(spend, intent.session)
-        kept = budgets.get(spend.key)
-        if kept is None:
-            kept = budgets[spend.key] = Buckets()
-        place = slot(spend, now)
-        kept.forget(place.oldest)
-        return spend, kept, place
+    def _budgets_for(self, intent: Intent, now: int) -> list[_Place]:
+        if len(self._budgets) >= self._sweep_at:  # before any is found: a new one, still empty, would be swept away
+            self._sweep(now)
+        found: list[_Place] = []
+        for spend in intent.spends:
+            budgets = self._budgets_of(spend, intent.session)
+            kept = budgets.get(spend.key)
+            if kept is None:
+                kept = budgets[spend.key] = Buckets()
+            place = slot(spend, now)
+            kept.forget(place.oldest)
+            found.append((spend, kept, place))
+        return found
 
     def _budgets_of(self, spend: Spend, session: str | None) -> dict[str, Buckets]:
         """Return where a budget is kept; one without a window ends with its session."""

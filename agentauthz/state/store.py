@@ -12,7 +12,7 @@ from decimal import Decimal
 from types import MappingProxyType
 from typing import Final, Literal, Protocol, TypeAlias, final
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 from agentauthz.decision import Budget, Spend
 
@@ -45,7 +45,7 @@ Seen: TypeAlias = Literal["began", "done"]
 
 
 @final
-@frozen
+@define  # these three are made at every call: what is frozen costs three times as much
 class Intent:
     """Be all that one decision changes, to be done in one step or not at all.
 
@@ -67,7 +67,7 @@ class Intent:
 
 
 @final
-@frozen
+@define
 class Reservation:
     """Be what was spent, in which bucket of which budget; with an `id`, giving it back twice does nothing."""
 
@@ -77,7 +77,7 @@ class Reservation:
 
 
 @final
-@frozen
+@define
 class Committed:
     """Say that all of an intent was done, how its budgets stand, and what can be given back."""
 
