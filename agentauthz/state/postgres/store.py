@@ -107,8 +107,8 @@ class PostgresState:
         found = self._pool.ask("read", (session,))
         if found is None:
             return NOTHING_YET
-        marks, *times = found
-        return State(frozenset(map(unescape, marks)), *map(_times, times))
+        marks, began, done, watched = found
+        return State(frozenset(map(unescape, marks)), _times(began), _times(done), _times(watched))
 
     def mark(self, session: str, name: str) -> None:
         """Add a mark on the host's word."""
@@ -266,8 +266,8 @@ def _revocation(found: Sequence[Any]) -> Revocation:
 
 
 def _approval(found: Sequence[Any]) -> Approval:
-    id, binding, session, at, expires, request, status, answer = found
+    own, binding, session, at, expires, request, status, answer = found
     return Approval(
-        unescape(id), unescape(binding), None if session is None else unescape(session), moment(at), moment(expires),
+        unescape(own), unescape(binding), None if session is None else unescape(session), moment(at), moment(expires),
         unescape(request), cast(Status, status), None if answer is None else unescape(answer),
     )  # fmt: skip

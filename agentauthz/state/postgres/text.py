@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import Final, TypeAlias
 
-Value: TypeAlias = str | int | bool | Decimal | None | dict[str, int] | Sequence[str | int | Decimal | None]
+Value: TypeAlias = str | int | bool | Decimal | dict[str, int] | Sequence[str | int | Decimal | None] | None
 
 # PostgreSQL's text holds neither NUL nor half a character: those are escaped, and so is what escapes
 _ESCAPE: Final = "\x1a"
