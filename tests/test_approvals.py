@@ -232,7 +232,7 @@ def test_limits_are_tried_before_anybody_is_asked() -> None:
 
 def test_obligations_bind_an_approved_call_too() -> None:
     """An approval lets nothing happen that lacks something else, and isn't used up by it."""
-    kept = shop(POLICY.replace("when true", "when true with notify(to: 1)"))
+    kept = shop(POLICY.replace("when true", "when true with expire(after: 5m)"))
     session = kept.session()
     review = asked(session, "o-1", 600)
     kept.authorizer.approvals.approve(review.id, LEAD)
