@@ -63,7 +63,7 @@ def current() -> Current:
 
 
 def checkpoint() -> None:
-    """Let running work stop here if its session was closed or has expired, or its token was revoked.
+    """Let running work stop here if its session was closed, has expired or was revoked, or all was halted.
 
     Raises:
         Stopped: the work must end now.

@@ -11,21 +11,25 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, cast, fin
 
 from attrs import define, evolve
 
-from agentauthz.decision import Decision, Outcome, Reason
+from agentauthz.decision import Basis, Decision, Obligation, Outcome, Reason
 from agentauthz.errors import Denied, InvalidArgument, ReviewRequired, SessionError, Stopped
+from agentauthz.obligations.handler import Reach
 from agentauthz.request import Request, Unknown
 from agentauthz.values import ATOMIC, UNKNOWN, copy_plain, utc
 
 if TYPE_CHECKING:
     from agentauthz.approvals.heard import Heard
     from agentauthz.approvals.review import Review
+    from agentauthz.authorizer.obliging import Carrying
     from agentauthz.policy.inputs import Inputs
+    from agentauthz.principals import Chain
     from agentauthz.records.passing import Passing
     from agentauthz.session import Session
     from agentauthz.state.store import Reservation, State
 
 Expiry: TypeAlias = str | dt.timedelta | dt.datetime
 Status: TypeAlias = Literal["done", "failed", "stopped"]
+Stop: TypeAlias = tuple[Basis, Reason]  # what denies a call that no policy is asked about
 
 NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
 _UNITS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -37,7 +41,8 @@ class Call:
     """Be one call before its decision: bound arguments (own copies), and what was looked up for it.
 
     `problem` and `cause` say that a look-up failed, which denies the call. `releasable` says that what it spends comes
-    back where it raises. `approval` is the id of the one that it is made with; None: of whichever fits.
+    back where it raises. `reach` is how much of the call is held in hand, and `carries_out` says which obligations
+    whoever makes it sees to. `approval` is the id of the one that it is made with; None: of whichever fits.
     """
 
     action: str
@@ -49,6 +54,8 @@ class Call:
     problem: Reason | None = None
     cause: BaseException | None = None
     releasable: bool = False
+    reach: Reach = Reach.BEFORE
+    carries_out: Callable[[Obligation], bool] | None = None
     approval: str | None = None
 
 
@@ -56,7 +63,8 @@ class Call:
 @define(eq=False)
 class Verdict:
     """Be a decision with what it was made on, what made it fail, and what was reserved, if anything; `inputs` None: no
-    policy was asked. `heard` is what people have said about it, where that was asked.
+    policy was asked. `carrying` is what its obligations still ask for, if it has any and may run, and `heard` what
+    people have said about the call, where that was asked.
     """
 
     decision: Decision
@@ -64,6 +72,7 @@ class Verdict:
     inputs: Inputs | None = None
     cause: BaseException | None = None
     reservation: Reservation | None = None
+    carrying: Carrying | None = None
     heard: Heard | None = None
 
     @property
@@ -77,7 +86,8 @@ class Verdict:
 class Effect:
     """Be how an allowed call ended: it returned, raised `error`, or was stopped; after `ns` nanoseconds.
 
-    `reservation` is what it has spent, where that may still be given back.
+    `reservation` is what it has spent, where that may still be given back. `left` has the ids of the obligations whose
+    handlers failed once it had begun.
     """
 
     decision: Decision
@@ -85,6 +95,7 @@ class Effect:
     error: BaseException | None
     ns: int
     reservation: Reservation | None = None
+    left: frozenset[str] = frozenset()
 
 
 class Deciding(Protocol):
@@ -98,6 +109,26 @@ class Deciding(Protocol):
 
     async def adecide_call(self, session: Session, call: Call) -> Verdict:
         """Decide, commit and record, without blocking the loop on a sink."""
+
+    def against(self, session: Session, chain: Chain) -> Stop | None:
+        """Say what stops a session, or one that goes on with `chain`: a halt, or something that was revoked."""
+
+    def watch(self, running: object, look: Callable[[], None]) -> None:
+        """Call `look` whenever something was revoked, or that can't be found out, until `unwatch`; in any thread."""
+
+    def unwatch(self, running: object) -> None:
+        """Call it no more."""
+
+    def unmark(self, session: Session, name: str, reason: str) -> bool:
+        """Record that a mark is removed, and remove it; say whether it was there.
+
+        Raises:
+            SinkError: it couldn't be recorded, so nothing was done.
+            StateError: the state store can't be asked.
+        """
+
+    async def aunmark(self, session: Session, name: str, reason: str) -> bool:
+        """Do what `unmark` does without blocking the loop on a sink or the state store."""
 
     def pass_on(self, session: Session, passing: Passing) -> str | None:
         """Record an attempt to pass a session's authority on; return the record's id, if there is one.
@@ -132,6 +163,7 @@ class Performing:
     def __init__(self, session: Session, authorizer: Deciding, call: Call) -> None:
         self._session = session
         self._authorizer = authorizer
+        call.reach = Reach.AROUND
         self._call: Call | None = call
         self._made: Final = call
         self._started = 0
@@ -144,10 +176,12 @@ class Performing:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         verdict = self._leave()
-        if self._authorizer.follows(verdict):
-            self._authorizer.finish_call(
-                self._session, effect_of(verdict.decision, error, self._started, verdict.reservation)
-            )
+        try:
+            if verdict.carrying is not None:
+                verdict.carrying.ended(verdict.decision, error)
+        finally:
+            if self._authorizer.follows(verdict):
+                self._authorizer.finish_call(self._session, self._effect(verdict, error))
 
     async def __aenter__(self) -> Decision:
         return self._begin(await self._authorizer.adecide_call(self._session, self._take()))
@@ -156,10 +190,15 @@ class Performing:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         verdict = self._leave()
-        if self._authorizer.follows(verdict):
-            await self._authorizer.afinish_call(
-                self._session, effect_of(verdict.decision, error, self._started, verdict.reservation)
-            )
+        try:
+            if verdict.carrying is not None:
+                await verdict.carrying.aended(verdict.decision, error)
+        finally:
+            if self._authorizer.follows(verdict):
+                await self._authorizer.afinish_call(self._session, self._effect(verdict, error))
+
+    def _effect(self, verdict: Verdict, error: BaseException | None) -> Effect:
+        return effect_of(verdict.decision, error, self._started, verdict.reservation, verdict.carrying)
 
     def _take(self) -> Call:
         call, self._call = self._call, None
@@ -219,18 +258,26 @@ def own_names(name: str, mapping: object) -> Mapping[str, object]:
 
 
 def effect_of(
-    decision: Decision, error: BaseException | None, started: int, reservation: Reservation | None = None
+    decision: Decision,
+    error: BaseException | None,
+    started: int,
+    reservation: Reservation | None = None,
+    carrying: Carrying | None = None,
 ) -> Effect:
     """Return the effect of a call that began at `started` (nanoseconds) and left with `error`.
 
-    Cancelled and closed work was stopped.
+    Cancelled and closed work was stopped; where obligations changed its result, `carrying` may know better.
     """
     ns = time.perf_counter_ns() - started
     status: Status = "done"
     if error is not None:  # by name: asyncio isn't loaded for its sake
         stopped = isinstance(error, Stopped | GeneratorExit) or type(error).__name__ == "CancelledError"
         status = "stopped" if stopped else "failed"
-    return Effect(decision, status, error, ns, reservation)
+    if carrying is None:
+        return Effect(decision, status, error, ns, reservation)
+    if carrying.status is not None:
+        status, error = carrying.status, None
+    return Effect(decision, status, error, ns, reservation, carrying.left)
 
 
 def repeatable(verdict: Verdict, again: Callable[[str], object]) -> Verdict:
@@ -260,11 +307,13 @@ _ADVICE: Final = {
     "rule": "Don't try it again: find another way, or tell the user that it isn't allowed",
     "default": "Don't try it again: find another way, or tell the user that it isn't allowed",
     "authority": "This session doesn't hold the authority for it: ask the user to start one that does",
-    "limit": "Don't try it again now: the budget for it isn't there",
+    "limit": "Don't try it again: the budget for it isn't there",
     "revoked": "Stop: this work may not go on",
     "undetermined": "It couldn't be established that this is allowed: tell the user that something is missing",
     "error": "Something failed while this was checked: report it to the user, and don't go on with it",
 }
+
+_LATER: Final = "Don't try it again before {:%Y-%m-%d %H:%M} UTC: until then there is no budget for it"
 
 
 def refusal(decision: Decision) -> str:
@@ -273,7 +322,18 @@ def refusal(decision: Decision) -> str:
     review = decision.outcome is Outcome.REVIEW
     because = next((found.because for found in decision.reasons if found.because), None)
     head = f"`{decision.action}` {'needs an approval' if review else 'is denied'} ({reason.code})"
-    return f"{head}{f': {because}' if because else ''}. {_ADVICE['review' if review else decision.basis.value]}."
+    room = None if review else _room_at(decision)
+    advice = _ADVICE["review" if review else decision.basis.value] if room is None else _LATER.format(room)
+    return f"{head}{f': {because}' if because else ''}. {advice}."
+
+
+def _room_at(decision: Decision) -> dt.datetime | None:
+    """Return the minute in which all limits have room that had none; None: they never will, or that isn't the cause."""
+    full = [budget.room_at for budget in decision.budgets if not budget.fits]
+    known = [at for at in full if at is not None]
+    if decision.basis is not Basis.LIMIT or not known or len(known) < len(full):
+        return None
+    return max(known).replace(second=0, microsecond=0) + dt.timedelta(minutes=1)
 
 
 def moment(expires: Expiry, now: dt.datetime) -> dt.datetime:

@@ -6,9 +6,9 @@ import datetime as dt
 import enum
 from collections.abc import Mapping
 from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, Inexact, InvalidOperation
-from typing import Final, final
+from typing import Any, Final, final
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 from agentauthz.errors import InvalidArgument
 
@@ -69,14 +69,9 @@ class Obligation:
     properties: Mapping[str, object]
 
 
-@final
-@frozen
-class Spend:
-    """Be what one limit takes of a call: `amount` of what `bound` leaves, under `key`, in each `window`.
-
-    `key` is the same for all calls that share a budget; it carries the rule's name and what `per` gave, hashed.
-    `window` None: the session. `reason` says what is told where there is no room.
-    """
+@define
+class _Spend:
+    """Be a spend that isn't sealed yet: setting a field of a frozen object costs three times as much."""
 
     rule: str
     key: str
@@ -88,12 +83,27 @@ class Spend:
 
 @final
 @frozen
-class Budget:
-    """Be how one limit stood when a call was decided: `used` of its `bound` by the calls before, and what it asked for.
+class Spend(_Spend):
+    """Be what one limit takes of a call: `amount` of what `bound` leaves, under `key`, in each `window`.
 
-    `granted` says that the amount was taken too. `room_at` is when it fits, where it didn't; None: it did, or never
-    will.
+    `key` is the same for all calls that share a budget; it carries the rule's name and what `per` gave, hashed.
+    `window` None: the session. `reason` says what is told where there is no room.
     """
+
+    @classmethod
+    def trusted(
+        cls, rule: str, key: str, amount: Decimal, bound: Decimal, window: dt.timedelta | None, reason: Reason
+    ) -> Spend:
+        """Return the same as from the class, at less cost."""
+        made: Any = _Spend(rule, key, amount, bound, window, reason)
+        made.__class__ = cls  # both have the same slots, and from here on nothing can be set
+        sealed: Spend = made
+        return sealed
+
+
+@define
+class _Budget:
+    """Be a budget that isn't sealed yet."""
 
     rule: str
     key: str
@@ -102,6 +112,24 @@ class Budget:
     used: Decimal
     granted: bool = False
     room_at: dt.datetime | None = None
+
+
+@final
+@frozen
+class Budget(_Budget):
+    """Be how one limit stood when a call was decided: `used` of its `bound` by the calls before, and what it asked for.
+
+    `granted` says that the amount was taken too. `room_at` is when it fits, where it didn't; None: it did, or never
+    will.
+    """
+
+    @classmethod
+    def trusted(cls, spend: Spend, used: Decimal, granted: bool, room_at: dt.datetime | None) -> Budget:
+        """Return how the budget of `spend` stands, at less cost than from the class."""
+        made: Any = _Budget(spend.rule, spend.key, spend.amount, spend.bound, used, granted, room_at)
+        made.__class__ = cls
+        sealed: Budget = made
+        return sealed
 
     @property
     def fits(self) -> bool:
@@ -115,19 +143,9 @@ class Budget:
         return max(Decimal(0), EXACT.subtract(self.bound, taken))
 
 
-@final
-@frozen(eq=False)
-class Decision:
-    """Be the answer to one request, and why. It has no truth value: ask `.allowed`.
-
-    `rules` are those that stood in the way (where allowed: the true permits), `undetermined` the forbids,
-    reviews, limits, marks and permits with obligations whose condition could not be decided, `missing` the
-    inputs that were absent, unknown or of the wrong type, `marks` what the session carries once the call
-    runs, `spends` what the limits take for it, and `budgets` how those stand. `approval` is the id of the request for
-    a person's consent that the call waits for, or whose approval it has used up. `enforced` is False only where observe
-    mode lets a call run against its outcome. Calls of one action that the same rules allow may share a decision, but
-    one with a `record_id` is of one call alone.
-    """
+@define(eq=False)
+class _Decision:
+    """Be a decision that isn't sealed yet."""
 
     outcome: Outcome
     basis: Basis
@@ -149,17 +167,59 @@ class Decision:
     # as the record writes where it belongs: the record of the call's effect writes the same
     _ctx: str = field(default="", repr=False)
 
+
+@final
+@frozen(eq=False)
+class Decision(_Decision):
+    """Be the answer to one request, and why. It has no truth value: ask `.allowed`.
+
+    `rules` are those that stood in the way (where allowed: the true permits), `undetermined` the forbids,
+    reviews, limits, marks and permits with obligations whose condition could not be decided, `missing` the
+    inputs that were absent, unknown or of the wrong type, `marks` what the session carries once the call
+    runs, `spends` what the limits take for it, and `budgets` how those stand. `enforced` is False only where observe
+    mode lets a call run against its outcome. Calls of one action that the same rules allow may share a decision, but
+    one with a `record_id` is of one call alone.
+    """
+
     @property
     def allowed(self) -> bool:
         """Say whether the call may run now."""
         return self.outcome is Outcome.ALLOW or not self.enforced
 
+    @classmethod
+    def granting(
+        cls,
+        action: str,
+        rules: tuple[str, ...],
+        undetermined: tuple[str, ...],
+        reasons: tuple[Reason, ...],
+        marks: tuple[str, ...],
+        digest: str,
+        spends: tuple[Spend, ...],
+    ) -> Decision:
+        """Return an allow by rules, at less cost than from the class."""
+        return _sealed(
+            _Decision(
+                Outcome.ALLOW, Basis.RULE, action, rules, undetermined, (), reasons, (), marks, digest, None, True,
+                spends,
+            )
+        )  # fmt: skip
+
     def _numbered(self, record_id: str, ctx: str) -> Decision:
         """Return the same decision with its record's id; calls that the same rules allow may share one without."""
-        return Decision(
-            self.outcome, self.basis, self.action, self.rules, self.undetermined, self.missing, self.reasons,
-            self.obligations, self.marks, self.policy_digest, record_id, self.enforced, self.spends, self.budgets,
-            self.approval, ctx,
+        return self._with(record_id, self.budgets, ctx)
+
+    def _budgeted(self, budgets: tuple[Budget, ...]) -> Decision:
+        """Return the same decision with how its budgets stand."""
+        return self._with(self.record_id, budgets, self._ctx)
+
+    def _with(self, record_id: str | None, budgets: tuple[Budget, ...], ctx: str) -> Decision:
+        return _sealed(
+            _Decision(
+                self.outcome, self.basis, self.action, self.rules, self.undetermined, self.missing, self.reasons,
+                self.obligations, self.marks, self.policy_digest, record_id, self.enforced, self.spends, budgets,
+                self.approval, ctx,
+            )
         )  # fmt: skip
 
     def _keep(self, written: str) -> str:
@@ -169,3 +229,9 @@ class Decision:
 
     def __bool__(self) -> bool:
         raise InvalidArgument("decision", "has no truth value: ask `decision.allowed`, or let `authorize` raise")
+
+
+def _sealed(made: Any) -> Decision:
+    made.__class__ = Decision  # both have the same slots, and from here on nothing can be set
+    sealed: Decision = made
+    return sealed

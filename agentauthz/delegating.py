@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final, cast, final
 
 from attrs import define, evolve
 
-from agentauthz.calls import NOTHING, Call, Expiry, Verdict, allowed, inline, moment
-from agentauthz.decision import Reason
+from agentauthz.calls import NOTHING, Call, Expiry, Verdict, allowed, inline, moment, refusal
+from agentauthz.decision import Decision, Outcome, Reason
 from agentauthz.errors import AgentAuthzError, Denied, ReviewRequired, SessionError, WideningError
 from agentauthz.principals import Chain, Delegation, Principal, narrowed
 from agentauthz.records.passing import Passing
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from agentauthz.tokens.exchange import TokenExchangeRequest
     from agentauthz.tokens.verified import VerifiedToken
 
+PASSING: Final = "delegation.pass"  # what passing authority on is called where it has no action of its own
 REFUSALS: Final = (WideningError, SessionError, Denied, ReviewRequired)  # of an exchange, before anything is sent
 
 
@@ -58,11 +59,14 @@ class Delegating:
         given = actions if actions is None or isinstance(actions, str) else tuple(actions)
         try:
             hop = _hop(session, to, given, purpose, ends)
-            session.chain.extend(hop)
+            longer = session.chain.extend(hop)
         except WideningError as error:
             asked = _held(session) if given is None else given
             hop_asked = Delegation(to, asked, purpose, ends, handoff) if asked else None
             return cls(session, to, hop_asked, error)
+        if (stop := session.fallen(longer)) is not None:
+            denial = Decision(Outcome.DENY, stop[0], PASSING, reasons=(stop[1],))
+            return cls(session, to, hop, Denied(refusal(denial), denial))
         return cls(session, to, evolve(hop, handoff=True, via="session") if handoff else hop)
 
     @property

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol, TypedDict, TypeVar, 
 from attrs import evolve
 
 from agentauthz.active import ACTIVE, Current, still_open
-from agentauthz.calls import NOTHING, Call, Deciding, Expiry, Performing, allowed, inline, repeatable
+from agentauthz.calls import NOTHING, Call, Deciding, Expiry, Performing, Stop, allowed, inline, repeatable
 from agentauthz.decision import Basis, Decision, Reason
 from agentauthz.delegating import REFUSALS, Delegating, exchanging, unexchanged
 from agentauthz.errors import InvalidArgument, SessionError, Stopped
+from agentauthz.obligations.expiring import NEVER, shortens_life, shortest
 from agentauthz.principals import Chain, Principal
 from agentauthz.request import SessionFacts, Unknown
 from agentauthz.state.store import State
@@ -111,8 +112,16 @@ class Session:
         """Return what the session's token covers where it is the subject's own; a delegated one narrows its hop."""
         return None if self.token is None or self.token.chain.delegations else self.token.actions
 
-    def fallen(self) -> tuple[Basis, Reason] | None:
-        """Say why the token that the session rests on stands no more; None: it does, or there is none."""
+    def fallen(self, chain: Chain | None = None) -> Stop | None:
+        """Say what stops the session, or one that goes on with `chain`: a halt, or something that was revoked.
+
+        That is the session, a party of its chain, or the token that it rests on. None: it stands.
+        """
+        found = self.authorizer.against(self, self.chain if chain is None else chain)
+        return self.token_fallen() if found is None else found
+
+    def token_fallen(self) -> Stop | None:
+        """Say why the token that the session rests on stands no more, as who verified it says; None: it does."""
         if self.token is None:
             return None
         try:
@@ -137,23 +146,41 @@ class Session:
             raise InvalidArgument("name", "must be a string that is not empty")
         self.memory.mark(str.__str__(name))
 
+    def unmark(self, name: str, reason: str) -> bool:
+        """Remove a mark on the host's word, from this session and all that share it; say whether it was there.
+
+        That is recorded before it is done, with `reason`.
+
+        Raises:
+            SinkError: it couldn't be recorded, so the mark stays.
+            StateError: the state store can't be asked.
+            InvalidArgument: `name` or `reason` is empty or no string.
+        """
+        return self.authorizer.unmark(self, name, reason)
+
+    async def aunmark(self, name: str, reason: str) -> bool:
+        """Do what `unmark` does without blocking the loop on a sink or the state store."""
+        return await self.authorizer.aunmark(self, name, reason)
+
     def close(self) -> None:
         """Close this handle, and so all that were delegated from it; doing it again changes nothing."""
         self._closed = True
 
     def ensure_running(self) -> None:
-        """Raise `Stopped` where the session was closed or has expired, or its token was revoked.
+        """Raise `Stopped` where the session was closed, has expired or was revoked, or everything was halted.
+
+        A party of its chain, or its token, may have been revoked too. It never waits for the state store.
 
         Raises:
             Stopped: the work must end now.
         """
+        if (stop := self.fallen()) is not None:
+            raise Stopped(f"this work may not go on (`{stop[1].code}`): stop here")
         if self.closed:
             raise Stopped("this session was closed: stop here")
         now = self.authorizer.now()
         if any(end <= now for end in self._ends()):
             raise Stopped("this session, or a delegation in it, has expired: stop here")
-        if self.fallen() is not None:
-            raise Stopped("the token that this session rests on can't be relied on any more: stop here")
 
     def __enter__(self) -> Session:
         active = still_open(ACTIVE.get())
@@ -195,9 +222,10 @@ class Session:
     def facts(self, state: State, tracked: Mapping[str, dt.datetime]) -> SessionFacts:
         """Return the session as one decision sees it; the same object for as long as nothing changes."""
         known = self._facts  # read once: threads may decide at the same time
-        if known is None or known[0] is not state or known[1] is not tracked:
+        started = self.memory.started  # the store may know of an earlier beginning, once it was asked
+        if known is None or known[0] is not state or known[1] is not tracked or known[2].started is not started:
             facts = SessionFacts.trusted(
-                self.id, self.memory.started, self.expires, self.attributes,
+                self.id, started, self.expires, self.attributes,
                 state.marks, state.began, state.done, tracked, self.ceiling,
             )  # fmt: skip
             known = self._facts = (state, tracked, facts)
@@ -381,9 +409,9 @@ class Session:
 
         try:
             request = self._next_hop(client, asked)
-            with self.perform("token.exchange", args=arguments_of(request)) as decision:
+            with self._exchanging(arguments_of(request)) as decision:
                 self.authorizer.pass_on(self, exchanging(self, request, decision.record_id))
-                return self._within_life(client.exchange(request))
+                return self._within_life(client.exchange(request), decision)
         except REFUSALS as error:
             self.authorizer.pass_on(self, unexchanged(self, error))
             raise
@@ -394,9 +422,9 @@ class Session:
 
         try:
             request = self._next_hop(client, asked)
-            async with self.perform("token.exchange", args=arguments_of(request)) as decision:
+            async with self._exchanging(arguments_of(request)) as decision:
                 await self.authorizer.apass_on(self, exchanging(self, request, decision.record_id))
-                return self._within_life(await client.aexchange(request))
+                return self._within_life(await client.aexchange(request), decision)
         except REFUSALS as error:
             await self.authorizer.apass_on(self, unexchanged(self, error))
             raise
@@ -411,10 +439,18 @@ class Session:
             raise InvalidArgument("session", "rests on no token that could be exchanged: make it with `token=`")
         return next_hop_request(self.token, self.chain, **asked)
 
-    def _within_life(self, issued: ExchangedToken) -> ExchangedToken:
+    def _exchanging(self, args: Mapping[str, object]) -> Performing:
+        """Return the call that an exchange is; what it obliges to of the new token's life, `_within_life` sees to."""
+        call = inline("token.exchange", args, None, NOTHING)
+        call.carries_out = shortens_life
+        return Performing(self, self.authorizer, call)
+
+    def _within_life(self, issued: ExchangedToken, decision: Decision) -> ExchangedToken:
         from agentauthz.tokens.next_hop import within_life
 
-        return within_life(issued, cast("VerifiedToken", self.token), min(self._ends()), self.authorizer.now())
+        ends, now = min(self._ends()), self.authorizer.now()
+        own = NEVER if ends >= cast("VerifiedToken", self.token).expires_at else ends
+        return within_life(issued, shortest(own, now, decision.obligations), now)
 
     def _ends(self) -> list[dt.datetime]:
         """Return when the session ends, and each delegation in it, as far as they do."""

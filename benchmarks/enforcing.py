@@ -7,14 +7,14 @@ import logging
 import pathlib
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
 from agentauthz import Authorizer, Denied, PolicySet, Principal, authorize
 from agentauthz.records import FileSink, MemorySink, Sink
 from benchmarks import ours
-from benchmarks.timing import Clock, Figure
+from benchmarks.timing import Clock, Figure, loop
 from benchmarks.workload import expected, pairs, requests
 
 MARIA: Final = Principal.user("maria", roles=["role_3"])
@@ -27,6 +27,17 @@ permit small_refund
   on payments.refund
   when "role_3" in subject.roles and actor == agent("shop-bot") and args.amount <= 500
 """
+
+# added to the ten rules, each for itself: what it costs to remember
+_LIMIT: Final = "limit daily on payments.refund to sum(args.amount) <= 99999999999 per subject every 1d\n"
+_MARK: Final = "mark refunded on payments.refund\n"
+REMEMBERING: Final = {
+    "nothing": "",
+    "a limit": _LIMIT,
+    "a mark": _MARK,
+    "a limit and a mark": _LIMIT + _MARK,
+    "marks that are read": 'forbid leak on payments.refund when "other" in session.marks\nmark other on other.action\n',
+}
 
 
 @authorize("payments.refund")
@@ -57,6 +68,7 @@ def measured(clock: Clock, folder: pathlib.Path) -> dict[str, Figure]:
         found = _decisions(clock)
         found["plain"] = clock.calls("plain call", lambda given: plain(*given), _CALLS)
         found["refused"] = _refused(clock)
+        found.update(_remembering(clock))
         found["sync"] = _called(clock, "call", None)
         found["async"] = _awaited(clock, "async call", None)
         found["memory"] = _called(clock, "call, MemorySink", MemorySink(limit=1_000))
@@ -89,6 +101,18 @@ def _called(clock: Clock, name: str, sink: Sink | None) -> Figure:
     authorizer = Authorizer(policies(), sinks=() if sink is None else [sink])
     with authorizer, authorizer.session(MARIA, BOT):
         return clock.calls(name, lambda given: refund(*given), _CALLS)
+
+
+def _remembering(clock: Clock) -> dict[str, Figure]:
+    """Measure inline calls under ten rules, and those that make the state store remember something, in turn."""
+    given = [{"order_id": order, "amount": amount} for order, amount in _CALLS]
+
+    def asking(rules: str) -> Callable[[Mapping[str, object]], object]:
+        session = Authorizer(PolicySet.parse(f"{_POLICY}{ours.policy(pairs(_SIZE - 1))}\n{rules}")).session(MARIA, BOT)
+        return lambda args: session.decide("payments.refund", args=args)
+
+    runs = {f"remembers {name}": loop(asking(rules), given) for name, rules in REMEMBERING.items()}
+    return clock.beside(runs, len(given))
 
 
 def _awaited(clock: Clock, name: str, sink: Sink | None) -> Figure:

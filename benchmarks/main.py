@@ -129,6 +129,7 @@ def _print_calls(found: Found) -> None:
         "sync": "a decorated call, no sink",
         "async": "a decorated coroutine, no sink",
         "refused": "a denied decorated call",
+        **{f"remembers {what}": f"session.decide, {what} to remember, no sink" for what in enforcing.REMEMBERING},
         "memory": "a decorated call, MemorySink: two records",
         "file": "a decorated call, FileSink: two records",
         "file only": "FileSink.append, one record",

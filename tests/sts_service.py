@@ -93,10 +93,19 @@ REFUSED = client("refused")
 class Service:
     """Be a token service on a clock that stands still, with what it recorded."""
 
-    def __init__(self, policy: str = POLICY, *, limits: Mapping[str, Any] | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        policy: str = POLICY,
+        *,
+        limits: Mapping[str, Any] | None = None,
+        obligations: Mapping[str, Any] = {},
+        **options: Any,
+    ) -> None:
         self.clock = Clock()
         self.sink = MemorySink()
-        self.authorizer = Authorizer(PolicySet.parse(policy), sinks=[self.sink], clock=self.clock)
+        self.authorizer = Authorizer(
+            PolicySet.parse(policy), sinks=[self.sink], clock=self.clock, obligations=obligations
+        )
         self.validator = validator(self.clock)
         verifiers = dict.fromkeys((ACCESS_TOKEN, ID_TOKEN, JWT, ID_JAG, TXN_TOKEN), self.validator)
         settings: dict[str, Any] = {

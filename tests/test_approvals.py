@@ -232,7 +232,7 @@ def test_limits_are_tried_before_anybody_is_asked() -> None:
 
 def test_obligations_bind_an_approved_call_too() -> None:
     """An approval lets nothing happen that lacks something else, and isn't used up by it."""
-    kept = shop(POLICY.replace("when true", "when true with notify(to: 1)"))
+    kept = shop(POLICY.replace("when true", "when true with expire(after: 5m)"))
     session = kept.session()
     review = asked(session, "o-1", 600)
     kept.authorizer.approvals.approve(review.id, LEAD)
@@ -464,7 +464,7 @@ def test_a_call_can_not_be_made_before_it_is_approved_nor_with_another_tool() ->
 
 
 def test_stored_arguments_reach_the_function_as_they_were() -> None:
-    """Values of every type that JSON doesn't have, positional-only, further, keyword-only ones; methods, async."""
+    """Values of types that JSON doesn't have, positional-only, further and keyword-only ones, methods and async."""
     kept = shop()
     moment, day = dt.datetime(2026, 1, 2, tzinfo=dt.UTC), dt.date(2026, 1, 2)
     values = [

@@ -162,8 +162,31 @@ def test_paying_a_friend_has_its_bounds_once_others_words_were_read(assistant: A
     assert outcomes(assistant, send(FRIEND, 251), send(FRIEND, 251)) == ["allow", "allow"]
 
 
+def test_many_sessions_of_one_day_share_their_budgets(assistant: Any) -> None:
+    """What goes out without a question adds up to 2500 in a day, or 500 once others' words were read."""
+
+    def today(*calls: Mapping[str, Any]) -> str:
+        assistant.now -= replay.MONTH
+        return outcomes(assistant, *calls)[-1]
+
+    assert [today(read(), send(FRIEND, 200)) for _ in range(4)] == ["allow", "allow", "deny", "deny"]
+    assert [today(send(FRIEND, 1000)) for _ in range(3)] == ["allow", "allow", "deny"]
+    assert today(send(FRIEND, 100)) == "allow"
+    assert outcomes(assistant, send(FRIEND, 1000)) == ["allow"], "another month"
+
+
+def test_an_order_rises_twice_in_thirty_days(assistant: Any) -> None:
+    """A hijacked assistant that starts over again and again can't raise a rent by a tenth each time."""
+
+    def today(amount: int) -> str:
+        assistant.now -= replay.MONTH
+        return outcomes(assistant, change(id=7, amount=amount))[-1]
+
+    assert [today(1200) for _ in range(4)] == ["allow", "allow", "deny", "deny"]
+
+
 def test_split_payments_can_not_overdraw(assistant: Any) -> None:
-    """What was sent in this session counts: the account can't be emptied twice."""
+    """What was sent in this session counts: the account can't be emptied twice; what didn't go out takes no budget."""
     assert outcomes(assistant, send(FRIEND, 1000), send(FRIEND, 1000), send(FRIEND, 810)) == ["allow", "deny", "allow"]
 
 

@@ -27,7 +27,14 @@ ERRORS = sorted(
     for name, value in vars(errors).items()
     if isinstance(value, type) and issubclass(value, agentauthz.AgentAuthzError)
 )
-ENFORCING = ("session.py", "policy/decide.py", "policy/syntax", "authorizer", "guard")  # who gives reasons
+ENFORCING = (
+    "session.py",
+    "policy/decide.py",
+    "policy/spending.py",
+    "policy/syntax",
+    "authorizer",
+    "guard",
+)  # who gives reasons
 
 
 def _code(page: Path) -> list[str]:

@@ -21,7 +21,7 @@ from agentauthz.records import DecisionRecord, PolicyRecord, Record, read_record
 from agentauthz.records.events import policy_bodies
 from agentauthz.records.lines import ALONE, finished, opening
 from agentauthz.replay import Comparison, explain, recorded_policies, replay
-from agentauthz.replay.answer import Asker
+from agentauthz.replay.answer import Answer, Asker
 from agentauthz.replay.batches import ROWS_OUT, batches_of, compared, replay_batches
 from agentauthz.replay.decoding import Gaps, Hidden, decoded
 from agentauthz.replay.parquet import parquet_batches, replay_parquet, write_lines
@@ -177,9 +177,23 @@ def test_observe_mode_replays_what_it_recorded() -> None:
 
 def test_obligations_that_were_left_stay_left() -> None:
     """A denial because nothing could carry an obligation out is that again, and names the obligation as left."""
-    record = record_of(policy := "permit p on t.do when true with notify(to: 1)")
+    record = record_of(policy := 'permit p on t.do when true with mask(fields: ["ssn"])')
     assert [duty.left for duty in record.obligations] == [True]
     assert under(record, policy).same == 1
+
+
+def test_obligations_whose_handlers_failed_stay_left() -> None:
+    """What a handler did then it did: no handler is asked again, and another rule's is known only where all agree."""
+    policy = 'permit p on t.do when true with tell(to: "a") with tell(to: "b")'
+    kept = Recorded(policy, obligations={"tell": lambda duty: duty.properties["to"] != "b"})
+    kept.session().decide("t.do")
+    (record,) = kept.decisions
+    assert [duty.left for duty in record.obligations] == [False, True]
+    assert under(record, policy).same == 1
+    assert under(record, 'permit p on t.do when true with tell(to: "a")').changed[0].after == Answer(
+        "allow", "rule", ("p",)
+    )
+    assert why(record, "permit q on t.do when true with tell()") == ["nobody knows whether `tell` can be carried out"]
 
 
 def test_changes_come_in_order_and_by_rule() -> None:

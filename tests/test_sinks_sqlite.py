@@ -137,7 +137,7 @@ def test_threads_and_sinks_share_a_file(make: Make, tmp_path: Path) -> None:
 def test_a_forked_child_has_its_own_connection(sink: SqliteSink) -> None:
     """A fork, even while another thread holds the sink's lock, gives two writers of one file."""
     append(sink, decision(0))
-    with sink._database._lock:
+    with sink._database._writing.lock:
         child = os.fork()
         if child == 0:
             signal.alarm(20)  # a lock that nobody will release must fail the test, not hang it
@@ -181,8 +181,8 @@ def test_guarantees(make: Make, tmp_path: Path) -> None:
             True,
             True,
         )
-        assert sink._database._connection is not None
-        assert sink._database._connection.execute("PRAGMA synchronous").fetchone() == (level,)
+        assert sink._database._writing.connection is not None
+        assert sink._database._writing.connection.execute("PRAGMA synchronous").fetchone() == (level,)
         append(sink, decision(0))
         sink.flush(durable=True)
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from agentauthz import Authorizer, PolicySet
+from agentauthz import Authorizer, PolicyCheckError, PolicySet
 from agentauthz.errors import ExchangeRefused
+from agentauthz.obligations import notify
 from agentauthz.records import DelegationRecord, MemorySink, Record
 from agentauthz.sts.clients import Clients
 from agentauthz.sts.service import SecurityTokenService
@@ -64,18 +65,16 @@ def test_65_without_a_rule_nothing_is_exchanged() -> None:
     [
         "permit broken on token.exchange when args.audience > 3",
         "permit all on token.exchange when true\nforbid broken on token.exchange when args.nothing == 3",
-        "permit all on token.exchange when true with notify(channel: \"x\")",
-        "permit all on token.exchange when true with expire(seconds: 60)",
-        "permit all on token.exchange when true with expire(after: 5m, unless: true)",
-        "permit all on token.exchange when true with expire(after: 5)",
+        "permit all on token.exchange when true with failing(channel: \"x\")",
+        "permit all on token.exchange when true with mask(fields: [\"act\"])",
         'permit all on token.exchange when true\nreview r on token.exchange when true by approver != subject',
         "permit all on token.exchange when true\nlimit few on token.exchange to sum(2) <= 1 per subject every 1d",
-        "permit all on token.exchange when true with expire(after: 5m) with notify(channel: 1)",
+        "permit all on token.exchange when true with expire(after: 5m) with failing(channel: 1)",
     ],
 )  # fmt: skip
 def test_67_anything_but_an_allow_issues_nothing(policy: str) -> None:
     """Case 67: what can't be decided, wants a person, a budget or an obligation is a denial, and recorded as such."""
-    service = Service(policy)
+    service = Service(policy, obligations={"failing": lambda duty: False})
     with pytest.raises(ExchangeRefused) as raised:
         service.exchange(subject_token=token(), **GOOD)
     (record,) = service.records
@@ -240,6 +239,22 @@ def test_who_goes_on_is_judged_as_who_it_is() -> None:
     own = {**aliased, "sub": "helper-at-idp"}
     assert granted(service, HELPER, subject_token=token(**foreign, act=own), resource=PAY, scope="pay")["act"] == own
     assert [(actor.sub, actor.iss) for actor in service.records[-1].actors] == [("user-1", STS), ("helper", STS)]
+
+
+@pytest.mark.parametrize("given", ["seconds: 60", "after: 5m, unless: true", "after: 5", "after: 500ms", ""])
+def test_an_obligation_on_life_is_checked_at_load(given: str) -> None:
+    """A life that isn't one, or something beside it, is found when the authorizer is made."""
+    with pytest.raises(PolicyCheckError, match="a duration of a second or more"):
+        Service(f"permit all on token.exchange when true with expire({given})")
+
+
+def test_what_is_obliged_to_is_done_before_a_token_is_issued() -> None:
+    """A handler that acts before the call serves exchanges too, beside the life that the service itself shortens."""
+    told: list[str] = []
+    policy = "permit all on token.exchange when true with expire(after: 5m) with notify()"
+    service = Service(policy, obligations={"notify": notify(lambda text, _: told.append(text))})
+    assert service.exchange(subject_token=token(), audience="helper", scope="read").expires_in == 300
+    assert [text.split()[0] for text in told] == ["`token.exchange`"]
 
 
 def test_an_obligation_can_only_shorten_life() -> None:

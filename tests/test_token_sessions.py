@@ -607,6 +607,22 @@ def test_a_token_that_outlives_its_session_is_not_handed_out(ends: str) -> None:
     assert service.session().exchange(endpoint.client(), audience=["payments"]).expires_in is None
 
 
+def test_an_obligation_holds_the_next_hops_token_to_a_shorter_life() -> None:
+    """`expire` of the session's own permit on `token.exchange`: a token that lives longer isn't handed out."""
+    for life, fits in (("59s", False), ("60s", True), ("3650d", True)):
+        service, endpoint = Service(), Endpoint()  # which gives a minute
+        policy = f"permit exchanging on token.exchange when true with expire(after: {life})"
+        service.authorizer.replace(PolicySet.parse(policy))
+        if fits:
+            assert service.session().exchange(endpoint.client(), audience=["payments"]).access_token == "next"
+            continue
+        with pytest.raises(ExchangeProtocolError, match="outlives"):
+            service.session().exchange(endpoint.client(), audience=["payments"])
+        with pytest.raises(ExchangeProtocolError, match="outlives"):
+            asyncio.run(service.session().aexchange(endpoint.client(), audience=["payments"]))
+        assert [effect.status for effect in service.sink.effects] == ["failed", "failed"]
+
+
 def test_an_identity_assertion_is_no_session() -> None:
     """An ID-JAG is redeemed at a token service; what it names as scopes permits nothing anywhere else."""
     service = Service()

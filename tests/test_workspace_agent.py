@@ -157,6 +157,19 @@ def test_one_stranger_among_many_is_seen(assistant: Any, field: str) -> None:
     ]
 
 
+def test_mails_and_addresses_are_counted(assistant: Any) -> None:
+    """No more than 20 mails, and mails to 100 addresses, go out in an hour, in whichever sessions."""
+
+    def today(*calls: Any) -> list[str]:
+        assistant.now -= replay.MONTH
+        return outcomes(assistant, *calls)
+
+    crowd = call("send_email", recipients=[COLLEAGUE] * 40, cc=[COLLEAGUE] * 20, subject="hi", body="hello")
+    assert outcomes(assistant, crowd, crowd) == ["allow", "deny"]
+    assert today(*[mail(COLLEAGUE)] * 12) == ["allow"] * 12
+    assert today(*[mail(COLLEAGUE)] * 9) == [*["allow"] * 7, "deny", "deny"]
+
+
 def test_capital_letters_change_nobody(assistant: Any) -> None:
     """A known address is known in any case, and a stranger's isn't."""
     assert outcomes(assistant, mail(FRIEND.upper()), mail(ATTACKER.upper())) == ["allow", "review"]

@@ -11,22 +11,27 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, Unpack, cast, final
+from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeAlias, TypeVar, Unpack, cast, final
 
 from agentauthz.approvals.keeper import Keeper
 from agentauthz.authorizer.approvals import Approvals, Notify
 from agentauthz.authorizer.consulting import Approver, Consultation, Teller
-from agentauthz.authorizer.deciding import Case, Stop, ajudged, ataken, failed, judged, previewed, taken
+from agentauthz.authorizer.deciding import Case, ajudged, ataken, failed, judged, previewed, taken
+from agentauthz.authorizer.handlers import Handlers
 from agentauthz.authorizer.memory import UNTRACKED, Memory
+from agentauthz.authorizer.obliging import abegun, begun, obliges, raise_interrupt
 from agentauthz.authorizer.opening import Asked, new_session
+from agentauthz.authorizer.orders import Orders
 from agentauthz.authorizer.recording import OnFailure, Recording, regardless
 from agentauthz.authorizer.resources import Resources
-from agentauthz.calls import NOTHING, Call, Effect, Expiry, Verdict, allowed, effect_of, repeatable
+from agentauthz.authorizer.revocations import MAX_AGE, Revocations
+from agentauthz.calls import NOTHING, Call, Effect, Expiry, Stop, Verdict, allowed, effect_of, repeatable
 from agentauthz.canonical import class_name
 from agentauthz.decision import Basis, Decision, Obligation, Reason
 from agentauthz.delegating import brought
 from agentauthz.errors import InvalidArgument, TokenError
 from agentauthz.keys import InstanceKey
+from agentauthz.obligations.handler import NONE_GIVEN, Given
 from agentauthz.policy.policyset import PolicySet
 from agentauthz.principals import NOBODY, Chain, Principal
 from agentauthz.records import Metrics, Recorder, Sink
@@ -48,6 +53,7 @@ if TYPE_CHECKING:
 Policies: TypeAlias = PolicySet | str | os.PathLike[str]
 Mode: TypeAlias = Literal["enforce", "observe"]
 T = TypeVar("T")
+P = ParamSpec("P")
 
 
 @final
@@ -64,17 +70,21 @@ class Authorizer:
     run that only lack a permit, a budget or an approval, or whose look-ups failed, until `observe_until`. `clock`
     returns a datetime with a zone. `ctx` is asked at each decision for the ids of the trace, request, turn and tool
     call that its records name; see `agentauthz.tracing`. `state` keeps what sessions remember and spend; without one,
-    it is this process's memory. Where a review stops a call, `approver` is asked first: a function, or for async calls
-    a coroutine function, that gets the `Review` and returns an `Answer`, or None to leave it to `approvals`. `notify`
-    is called in a thread with what happened ("requested", "approved", "rejected", "consumed" or "expired") and with the
-    review.
-    Other processes find an approval only with the same `key`.
+    it is this process's memory. What was revoked by others who share a store that may wait is read in the background;
+    when that was last done more than `revocation_max_age` seconds ago, every call is denied. `obligations` are the
+    handlers of what permits say `with`, by name: functions that are called before the call, or
+    `agentauthz.obligations.Handler`; `mask` and `expire` are there from the start. Where a review stops a call,
+    `approver` is asked first: a function, or for async calls a coroutine function, that gets the `Review` and returns
+    an `Answer`, or None to leave it to `approvals`. `notify` is called in a thread with what happened ("requested",
+    "approved", "rejected", "consumed" or "expired") and with the review. Other processes find an approval only with
+    the same `key`.
 
     Raises:
         InvalidArgument: an argument of the wrong type, a policy set with another digest, "observe"
-            without an end, an end that is past, another `on_failure`, a path in `redact` that leads to no fact, or
-            something to shred and no `openings`.
-        PolicyLoadError, PolicySyntaxError, PolicyCheckError: the policies can't be used.
+            without an end, an end that is past, no positive age, another `on_failure`, a path in `redact` that leads
+            to no fact, or something to shred and no `openings`.
+        PolicyLoadError, PolicySyntaxError, PolicyCheckError: the policies can't be used, or oblige to what has no
+            handler, or not in this form.
     """
 
     def __init__(
@@ -83,6 +93,7 @@ class Authorizer:
         *,
         sinks: Iterable[Sink] = (),
         state: StateStore | None = None,
+        revocation_max_age: float = MAX_AGE,
         required: int | None = None,
         sink_timeout: float = 5.0,
         on_failure: OnFailure = "deny",
@@ -94,6 +105,7 @@ class Authorizer:
         openings: Openings | None = None,
         digest: str | None = None,
         ctx: Ids | None = None,
+        obligations: Given = NONE_GIVEN,
         approver: Approver | None = None,
         notify: Notify | None = None,
     ) -> None:
@@ -109,13 +121,16 @@ class Authorizer:
             raise InvalidArgument("key", "must be an InstanceKey")
         self._observe_until: Final = ends
         # the policies, and since when their actions are watched, where that wasn't from the start: read together
-        self._in_force: tuple[PolicySet, Mapping[str, dt.datetime]] = (_policies(policies, digest), UNTRACKED)
+        self._handlers: Final = Handlers(obligations)
+        self._in_force: tuple[PolicySet, Mapping[str, dt.datetime]] = (self._usable(policies, digest), UNTRACKED)
         own = InstanceKey.random() if key is None else key
         self._recording: Final = Recording(
             Recorder(sinks, required, sink_timeout), own,
             regardless(on_failure), Tracer(ctx), Redaction(redact, openings) if redact else None,
         )  # fmt: skip
         self._state: Final[StateStore] = MemoryState(clock=clock) if state is None else state
+        self._revoked: Final = Revocations(self._state, revocation_max_age)
+        self._orders: Final = Orders(self._revoked, self._recording, self.now)
         self._memories: Final[weakref.WeakValueDictionary[str, Memory]] = weakref.WeakValueDictionary()
         self._resources: Final = Resources()
         for name, hook in (("approver", approver), ("notify", notify)):
@@ -153,11 +168,17 @@ class Authorizer:
             PolicyLoadError, PolicySyntaxError, PolicyCheckError, InvalidArgument: as when the authorizer
                 was made; the old set then stays in force.
         """
-        fresh = _policies(policies, digest)
+        fresh = self._usable(policies, digest)
         with self._lock:
             old, since = self._in_force
             watched = {name: since[name] for name in fresh.tracked if name in since}
             self._in_force = (fresh, {**watched, **dict.fromkeys(fresh.tracked - old.tracked, self.now())})
+
+    def _usable(self, given: Policies, digest: str | None) -> PolicySet:
+        policies = given if isinstance(given, PolicySet) else PolicySet.load(given)
+        if digest is not None and policies.digest != digest:
+            raise InvalidArgument("digest", f"is {digest}, but these policies have {policies.digest}")
+        return self._handlers.checked(policies)
 
     def adapt(self, cls: type[T], to_resource: Callable[[T], Resource]) -> None:
         """Teach the authorizer to make a `Resource` of objects of `cls` and its subclasses.
@@ -257,6 +278,7 @@ class Authorizer:
 
     def close(self) -> None:
         """Close the sinks; every call after that is denied, because it can't be recorded."""
+        self._revoked.close()
         self._recording.recorder.close()
 
     def __enter__(self) -> Authorizer:
@@ -264,6 +286,74 @@ class Authorizer:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    # ---- what must stop
+
+    def revoke(
+        self,
+        *,
+        session: str | Session | None = None,
+        principal: Principal | None = None,
+        token: VerifiedToken | str | None = None,
+        reason: str,
+    ) -> None:
+        """Revoke a session, a principal or a token for ever, for all who share the state store.
+
+        It holds at the next decision here, and within a second in other processes. A session falls with all that were
+        delegated from it, a principal (this issuer, kind and id) with every chain that runs through it, a token (a
+        verified one, or the `jti_hash` of one) with all that were exchanged from it. An id needn't be known yet. It is
+        recorded after it has taken effect.
+
+        Raises:
+            InvalidArgument: none or several of the three, one of the wrong type, or no reason.
+            StateError: the store couldn't be asked: it holds in this process all the same, perhaps only there.
+            SinkError: it holds, but couldn't be recorded.
+        """
+        self._orders.revoke(session, principal, token, reason)
+
+    def halt(self, reason: str) -> None:
+        """Stop everything that shares the state store, until `resume`; as `revoke` does.
+
+        Raises:
+            InvalidArgument, StateError, SinkError: as `revoke`.
+        """
+        self._orders.halt(reason)
+
+    def resume(self, reason: str) -> None:
+        """Let everything go on after a halt; what was revoked stays revoked.
+
+        Raises:
+            StateError: the store couldn't be asked: nobody knows whether the halt has ended.
+            InvalidArgument, SinkError: as `revoke`.
+        """
+        self._orders.resume(reason)
+
+    async def arevoke(
+        self,
+        *,
+        session: str | Session | None = None,
+        principal: Principal | None = None,
+        token: VerifiedToken | str | None = None,
+        reason: str,
+    ) -> None:
+        """Do what `revoke` does without blocking the loop."""
+        await _in_thread(self._orders.revoke, session, principal, token, reason)
+
+    async def ahalt(self, reason: str) -> None:
+        """Do what `halt` does without blocking the loop."""
+        await _in_thread(self._orders.halt, reason)
+
+    async def aresume(self, reason: str) -> None:
+        """Do what `resume` does without blocking the loop."""
+        await _in_thread(self._orders.resume, reason)
+
+    def revocation(self, token: VerifiedToken) -> bool | None:
+        """Say whether a token, one that it descends from, or a party of its chain was revoked; for a `Validator`.
+
+        None: that isn't known, or everything is halted. It never waits for the state store.
+        """
+        stop = self._revoked.against(self._revoked.known(), None, token.chain, token)
+        return False if stop is None else True if stop[1].code != "halted" and stop[0] is Basis.REVOKED else None
 
     # ---- requests made by hand
 
@@ -301,8 +391,8 @@ class Authorizer:
         """Decide and record a request whose chain was verified: its hops count as made by a token or a session.
 
         For services that verified every hop themselves, such as `agentauthz.sts`; nobody is judged before the last
-        hop that came by token. Give what others only said to `decide`. An obligation denies unless `carries_out`
-        says True to it; whoever says so has to do what it asks. `objects` is asked once, last, and only where the call
+        hop that came by token. Give what others only said to `decide`. An obligation to which `carries_out` says True
+        needs no handler; whoever says so has to do what it asks. `objects` is asked once, last, and only where the call
         may happen otherwise: the basis and reason that it returns deny, so that what it takes isn't taken in vain.
 
         Raises:
@@ -392,6 +482,26 @@ class Authorizer:
 
     # ---- what sessions and guards ask
 
+    def against(self, session: Session, chain: Chain) -> Stop | None:
+        """Say what stops a session, or one that goes on with `chain`: a halt, or something that was revoked."""
+        return self._revoked.against(self._revoked.known(), session.id, chain, session.token)
+
+    def watch(self, running: object, look: Callable[[], None]) -> None:
+        """Call `look` whenever something was revoked, or that can't be found out, until `unwatch`; in any thread."""
+        self._revoked.watch(running, look)
+
+    def unwatch(self, running: object) -> None:
+        """Call it no more."""
+        self._revoked.unwatch(running)
+
+    def unmark(self, session: Session, name: str, reason: str) -> bool:
+        """Record that a mark is removed, and remove it; see `Session.unmark`."""
+        return self._orders.unmark(session, name, reason)
+
+    async def aunmark(self, session: Session, name: str, reason: str) -> bool:
+        """Do what `unmark` does without blocking the loop on a sink or the state store."""
+        return await _in_thread(self._orders.unmark, session, name, reason)
+
     def decide_call(self, session: Session, call: Call) -> Verdict:
         """Decide, commit and record one call of a session."""
         return self._taken(self._of_session(session, call))
@@ -467,7 +577,8 @@ class Authorizer:
             if effect.status == "done" and effect.decision.action in self.policies.tracked:
                 self._state.finish(session.id, effect.decision.action)
             if effect.reservation is not None and effect.reservation.id is not None:
-                if effect.status == "failed":
+                # an interruption such as Ctrl-C isn't the function's word that nothing was done
+                if effect.status == "failed" and isinstance(effect.error, Exception):
                     self._state.release(effect.reservation)
                 else:
                     self._state.settle(effect.reservation, {})
@@ -485,29 +596,74 @@ class Authorizer:
         about_people = self._consultation.concerns(verdict)
         if about_people:
             verdict = self._consultation.settled(case, verdict)
-        verdict = self._recording.write(case, verdict)
+        if verdict.decision.obligations and obliges(verdict.decision):
+            verdict = self._obliged(case, begun(case, verdict))
+        else:
+            verdict = self._recorded(case, verdict)
         if about_people:
             self._consultation.recorded(verdict)
+        return verdict
+
+    def _recorded(self, case: Case, verdict: Verdict) -> Verdict:
+        verdict = self._recording.write(case, verdict)
         if (back := _unused(verdict)) is not None:
             self._give_back(back)
+        return verdict
+
+    def _obliged(self, case: Case, begun: Verdict) -> Verdict:
+        """Record a call whose obligations were carried out as far as they can be before it runs."""
+        try:
+            verdict = self._recorded(case, begun)
+        except BaseException as error:
+            if begun.carrying is not None:
+                begun.carrying.ended(begun.decision, error)
+            raise
+        if begun.carrying is not None and not verdict.decision.allowed:
+            begun.carrying.ended(verdict.decision, verdict.cause)
+        raise_interrupt(begun)
         return verdict
 
     async def _ataken(self, case: Case) -> Verdict:
         if self._recording.recorder.writing():
             return Verdict(failed(case, "inside_a_sink", "a sink may not ask for a decision"), case.request)
+        case.awaits = True
         verdict = await ajudged(case)
-        about_people = self._consultation.concerns(verdict)
-        if about_people:
-            verdict = await self._consultation.asettled(case, verdict)
-        verdict = await self._recording.awrite(case, verdict)
-        if about_people:
-            import asyncio
+        if not self._consultation.concerns(verdict):
+            return await self._akept(case, verdict)
+        import asyncio  # programs without a loop don't pay for it
 
-            await asyncio.to_thread(self._consultation.recorded, verdict)
+        verdict = await self._akept(case, await self._consultation.asettled(case, verdict))
+        await asyncio.to_thread(self._consultation.recorded, verdict)
+        return verdict
+
+    async def _akept(self, case: Case, verdict: Verdict) -> Verdict:
+        """Carry out what a call obliges to before it runs, and record its decision."""
+        if verdict.decision.obligations and obliges(verdict.decision):
+            try:
+                verdict = await abegun(case, verdict)
+            except GeneratorExit:  # what is being closed may not wait: its denial is recorded, and this is raised again
+                return self._obliged(case, verdict)
+            return await self._aobliged(case, verdict)
+        return await self._arecorded(case, verdict)
+
+    async def _arecorded(self, case: Case, verdict: Verdict) -> Verdict:
+        verdict = await self._recording.awrite(case, verdict)
         if (back := _unused(verdict)) is not None:
             import asyncio  # programs without a loop don't pay for it
 
             await asyncio.to_thread(self._give_back, back)
+        return verdict
+
+    async def _aobliged(self, case: Case, begun: Verdict) -> Verdict:
+        try:
+            verdict = await self._arecorded(case, begun)
+        except BaseException as error:
+            if begun.carrying is not None:
+                await begun.carrying.aended(begun.decision, error)
+            raise
+        if begun.carrying is not None and not verdict.decision.allowed:
+            await begun.carrying.aended(verdict.decision, verdict.cause)
+        raise_interrupt(begun)
         return verdict
 
     def _give_back(self, reservation: Reservation) -> None:
@@ -535,10 +691,17 @@ class Authorizer:
             session.facts(NOTHING_YET, UNTRACKED), context, now,
         )  # fmt: skip
         policies, since = self._in_force
+        known = self._revoked.known()
+        stopped = None
+        if known is None or self._revoked.any:  # one call less where nothing was revoked
+            stopped = self._revoked.against(known, session.id, session.chain, session.token)
+        if stopped is None and session.token is not None:
+            stopped = session.token_fallen()
         return Case(
             policies, since, self._state, session.memory, session.facts, request, self._observing(now), session.closed,
-            session.fallen(), call.sensitive, problem, cause, releasable=call.releasable, keeper=self._keeper,
-            approval=call.approval,
+            stopped, call.sensitive, problem, cause, call.carries_out, releasable=call.releasable,
+            handlers=self._handlers, reach=call.reach, revoked=self._revoked, known=known, token=session.token,
+            keeper=self._keeper, approval=call.approval,
         )  # fmt: skip
 
     def _by_hand(self, request: Request) -> Case:
@@ -552,14 +715,23 @@ class Authorizer:
         given = request.session
         observing = self._observing(request.now)
         policies, since = self._in_force
-        if type(given) is not SessionFacts:
-            return Case(policies, since, self._state, None, None, request, observing, keeper=self._keeper)
-        memory = self._memory(given.id, given.started, keep=True)
-        told = functools.partial(_merged, given)
-        return Case(policies, since, self._state, memory, told, request, observing, keeper=self._keeper)
+        known, within = self._revoked.known(), given.id if type(given) is SessionFacts else given
+        memory = self._memory(given.id, given.started, keep=True) if type(given) is SessionFacts else None
+        told = functools.partial(_merged, given) if type(given) is SessionFacts else None
+        return Case(
+            policies, since, self._state, memory, told, request, observing,
+            stopped=self._revoked.against(known, within, request.chain), handlers=self._handlers,
+            revoked=self._revoked, known=known, keeper=self._keeper,
+        )  # fmt: skip
 
     def _observing(self, now: dt.datetime) -> bool:
         return self._observe_until is not None and now < self._observe_until
+
+
+async def _in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    import asyncio  # programs without a loop don't pay for it
+
+    return await asyncio.to_thread(work, *args, **kwargs)
 
 
 def _unused(verdict: Verdict) -> Reservation | None:
@@ -576,10 +748,3 @@ def _merged(given: SessionFacts, state: State, tracked: Mapping[str, dt.datetime
         given.done if given.done is UNKNOWN else {**given.done, **state.done},
         {**tracked, **given.tracked}, given.ceiling,
     )  # fmt: skip
-
-
-def _policies(given: Policies, digest: str | None) -> PolicySet:
-    policies = given if isinstance(given, PolicySet) else PolicySet.load(given)
-    if digest is not None and policies.digest != digest:
-        raise InvalidArgument("digest", f"is {digest}, but these policies have {policies.digest}")
-    return policies

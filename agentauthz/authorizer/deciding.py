@@ -12,11 +12,13 @@ from attrs import define, evolve
 
 from agentauthz.approvals.heard import Heard
 from agentauthz.approvals.keeper import Keeper
+from agentauthz.authorizer.handlers import NONE, Handlers, required
 from agentauthz.authorizer.memory import Memory, since, unrecalled
 from agentauthz.authorizer.reviewing import Consulting
-from agentauthz.calls import Verdict
+from agentauthz.calls import Stop, Verdict
 from agentauthz.decision import Basis, Budget, Decision, Obligation, Outcome, Reason
 from agentauthz.errors import StateError
+from agentauthz.obligations.handler import Reach
 from agentauthz.policy.decide import denied_by_limits
 from agentauthz.policy.reads import Remembered, asks_for_handoff
 from agentauthz.request import Request, SessionFacts
@@ -34,11 +36,12 @@ from agentauthz.state.store import (
 )
 
 if TYPE_CHECKING:
+    from agentauthz.authorizer.revocations import Revocations
     from agentauthz.policy.inputs import Inputs
     from agentauthz.policy.policyset import PolicySet
+    from agentauthz.tokens.verified import VerifiedToken
 
 T = TypeVar("T")
-Stop: TypeAlias = tuple[Basis, Reason]  # what denies a call that no policy is asked about
 
 NOTHING_TO_DO: Final = Intent(None)
 MAX_ATTEMPTS: Final = 3  # how often a decision is taken afresh because what it read has changed
@@ -55,9 +58,12 @@ class Case:
     (None: it belongs to none); `told` gives the session's facts (None: they stay as they are). `problem` and `cause`
     say that a look-up failed, `stopped` what stops the call before any policy is asked, and `observing` whether a
     lacking permit, budget or approval does. `carries_out` says whether who asks will see to an obligation; None: to
-    none. `objects` is asked when all else allows the call, and returns what stops it still. `left` are the ids of
-    the obligations that nothing could carry out. `releasable` says that what the call spends may be given back.
-    `keeper` seals what people are asked (None: nobody is), and `approval` is the one that the call is made with.
+    none, so that `handlers` must, within the `reach` of the call and, if it `awaits`, in coroutines. `objects` is asked
+    when all else allows the call, and returns what stops it still. `left` are the ids of the obligations that nothing
+    carried out. `releasable` says that what the call spends may be given back. `revoked` says what was revoked, of
+    which `known` is the number of the last one that `stopped` takes into account, and `token` is what the session
+    rests on. `keeper` seals what people are asked (None: nobody is), and `approval` is the one that the call is made
+    with.
     """
 
     policies: PolicySet
@@ -76,15 +82,29 @@ class Case:
     objects: Callable[[], Stop | None] | None = None
     left: frozenset[str] = frozenset()
     releasable: bool = False
+    revoked: Revocations | None = None
+    known: int | None = None
+    token: VerifiedToken | None = None
+    handlers: Handlers = NONE
+    reach: Reach = Reach.BEFORE
     keeper: Keeper | None = None
     approval: str | None = None
 
+    awaits: bool = False
     state: State | None = None
 
     def remembered(self) -> Remembered:
         """Return what the rules ask of the session's past, and whether the call may change it."""
         chain = self.request.chain
         return self.policies.remembered(self.request.action, handing=not chain.alone and asks_for_handoff(chain))
+
+    def sees_to(self, obligation: Obligation) -> bool:
+        """Say whether who asks carries an obligation out without any handler."""
+        return self.carries_out is not None and self.carries_out(obligation) is True
+
+    def lags(self) -> bool:
+        """Say whether the session has still to be begun in the store."""
+        return self.memory is not None and self.memory.lags(self.policies.tracked)
 
     def ask_of(self, state: State, tracked: Mapping[str, dt.datetime]) -> None:
         """Ask about the same call, with what the session remembers in `state`."""
@@ -105,13 +125,13 @@ Steps: TypeAlias = Generator[Callable[[], object], Any, T]
 def judged(case: Case) -> Verdict:
     """Return the decision on a call, and commit what it changes; it may wait for the state store."""
     settled = _settled(case)
-    return taken(_judging(case)) if settled is None else settled
+    return settled if isinstance(settled, Verdict) else taken(_judging(case, settled))
 
 
 async def ajudged(case: Case) -> Verdict:
     """Do what `judged` does without blocking the loop on the state store."""
     settled = _settled(case)
-    return await ataken(_judging(case), case.store) if settled is None else settled
+    return settled if isinstance(settled, Verdict) else await ataken(_judging(case, settled), case.store)
 
 
 def taken(steps: Steps[T]) -> T:
@@ -148,43 +168,48 @@ async def ataken(steps: Steps[T], store: StateStore) -> T:
         return cast(T, end.value)
 
 
-def _settled(case: Case) -> Verdict | None:
-    """Return the verdict on a call that neither asks what a session remembers, nor changes it; None: it may."""
+def _settled(case: Case) -> Verdict | Remembered:
+    """Return the verdict on a call that neither asks what a session remembers nor changes it, else what it may."""
     if (stopped := refused(case)) is not None:
         return Verdict(stopped, case.request, None, case.cause)
     try:
         remembered = case.remembered()
-        if remembered.writes or remembered.reads:
-            return None
+        if remembered.writes or remembered.reads or (remembered.started and case.lags()):
+            return remembered
         decision, inputs = asked(case, case.policies.judge)
         if _consults(case, decision):
-            return None
+            return remembered
         return _unless_stopped(case, Verdict(decision, case.request, inputs))
     except Exception as error:  # a fault of the library's or the host's own: never an allow
         return _broken(case, error)
 
 
-def _judging(case: Case) -> Steps[Verdict]:
+def _judging(case: Case, remembered: Remembered) -> Steps[Verdict]:
     """Take a call to its verdict, with what its session remembers."""
     try:
-        remembered = case.remembered()
         for _ in range(MAX_ATTEMPTS):
-            yield from _recalled(case, remembered)
+            if remembered.reads or case.lags():
+                yield from _recalled(case, remembered)
             decision, inputs = asked(case, case.policies.judge)
             heard = yield from _heard(case, decision, inputs)
             decision = heard.decision
             if decision.outcome is Outcome.DENY and decision.enforced:
                 return _with(heard, Verdict(decision, case.request, inputs))
             if decision.spends and (case.observing or not decision.allowed):  # nothing is reserved
-                decision = _limited(case, decision, (yield from _asked(case, _trial(case, decision))))
+                decision = _limited(case, decision, (yield _trial(case, decision)))
             if not decision.allowed:
                 verdict = _with(heard, Verdict(decision, case.request, inputs))
                 return (yield from _waiting(case, verdict, inputs, heard)) if _consults(case, decision) else verdict
             intent = _intent(case, remembered, decision)
             if heard.approval is not None:
-                intent = evolve(intent, approvals=(heard.approval,))
-            answer = yield from _asked(case, intent)
-            if isinstance(answer, Stale) or (isinstance(answer, Refused) and answer.approvals):
+                intent = evolve(intent, approvals=(heard.approval,), revocations=case.known)
+            # nobody is asked about what is nothing
+            answer = DONE if intent is NOTHING_TO_DO else (yield functools.partial(case.store.commit, intent))
+            if isinstance(answer, Stale):
+                if (stop := (yield from _revoked(case))) is not None:
+                    return Verdict(_denied(case, *stop), case.request)
+                continue
+            if isinstance(answer, Refused) and answer.approvals:
                 continue
             decision = _limited(case, decision, answer)
             reservation = answer.reservation if isinstance(answer, Committed) else None
@@ -253,47 +278,59 @@ def _recalled(case: Case, remembered: Remembered) -> Steps[None]:
         state = yield functools.partial(memory.recall, case.policies.tracked, case.watched, reads=remembered.reads)
         case.ask_now(state)
     except StateError:
+        if remembered.started:  # it may have begun long before: there is no telling
+            raise
         case.state = None
         case.request = case.request.with_session(unrecalled(case.request))
 
 
-def _asked(case: Case, intent: Intent) -> Steps[Answer]:
-    """Return what the store answers to an intent; nobody is asked about one that is nothing."""
-    if intent == NOTHING_TO_DO:
-        return DONE
-    return cast(Answer, (yield functools.partial(case.store.commit, intent)))
+def _revoked(case: Case) -> Steps[Stop | None]:
+    """Return what was revoked while the call was decided, and stops it."""
+    if (revoked := case.revoked) is None:
+        return None
+    yield revoked.refresh
+    case.known = revoked.known()
+    return revoked.against(case.known, None if case.memory is None else case.memory.id, case.request.chain, case.token)
 
 
 def _intent(case: Case, remembered: Remembered, decision: Decision) -> Intent:
     """Return what an allow changes, and what it has read that must hold still."""
     spends = () if case.observing else decision.spends
+    began = decision.action if decision.action in case.policies.tracked else None
     if (memory := case.memory) is None:
-        return Intent(None, spends=spends, releasable=case.releasable)
+        if not spends:
+            return NOTHING_TO_DO
+        return Intent(None, spends=spends, releasable=case.releasable, revocations=case.known)
+    if not (spends or decision.marks or began or remembered.reads):
+        return NOTHING_TO_DO
     state = NOTHING_YET if case.state is None else case.state
     times = tuple(
         (cast(Seen, kind), action, (state.began if kind == "began" else state.done).get(action))
         for kind, action in remembered.times
     )
+    # what is marked, spent or seen here counts only where nothing was revoked since it was asked
     return Intent(
         memory.id,
         marks_seen=state.marks if remembered.marks else None,
         times_seen=times,
         marks=decision.marks,
-        began=decision.action if decision.action in case.policies.tracked else None,
+        began=began,
         spends=spends,
+        revocations=case.known,
         releasable=case.releasable and len(spends) > 0,
     )
 
 
-def _trial(case: Case, decision: Decision) -> Intent:
-    """Return what only asks whether there is room."""
-    return Intent(None if case.memory is None else case.memory.id, spends=decision.spends, reserve=False)
+def _trial(case: Case, decision: Decision) -> Callable[[], Answer]:
+    """Return what only asks the store whether there is room."""
+    session = None if case.memory is None else case.memory.id
+    return functools.partial(case.store.commit, Intent(session, spends=decision.spends, reserve=False))
 
 
 def _limited(case: Case, decision: Decision, answer: Answer) -> Decision:
     """Return the decision with how its budgets stand, or its denial where they have no room."""
     if isinstance(answer, Committed):
-        return evolve(decision, budgets=answer.budgets) if answer.budgets else decision
+        return decision._budgeted(answer.budgets) if answer.budgets else decision
     if not isinstance(answer, Refused):  # what has no session reads nothing that could be out of date
         return failed(case, "changed_meanwhile", "what the decision read kept changing")
     full = {budget.key for budget in answer.full if not budget.fits}
@@ -303,24 +340,21 @@ def _limited(case: Case, decision: Decision, answer: Answer) -> Decision:
 
 def previewed(case: Case, state: State | None) -> Steps[tuple[Decision, Inputs | None]]:
     """Find the decision on a call, and what it saw; nothing is committed. `state` stands for what is remembered."""
+    case.reach, case.awaits = Reach.RESULT, True  # nobody knows yet how the call will be made
     if (stopped := refused(case)) is not None:
         return stopped, None
-    if state is not None:
-        case.ask_of(state, {})
-    else:
-        yield from _recalled(case, case.remembered())
-    decision, inputs = asked(case, case.policies.judge)
-    if state is None and _consults(case, decision):
-        try:
-            decision = (yield from _heard(case, decision, inputs)).decision
-        except StateError:
-            return failed(case, "state_failed", "the store that keeps what sessions remember couldn't be asked"), inputs
-    if not decision.spends or decision.outcome is Outcome.DENY:
-        return decision, inputs
-    if state is not None:
-        return _limited(case, decision, _supposed(decision, state)), inputs
+    inputs: Inputs | None = None
     try:
-        answer = yield from _asked(case, _trial(case, decision))
+        if state is not None:
+            case.ask_of(state, {})
+        else:
+            yield from _recalled(case, case.remembered())
+        decision, inputs = asked(case, case.policies.judge)
+        if state is None and _consults(case, decision):
+            decision = (yield from _heard(case, decision, inputs)).decision
+        if not decision.spends or decision.outcome is Outcome.DENY:
+            return decision, inputs
+        answer = (yield _trial(case, decision)) if state is None else _supposed(decision, state)
     except StateError:
         return failed(case, "state_failed", "the store that keeps what sessions remember couldn't be asked"), inputs
     return _limited(case, decision, answer), inputs
@@ -328,22 +362,17 @@ def previewed(case: Case, state: State | None) -> Steps[tuple[Decision, Inputs |
 
 def _supposed(decision: Decision, state: State) -> Answer:
     """Return what a store would answer that holds what `state` says is used of each limit."""
-
-    def stands(granted: bool) -> tuple[Budget, ...]:
-        return tuple(
-            Budget(spend.rule, spend.key, spend.amount, spend.bound, state.used.get(spend.rule, Decimal(0)), granted)
-            for spend in decision.spends
-        )
-
-    return Committed(stands(True)) if all(budget.fits for budget in stands(False)) else Refused(stands(False))
+    used = [(spend, state.used.get(spend.rule, Decimal(0))) for spend in decision.spends]
+    budgets = tuple(Budget.trusted(spend, before, False, None) for spend, before in used)
+    return Committed(budgets) if all(budget.fits for budget in budgets) else Refused(budgets)
 
 
 def refused(case: Case) -> Decision | None:
     """Return the denial of a call that no policy is asked about."""
-    if case.closed:
-        return _denied(case, Basis.AUTHORITY, Reason("session_closed", "the session was closed"))
     if case.stopped is not None:
         return _denied(case, *case.stopped)
+    if case.closed:
+        return _denied(case, Basis.AUTHORITY, Reason("session_closed", "the session was closed"))
     if case.problem is not None and not case.observing:
         return _denied(case, Basis.ERROR, case.problem)
     return None
@@ -381,20 +410,32 @@ def enforced(case: Case, decision: Decision) -> Decision:
     if decision.outcome is Outcome.ALLOW:
         if not decision.obligations:
             return decision
-        left = [one for one in decision.obligations if case.carries_out is None or case.carries_out(one) is not True]
-        case.left = frozenset(one.id for one in left)
+        lacking = [(one, case.handlers.lacks(one, case.reach, awaits=case.awaits))
+                   for one in decision.obligations if not case.sees_to(one)]  # fmt: skip
+        left = [(one, why) for one, why in lacking if why is not None]
+        case.left = frozenset(one.id for one, _ in left)
         if not left:
             return decision
-        names = ", ".join(sorted({f"`{obligation.type}`" for obligation in left}))
-        reason = Reason("obligation_unsupported", f"nothing here can carry out the obligation {names}")
-        decision = evolve(decision, outcome=Outcome.DENY, basis=Basis.ERROR, reasons=(reason,), undetermined=())
+        whys = "; ".join(dict.fromkeys(f"`{one.type}` {why}" for one, why in left))
+        names = required(one for one, _ in left)
+        text = f"nothing here can carry out the obligation {names}: {whys}"
+        return unmet(case, decision, Reason("obligation_unsupported", text))
     lets_run = decision.outcome is Outcome.REVIEW or decision.basis in _OBSERVED
     return evolve(decision, enforced=False) if case.observing and lets_run else decision
 
 
+def unmet(case: Case, decision: Decision, reason: Reason) -> Decision:
+    """Return the denial of a call, one of whose obligations isn't carried out; observe mode lets it run."""
+    earlier = () if decision.outcome is Outcome.ALLOW else decision.reasons
+    return evolve(
+        decision, outcome=Outcome.DENY, basis=Basis.ERROR, reasons=(*earlier, reason), undetermined=(),
+        budgets=tuple(evolve(budget, granted=False) for budget in decision.budgets), enforced=not case.observing,
+    )  # fmt: skip
+
+
 def _unless_stopped(case: Case, verdict: Verdict) -> Verdict:
     """Return what was decided, or the denial by what who asks still has against it."""
-    if case.objects is None or (stop := case.objects()) is None:
+    if case.objects is None or not verdict.decision.allowed or (stop := case.objects()) is None:
         return verdict
     return Verdict(_denied(case, *stop), case.request, None, None, verdict.reservation)
 

@@ -41,6 +41,10 @@ class Memory:
         self._begun: Begun | None = None
         self._watching: frozenset[str] | None = None
 
+    def lags(self, tracked: frozenset[str]) -> bool:
+        """Say whether the store hasn't been told yet to begin the session with these actions watched in it."""
+        return self._watching is not tracked and self._watching != tracked
+
     def begin(self, tracked: frozenset[str], since: Mapping[str, dt.datetime]) -> None:
         """Begin the session in the store, with these actions watched in it; it may wait for the store.
 
@@ -49,7 +53,7 @@ class Memory:
         Raises:
             StateError: the store can't be asked.
         """
-        if self._watching is not tracked and self._watching != tracked:
+        if self.lags(tracked):
             watched = {action: max(self.started, since.get(action, self.started)) for action in tracked}
             begun = self.store.begin(self.id, self.started, watched, keep=self.keep)
             self._begun, self.started, self._watching = begun, begun.started, tracked
@@ -71,6 +75,15 @@ class Memory:
         """
         self._begin_now()
         self.store.mark(self.id, name)
+
+    def unmark(self, name: str) -> bool:
+        """Remove a mark on the host's word, and say whether it was there; it may wait for the store.
+
+        Raises:
+            StateError: the store can't be asked.
+        """
+        self._begin_now()
+        return self.store.unmark(self.id, name)
 
     def _begin_now(self) -> None:
         policies, since = self._in_force()

@@ -68,7 +68,7 @@ def new_session(
         raise InvalidArgument("id", "must be a string that is not empty")
     if field_reader(attributes) is None:
         raise InvalidArgument("attributes", "must be a mapping of names to values")
-    own = id or new_session_id()
+    own = str.__str__(id) if id else new_session_id()
     ends = None if expires is None else moment(expires, now)
     if token is not None:
         ends = token.expires_at if ends is None else min(ends, token.expires_at)

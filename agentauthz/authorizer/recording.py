@@ -7,7 +7,7 @@ import functools
 import json
 import logging
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, Literal, TypeAlias, final
 
 from attrs import evolve
@@ -17,11 +17,13 @@ from agentauthz.authorizer.deciding import Case
 from agentauthz.calls import Effect, Verdict
 from agentauthz.canonical import class_name
 from agentauthz.decision import Basis, Outcome, Reason
+from agentauthz.delegating import PASSING
 from agentauthz.errors import InvalidArgument, SinkError
 from agentauthz.keys import InstanceKey
 from agentauthz.principals import Principal
 from agentauthz.records import DecisionRecord, DelegationRecord, EffectRecord, Recorder, RecordIds, decision_record
-from agentauthz.records.events import Ctx, EventRecord, approval_about, effect_line
+from agentauthz.records.events import Ctx, EventRecord, approval_about, effect_line, event_body
+from agentauthz.records.lines import ALONE, name
 from agentauthz.records.passing import Passing, delegation_record
 from agentauthz.records.record import Cause
 from agentauthz.records.redaction import Redaction
@@ -29,7 +31,6 @@ from agentauthz.records.writing import ended
 from agentauthz.tracing import Tracer, around
 from agentauthz.values import UNKNOWN
 
-PASSING: Final = "delegation.pass"  # what `on_failure` may name: delegations go ahead without a record
 OnFailure: TypeAlias = Literal["deny", "allow_and_alarm"] | Collection[str]
 
 
@@ -130,6 +131,18 @@ class Recording:
             return None
         return None if record is None else record.id
 
+    def write_state(self, about: Mapping[str, str], session: str | None, now: dt.datetime) -> None:
+        """Record what the host did to what sessions remember, or may do.
+
+        Raises:
+            SinkError: it couldn't be recorded.
+        """
+        if self.recorder.writing():
+            raise SinkError("a sink may not ask for this")
+        told = {key: name(text) for key, text in about.items()}
+        body = event_body("state", self._ids.next(now), now, told, session, self.tracer.member(around()))
+        self.recorder.write(EventRecord.of_line(ALONE + body))
+
     def write_approval(
         self, event: str, review: Review, now: dt.datetime, by: Principal | None = None, reason: str = ""
     ) -> None:
@@ -145,6 +158,10 @@ class Recording:
         self.recorder.write(
             EventRecord(id=self._ids.next(now), ts=now, type="approval", about=about, session=review.session, ctx=ctx)
         )
+
+    def digest(self, purpose: str, name: str) -> str:
+        """Return the keyed digest by which records name something."""
+        return self._key.digest(purpose, name.encode("utf-8", "surrogatepass"))
 
     def write_effect(self, session: str | None, effect: Effect, now: dt.datetime) -> None:
         """Record how a call ended; `session` is the id of the one that it was made in."""
@@ -202,6 +219,7 @@ class Recording:
             left=case.left,
             approval=verdict.decision.approval,
             consents=_consents(case, verdict),
+            sealed=case.policies.keyed_by([budget.rule for budget in decision.budgets], case.sensitive),
             held=held,
             ctx=ctx,
         )
@@ -228,6 +246,7 @@ class Recording:
             session=session,
             error_type=None if effect.error is None else class_name(effect.error),
             dur_us=effect.ns // 1000,
+            left=sorted(effect.left),
             ctx=effect.decision._ctx,
         )
         return EffectRecord.of_line(line)
@@ -270,9 +289,11 @@ def _consents(case: Case, verdict: Verdict) -> Sequence[tuple[Principal, frozens
 def _unrecorded(verdict: Verdict, error: Exception) -> Verdict:
     """Return the denial of a call whose record couldn't be kept; observe mode doesn't let it run either."""
     reasons = (Reason("not_recorded", "the decision couldn't be recorded"), *verdict.decision.reasons)
+    budgets = tuple(evolve(budget, granted=False) for budget in verdict.decision.budgets)  # all of it is given back
     denial = evolve(
-        verdict.decision, outcome=Outcome.DENY, basis=Basis.ERROR, reasons=reasons, obligations=(), enforced=True
-    )
+        verdict.decision, outcome=Outcome.DENY, basis=Basis.ERROR, reasons=reasons, obligations=(), enforced=True,
+        budgets=budgets,
+    )  # fmt: skip
     return Verdict(denial, verdict.request, verdict.inputs, error, verdict.reservation)
 
 

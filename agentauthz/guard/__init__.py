@@ -22,6 +22,7 @@ from agentauthz.guard.binding import Binder, binder
 from agentauthz.guard.overrides import watch_class_body
 from agentauthz.guard.resolving import mapping_resolver, resource_resolver
 from agentauthz.guard.signature import Injected, Sensitive, hints, marked, policy_types
+from agentauthz.obligations.handler import Reach
 from agentauthz.principals import OWN_NAMESPACES
 from agentauthz.request import Resource, Unknown
 from agentauthz.session import Session
@@ -44,6 +45,7 @@ def authorize(
     sensitive: Iterable[str] = (),
     injected: Iterable[str] = (),
     release_on_error: bool = False,
+    cancel_on_revoke: bool = False,
 ) -> Decorator:
     """Return a decorator that lets a function run only where its call is allowed.
 
@@ -52,7 +54,9 @@ def authorize(
     tools also a coroutine function) of some of the arguments; `args` and `context` are mappings, or
     functions that return them, and add facts. `sensitive` arguments stay out of records and messages;
     `injected` ones, like ``self`` and ``cls``, are no arguments for policies. With `release_on_error`, what limits
-    took for a call comes back where the function raises: say so only where it then has had no effect.
+    took for a call comes back where the function raises: say so only where it then has had no effect. With
+    `cancel_on_revoke`, a coroutine that is running when its session is revoked, or everything is halted, is cancelled,
+    and who waits for it gets Stopped.
 
     A call raises Denied, NoSession or ReviewRequired where it may not run.
 
@@ -68,7 +72,11 @@ def authorize(
             raise InvalidArgument(name, "must be a list of parameter names")
     if type(release_on_error) is not bool:
         raise InvalidArgument("release_on_error", "must be True or False")
-    return Decorator(action, resource, args, context, frozenset(sensitive), frozenset(injected), release_on_error)
+    if type(cancel_on_revoke) is not bool:
+        raise InvalidArgument("cancel_on_revoke", "must be True or False")
+    return Decorator(
+        action, resource, args, context, frozenset(sensitive), frozenset(injected), release_on_error, cancel_on_revoke
+    )
 
 
 @final
@@ -84,8 +92,9 @@ class Decorator:
         sensitive: frozenset[str],
         injected: frozenset[str],
         releasable: bool,
+        cancelled: bool,
     ) -> None:
-        self._given: Final = (action, resource, args, context, sensitive, injected, releasable)
+        self._given: Final = (action, resource, args, context, sensitive, injected, releasable, cancelled)
         self._session = None if (here := ACTIVE.get()) is None else here.session
 
     def __call__(self, function: F) -> F:
@@ -134,7 +143,10 @@ class Guarded:
         sensitive: frozenset[str],
         injected: frozenset[str],
         releasable: bool,
+        cancelled: bool,
     ) -> None:
+        if cancelled and not inspect.iscoroutinefunction(function):
+            raise InvalidArgument("cancel_on_revoke", "is for coroutine functions: others stop at a `checkpoint()`")
         if action is None and "<locals>" in function.__qualname__:
             raise InvalidArgument("action", "must be named for a function that is defined inside another")
         self.function: Final = function
@@ -150,6 +162,7 @@ class Guarded:
             if unknown := sorted(names - parameters):
                 raise InvalidArgument(name, f"names `{unknown[0]}`, but the function has no such parameter")
         self._releasable: Final = releasable
+        self.cancelled: Final = cancelled
         self._approval: str | None = None
         self._sensitive: Final = sensitive
         self._injected: Final = injected | self._receiver()
@@ -254,7 +267,7 @@ class Guarded:
         # by position: at every call, names cost as much again
         return own, Call(
             self.action, facts, None, NOTHING, self.route, self._secret(own), problem, cause, self._releasable,
-            self._approval,
+            Reach.RESULT, None, self._approval,
         )  # fmt: skip
 
     def _secret(self, values: tuple[Any, ...]) -> frozenset[str]:
@@ -382,18 +395,22 @@ def _function(guarded: Guarded, bound: Session | None) -> Callable[..., Any]:
             if type(result) is types.CoroutineType:  # nothing of it has run yet
                 awaited = True
                 return _awaited(result, mine, verdict, later=True)
-            return result
+            return result if verdict.carrying is None else verdict.carrying.result(verdict.decision, result)
         except BaseException as error:
             problem = error
+            if verdict.carrying is not None:
+                verdict.carrying.ended(verdict.decision, error)
             raise
         finally:
             _leave(mine, before)
             if not awaited and session.authorizer.follows(verdict):
-                session.authorizer.finish_call(
-                    session, effect_of(verdict.decision, problem, started, verdict.reservation)
-                )
+                session.authorizer.finish_call(session, _effect(verdict, problem, started))
 
     return call
+
+
+def _effect(verdict: Verdict, error: BaseException | None, started: int) -> Effect:
+    return effect_of(verdict.decision, error, started, verdict.reservation, verdict.carrying)
 
 
 def _coroutine(guarded: Guarded, bound: Session | None) -> Callable[..., Any]:
@@ -406,28 +423,44 @@ def _coroutine(guarded: Guarded, bound: Session | None) -> Callable[..., Any]:
             asked = await guarded.aresolved(asked, values)
         verdict = await session.authorizer.adecide_call(session, asked)
         guarded.let(session, verdict, values)
-        return await _awaited(binder.call(function, values), _here(session, verdict), verdict)
+        running = binder.call(function, values)
+        return await _awaited(running, _here(session, verdict), verdict, cancelled=guarded.cancelled)
 
     return call
 
 
-async def _awaited(running: Coroutine[Any, Any, Any], mine: Current, verdict: Verdict, *, later: bool = False) -> Any:
-    """Run a call's coroutine under its session, and tell how it ended; `later` says that it may have waited long."""
+async def _until_it_falls(running: Coroutine[Any, Any, Any], session: Session) -> Any:
+    from agentauthz.guard.cancelling import Cancelling  # programs without a loop don't pay for it
+
+    with Cancelling(session):
+        return await running
+
+
+async def _awaited(
+    running: Coroutine[Any, Any, Any], mine: Current, verdict: Verdict, *, later: bool = False, cancelled: bool = False
+) -> Any:
+    """Run a call's coroutine under its session, and tell how it ended.
+
+    `later` says that it may have waited long, `cancelled` that it is cancelled when its session falls.
+    """
     session, before = mine.session, ACTIVE.get()
     ACTIVE.set(mine)
     started, problem = time.perf_counter_ns(), None
     try:
         if later or session.closed:  # since it was decided
             session.ensure_running()
-        return await running
+        result = await (_until_it_falls(running, session) if cancelled else running)
+        return result if verdict.carrying is None else await verdict.carrying.aresult(verdict.decision, result)
     except BaseException as error:
         problem = error
         running.close()  # where it hasn't begun, it never will
+        if verdict.carrying is not None:
+            await verdict.carrying.aended(verdict.decision, error)
         raise
     finally:
         _leave(mine, before)
         if session.authorizer.follows(verdict):
-            await _afinish(session, effect_of(verdict.decision, problem, started, verdict.reservation))
+            await _afinish(session, _effect(verdict, problem, started))
 
 
 @final
@@ -461,21 +494,22 @@ def _generator(guarded: Guarded, bound: Session | None) -> Callable[..., Any]:
         guarded.let(session, verdict, values)
         started, problem = time.perf_counter_ns(), None
         try:
-            return (yield from _stepped(binder.call(function, values), _Steps(_here(session, verdict))))
+            return (yield from _stepped(binder.call(function, values), _Steps(_here(session, verdict)), verdict))
         except BaseException as error:
             problem = error
+            if verdict.carrying is not None:
+                verdict.carrying.ended(verdict.decision, error)
             raise
         finally:
             if session.authorizer.follows(verdict):
-                session.authorizer.finish_call(
-                    session, effect_of(verdict.decision, problem, started, verdict.reservation)
-                )
+                session.authorizer.finish_call(session, _effect(verdict, problem, started))
 
     return call
 
 
-def _stepped(inner: Generator[Any, Any, Any], step: _Steps) -> Generator[Any, Any, Any]:
+def _stepped(inner: Generator[Any, Any, Any], step: _Steps, verdict: Verdict) -> Generator[Any, Any, Any]:
     resume: Callable[[], Any] = functools.partial(next, inner)
+    carrying, decision = verdict.carrying, verdict.decision
     try:
         while True:
             step.session.ensure_running()
@@ -483,7 +517,11 @@ def _stepped(inner: Generator[Any, Any, Any], step: _Steps) -> Generator[Any, An
                 with step:
                     item = resume()
             except StopIteration as end:
-                return end.value
+                if carrying is not None and end.value is None:
+                    carrying.ended(decision)
+                return end.value if carrying is None or end.value is None else carrying.result(decision, end.value)
+            if carrying is not None:
+                item = carrying.item(decision, item)
             try:
                 resume = functools.partial(inner.send, (yield item))
             except GeneratorExit:
@@ -515,7 +553,11 @@ def _async_generator(guarded: Guarded, bound: Session | None) -> Callable[..., A
                     with step:
                         item = await resume()
                 except StopAsyncIteration:
+                    if verdict.carrying is not None:
+                        await verdict.carrying.aended(verdict.decision)
                     return
+                if verdict.carrying is not None:
+                    item = await verdict.carrying.aitem(verdict.decision, item)
                 try:
                     resume = functools.partial(inner.asend, (yield item))
                 except GeneratorExit:
@@ -529,9 +571,11 @@ def _async_generator(guarded: Guarded, bound: Session | None) -> Callable[..., A
             try:
                 with step:
                     await inner.aclose()
+                if problem is not None and verdict.carrying is not None:
+                    await verdict.carrying.aended(verdict.decision, problem)
             finally:
                 if session.authorizer.follows(verdict):
-                    await _afinish(session, effect_of(verdict.decision, problem, started, verdict.reservation))
+                    await _afinish(session, _effect(verdict, problem, started))
 
     return call
 

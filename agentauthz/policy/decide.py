@@ -9,9 +9,9 @@ from attrs import evolve
 
 from agentauthz.decision import Basis, Budget, Decision, Obligation, Outcome, Reason, Spend
 from agentauthz.policy.builtins import Answer, all_of
-from agentauthz.policy.evaluate import Verdict, answer, evaluate
+from agentauthz.policy.evaluate import Grants, Verdict, answer, evaluate
 from agentauthz.policy.inputs import Inputs
-from agentauthz.policy.spending import spending
+from agentauthz.policy.spending import Meter, Unclear, spending
 from agentauthz.policy.syntax import CheckedRule, Effect, Expr
 from agentauthz.principals import Chain, Delegation, Principal, covered
 from agentauthz.request import Request, SessionFacts
@@ -38,6 +38,9 @@ class Rules(Protocol):
 
     def undetermined_permits(self, inputs: Inputs) -> Sequence[CheckedRule]:
         """Return the first 16 permits, by name, that match and are undetermined."""
+
+    def meter(self, rule: CheckedRule) -> Meter:
+        """Return what tells what a limit takes of a call."""
 
     @property
     def arguments(self) -> Mapping[str, frozenset[str]]:
@@ -77,13 +80,22 @@ def decide(
         if (allow := found.allow) is not None and allow.action == request.action:
             return allow  # it says nothing of the call but its action, and nobody can change it
         if (grants := found.grants) is not None:  # most decisions: what `_combine` would give, without its search
-            names, reasons = grants
-            # returned as it was made: by now another thread may have kept the allow of another action
-            allow = Decision(Outcome.ALLOW, Basis.RULE, request.action, names, (), (), reasons, (), (), rules.digest)
-            found.allow = allow
-            return allow
+            if grants.limited:
+                spends = spending(rules.meter, ((inputs, found),))
+                if not isinstance(spends, Unclear):
+                    return _granted(rules, request.action, grants, spends)
+            else:
+                # returned as it was made: by now another thread may have kept the allow of another action
+                found.allow = allow = _granted(rules, request.action, grants)
+                return allow
         return _combine(rules, request.action, [(inputs, found)], approvers)
     return _combine(rules, request.action, [(one, rules.verdict(one)) for one in judged(rules, inputs)], approvers)
+
+
+def _granted(rules: Rules, action: str, grants: Grants, spends: tuple[Spend, ...] = ()) -> Decision:
+    return Decision.granting(
+        action, grants.names, grants.undetermined, grants.reasons, grants.marks, rules.digest, spends
+    )
 
 
 def without_budget(decision: Decision) -> Decision:
@@ -96,7 +108,7 @@ def denied_by_limits(decision: Decision, full: Sequence[Spend], budgets: tuple[B
     reasons = {spend.rule: spend.reason for spend in full}
     names = tuple(sorted(reasons))
     return evolve(
-        decision, outcome=Outcome.DENY, basis=Basis.LIMIT, rules=names, missing=(), obligations=(),
+        decision, outcome=Outcome.DENY, basis=Basis.LIMIT, rules=names, missing=(),
         reasons=tuple(reasons[name] for name in names), budgets=budgets,
     )  # fmt: skip
 
@@ -235,12 +247,12 @@ def _combine(
 
     def unclear() -> Decision | None:
         nonlocal spends
-        found = spending(calls)
-        if not found.unclear:
-            spends = found.spends
+        found = spending(rules.meter, calls)
+        if not isinstance(found, Unclear):
+            spends = found
             return None
-        limits, missing = names("limit"), frozenset[str]().union(*found.unclear.values())
-        stop = {name: limits[0].get(name) or limits[1][name] for name in found.unclear}
+        limits, missing = names("limit"), frozenset[str]().union(*found.missing.values())
+        stop = {name: limits[0].get(name) or limits[1][name] for name in found.missing}
         reasons = [_reason("no_budget_undetermined", rule) for _, rule in sorted(stop.items())]
         return decision(Outcome.DENY, Basis.LIMIT, reasons, rules=tuple(sorted(stop)), missing=tuple(sorted(missing)))
 

@@ -122,6 +122,18 @@ def matching(rules: Iterable[CheckedRule], action: str) -> Iterator[CheckedRule]
 
 
 @final
+@frozen
+class Grants:
+    """Be what an allow says: its rules and their reasons, undetermined rules, marks, and whether limits apply."""
+
+    names: tuple[str, ...]
+    reasons: tuple[Reason, ...]
+    undetermined: tuple[str, ...]
+    marks: tuple[str, ...]
+    limited: bool
+
+
+@final
 @define(eq=False)
 class Verdict:
     """Be the rules that match an action and aren't false: by effect, those true and those undetermined.
@@ -134,13 +146,21 @@ class Verdict:
     allow: Decision | None = None  # the decision that `grants` led to last; one for every action would have no bound
 
     @cached_property
-    def grants(self) -> tuple[tuple[str, ...], tuple[Reason, ...]] | None:
-        """Return the names and reasons of an allow, where permits without obligations are all there is; else None."""
-        permits = self.true.get("permit", ())
-        if not permits or len(self.true) > 1 or self.undetermined or any(rule.obligations for rule in permits):
+    def grants(self) -> Grants | None:
+        """Return what an allow says where permits without obligations, limits and marks are all there is; else None."""
+        permits, unsure = self.true.get("permit", ()), self.undetermined
+        stopping = not {"forbid", "review"}.isdisjoint((*self.true, *unsure)) or "permit" in unsure
+        if not permits or stopping or any(rule.obligations for rule in permits):
             return None
         ordered = sorted(permits, key=lambda rule: rule.name)
-        return tuple(rule.name for rule in ordered), tuple(rule.permitted for rule in ordered)
+        marking = (*self.true.get("mark", ()), *unsure.get("mark", ()))
+        return Grants(
+            tuple(rule.name for rule in ordered),
+            tuple(rule.permitted for rule in ordered),
+            tuple(sorted({rule.name for found in unsure.values() for rule in found})),
+            tuple(sorted({cast(str, rule.mark) for rule in marking})),
+            "limit" in self.true or "limit" in unsure,
+        )
 
 
 def verdict(rules: Iterable[CheckedRule], inputs: Inputs) -> Verdict:

@@ -26,8 +26,9 @@ from agentauthz.policy.flip import flips
 from agentauthz.policy.format import Written
 from agentauthz.policy.inputs import Inputs
 from agentauthz.policy.parse import decode, parse
-from agentauthz.policy.reads import Reads, Remembered, asks_for_handoff, unknown_roots
+from agentauthz.policy.reads import Reads, Remembered, asks_for_handoff, paths_of, unknown_roots
 from agentauthz.policy.source import Diagnostic, Source
+from agentauthz.policy.spending import Meter, defined
 from agentauthz.policy.syntax import CheckedRule, Statement
 from agentauthz.principals import Principal
 from agentauthz.request import Request
@@ -63,6 +64,10 @@ class Definition:
             if len(found) == deciding.MAX_NAMED:
                 break
         return found
+
+    def meter(self, rule: CheckedRule) -> Meter:
+        """Return what tells what a limit takes of a call."""
+        return Meter(rule, functools.partial(defined, rule))
 
 
 @final
@@ -267,6 +272,15 @@ class PolicySet:
         own = self._reads(action)
         return (own, self._reads(deciding.HANDOFF).for_handoff(deciding.HANDOFF)) if handing else (own,)
 
+    def keyed_by(self, limits: Iterable[str], arguments: frozenset[str]) -> frozenset[str]:
+        """Return those of some limits, by name, that count per one of these arguments, or per what is made of it."""
+        return frozenset(
+            name
+            for name in limits
+            for _, path in paths_of(self._by_name[name].per)
+            if path.root == "args" and (not path.steps or path.steps[0] in arguments)
+        )
+
     def remembered(self, action: str, *, handing: bool = False) -> Remembered:
         """Return what the rules for an action ask of a session's past, and whether a call may change it."""
         return self._remembered(action, handing)
@@ -275,7 +289,13 @@ class PolicySet:
         read = self.reads(action, handing=handing)
         times = tuple(dict.fromkeys(time for reads in read for time in reads.times))
         changes = any(rule.effect in ("limit", "mark") for rule in self._decider.matching(action))
-        return Remembered(any(reads.marks for reads in read), times, changes or action in self.tracked)
+        marks, started = any(reads.marks for reads in read), any(reads.started for reads in read)
+        return Remembered(marks, times, changes or action in self.tracked, started)
+
+    @property
+    def obligations(self) -> tuple[str, ...]:
+        """Return the types of all obligations that the permits name, sorted: what an authorizer must handle."""
+        return tuple(sorted({obligation.name for rule in self.rules for obligation in rule.obligations}))
 
     def approver_reads(self, action: str) -> frozenset[str]:
         """Return the names of the attributes that the reviews of an action ask of an approver."""

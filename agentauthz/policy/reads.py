@@ -22,11 +22,15 @@ _OF_THE_CALL: Final = frozenset({"action", "args", "resource"})  # a hand-off th
 @final
 @frozen
 class Remembered:
-    """Be what rules ask of a session's past: its marks, last-seen times; and whether a call may change any of it."""
+    """Be what rules ask of a session's past: its marks, last-seen times; and whether a call may change any of it.
+
+    `started` says that they ask when it began, which the store is asked for once.
+    """
 
     marks: bool
     times: tuple[tuple[str, str], ...]
     writes: bool
+    started: bool = False
 
     @property
     def reads(self) -> bool:
@@ -77,6 +81,11 @@ class Reads:
     def marks(self) -> bool:
         """Say whether a rule reads the session's marks."""
         return any(path.root == "session" and path.steps[:1] in ((), ("marks",)) for _, path in self.paths)
+
+    @property
+    def started(self) -> bool:
+        """Say whether a rule reads when the session began."""
+        return any(path.root == "session" and path.steps[:1] in ((), ("started",)) for _, path in self.paths)
 
     def seen(self, inputs: Inputs) -> dict[str, Value]:
         """Return what `inputs` holds at every place that is read, by the place's name.
@@ -168,7 +177,9 @@ def paths_of(expressions: Iterable[Expr]) -> tuple[tuple[str, Path], ...]:
 
 
 def _expressions(rule: CheckedRule) -> Iterator[Expr]:
-    yield from (expr for expr in (rule.condition, rule.by, rule.amount, rule.bound, *rule.per) if expr is not None)
+    # a limit's key `session` is its id, which every record has: nothing of it is read
+    keys = [expr for expr in rule.per if not (isinstance(expr, Path) and expr.root == "session" and not expr.steps)]
+    yield from (expr for expr in (rule.condition, rule.by, rule.amount, rule.bound, *keys) if expr is not None)
 
 
 def _every(expr: Expr) -> Iterator[Expr]:

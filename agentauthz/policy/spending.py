@@ -3,111 +3,156 @@
 from __future__ import annotations
 
 import datetime as dt
+import enum
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
-from typing import Final, cast, final
+from typing import Final, TypeAlias, final
 
-from attrs import evolve, field, frozen
+from attrs import evolve, frozen
 
 from agentauthz.canonical import canonical
 from agentauthz.decision import Reason, Spend
-from agentauthz.policy.evaluate import Clause, Verdict, evaluate, missing_inputs
+from agentauthz.policy.evaluate import Verdict, evaluate, missing_inputs
 from agentauthz.policy.inputs import Inputs
 from agentauthz.policy.syntax import CheckedRule, Expr, Path
 from agentauthz.principals import Principal
 from agentauthz.request import SessionFacts
-from agentauthz.values import Value
 
 _KEYS: Final = frozenset({str, int, bool, Decimal, dt.datetime})
 _ONE: Final = Decimal(1)
+_MOST_KEYS: Final = 4096  # of one limit whose names are kept: they are the callers'
 
 NO_ROOM: Final = "`{}` limits this, and there is no budget for it"
 
 
 @final
+class Whole(enum.Enum):
+    """Stand for what is taken without looking into it: the session itself, as a key."""
+
+    SESSION = "session"
+
+
+# A limit's bound, its amount, and what its key is made of
+Measures: TypeAlias = tuple[Expr | Decimal | Whole, ...]
+Measured: TypeAlias = Callable[[Inputs], Sequence[object]]  # the values of measures; anything else where undetermined
+
+
+def measures(rule: CheckedRule) -> Measures:
+    """Return what has to be known of a call to say what a limit takes of it."""
+    assert rule.bound is not None
+    keys = [Whole.SESSION if _is_session(expr) else expr for expr in rule.per]
+    return (rule.bound, _ONE if rule.amount is None else rule.amount, *keys)
+
+
+def defined(rule: CheckedRule, inputs: Inputs) -> Sequence[object]:
+    """Return the values of a limit's measures, by the definition."""
+    return [each if isinstance(each, Decimal | Whole) else evaluate(each, inputs).value for each in measures(rule)]
+
+
+def _is_session(expr: Expr) -> bool:
+    return isinstance(expr, Path) and expr.root == "session" and not expr.steps
+
+
+@final
+class Meter:
+    """Tell what one limit takes of a call, from what `measured` says of it."""
+
+    __slots__ = ("_keys", "_measured", "_reason", "_rule")
+
+    def __init__(self, rule: CheckedRule, measured: Measured) -> None:
+        self._rule: Final = rule
+        self._measured: Final = measured
+        because = rule.because or NO_ROOM.format(rule.name)
+        self._reason: Final = Reason("no_budget", because, rule.name, rule.at, rule.because)
+        self._keys: dict[tuple[object, ...], str] = {}
+
+    def spend(self, inputs: Inputs) -> Spend | None:
+        """Return what the limit takes of one judged call; None: a key, the amount or the bound is none."""
+        values = self._measured(inputs)
+        most, much = _number(values[0]), _number(values[1])
+        if most is None or much is None or (key := self._key(values[2:], inputs)) is None:
+            return None
+        return Spend.trusted(self._rule.name, key, much, most, self._rule.window, self._reason)
+
+    def _key(self, values: Iterable[object], inputs: Inputs) -> str | None:
+        """Return a budget's key; its parts carry their types."""
+        parts: list[object] = []
+        for value in values:
+            kind = type(value)
+            if kind in _KEYS:
+                parts += (kind, value)
+            elif isinstance(value, Principal):
+                parts += (kind, value.identity)
+            elif kind is Whole and type(session := inputs.request.session) is SessionFacts:
+                parts += (kind, session.id)
+            else:
+                return None
+        whose = tuple(parts)
+        return self._keys.get(whose) or self._name(whose)
+
+    def _name(self, whose: tuple[object, ...]) -> str:
+        """Return the name of a budget: other values, another window, or another thing to count is another one."""
+        rule = self._rule
+        window = None if rule.window is None else rule.window // dt.timedelta(microseconds=1)
+        parts = [_named(kind, value) for kind, value in zip(whose[::2], whose[1::2], strict=True)]
+        what = "count" if rule.amount is None else "sum"
+        name = f"{rule.name}:{hashlib.sha256(canonical([what, window, *parts])).hexdigest()[:32]}"
+        keys = self._keys if len(self._keys) < _MOST_KEYS else {}
+        keys[whose] = name
+        self._keys = keys
+        return name
+
+    def missing(self, inputs: Inputs) -> frozenset[str]:
+        """Return the inputs that it can't be told without what the limit takes."""
+        clauses = [evaluate(each, inputs) for each in measures(self._rule) if not isinstance(each, Decimal | Whole)]
+        missing = frozenset[str]().union(*map(missing_inputs, clauses))
+        return missing or frozenset({f"`{self._rule.name}` (a key, amount or bound that is none)"})
+
+
+def _named(kind: object, value: object) -> list[object]:
+    if kind is Principal:
+        assert isinstance(value, tuple)
+        return ["principal", *value]
+    return ["session", value] if kind is Whole else [value]
+
+
+def _number(value: object) -> Decimal | None:
+    """Return an amount or a bound; None: it isn't determined, or below zero."""
+    if type(value) is int:
+        return Decimal(value) if value >= 0 else None
+    return value if type(value) is Decimal and value >= 0 else None
+
+
+@final
 @frozen
-class Spending:
-    """Be what the limits take together, or `unclear`: the limits that nobody can say it of, with what is missing."""
+class Unclear:
+    """Be the limits of which nobody can say what they take, each with the inputs that are missing."""
 
-    spends: tuple[Spend, ...]
-    unclear: Mapping[str, frozenset[str]] = field(factory=dict)
+    missing: Mapping[str, frozenset[str]]
 
 
-def spending(calls: Sequence[tuple[Inputs, Verdict]]) -> Spending:
-    """Return what the limits take that are true or undetermined for any of the judged calls.
+def spending(
+    meter: Callable[[CheckedRule], Meter], calls: Sequence[tuple[Inputs, Verdict]]
+) -> tuple[Spend, ...] | Unclear:
+    """Return what the limits take that are true or undetermined for any of the judged calls, in the order of the keys.
 
     Calls with equal keys spend once: the largest amount, up to the smallest bound.
     """
     spends: dict[str, Spend] = {}
     unclear: dict[str, frozenset[str]] = {}
     for inputs, found in calls:
-        for rule in _limits(found):
-            asked = _spend(rule, inputs)
-            if isinstance(asked, Spend):
+        for rule in found.true.get("limit", ()) + found.undetermined.get("limit", ()):
+            asked = meter(rule).spend(inputs)
+            if asked is None:
+                unclear[rule.name] = unclear.get(rule.name, frozenset()) | meter(rule).missing(inputs)
+            else:
                 known = spends.get(asked.key)
                 spends[asked.key] = asked if known is None else _both(known, asked)
-            else:
-                unclear[rule.name] = unclear.get(rule.name, frozenset()) | asked
-    return Spending(tuple(spends[key] for key in sorted(spends)), unclear)
-
-
-def _limits(found: Verdict) -> Iterable[CheckedRule]:
-    return (*found.true.get("limit", ()), *found.undetermined.get("limit", ()))
+    if unclear:
+        return Unclear(unclear)
+    return tuple(spends.values()) if len(spends) == 1 else tuple(spends[key] for key in sorted(spends))
 
 
 def _both(one: Spend, other: Spend) -> Spend:
     return evolve(one, amount=max(one.amount, other.amount), bound=min(one.bound, other.bound))
-
-
-def _spend(rule: CheckedRule, inputs: Inputs) -> Spend | frozenset[str]:
-    """Return what a limit takes of one judged call, or the inputs that it can't be told without."""
-    bound = evaluate(cast(Expr, rule.bound), inputs)
-    amount = None if rule.amount is None else evaluate(rule.amount, inputs)
-    keys = [evaluate(expr, inputs) for expr in rule.per]
-    most, much = _number(bound), _ONE if amount is None else _number(amount)
-    parts = [_key(clause, inputs) for clause in keys]
-    if most is None or much is None or None in parts or (rule.window is None and not _in_session(inputs)):
-        clauses = (bound, *keys) if amount is None else (bound, amount, *keys)
-        missing = frozenset[str]().union(*map(missing_inputs, clauses))
-        return missing or frozenset({f"`{rule.name}` (a key, amount or bound that is none)"})
-    return Spend(rule.name, _named(rule, parts), much, most, rule.window, no_room(rule))
-
-
-def no_room(rule: CheckedRule) -> Reason:
-    """Return the reason that is told where a limit has no room."""
-    return Reason("no_budget", rule.because or NO_ROOM.format(rule.name), rule.name, rule.at, rule.because)
-
-
-def _named(rule: CheckedRule, parts: Sequence[object]) -> str:
-    """Return a budget's key: other values, another window, or another thing to count is another budget."""
-    window = None if rule.window is None else rule.window // dt.timedelta(microseconds=1)
-    what = "count" if rule.amount is None else "sum"
-    hashed = hashlib.sha256(canonical([what, window, *parts])).hexdigest()[:32]
-    return f"{rule.name}:{hashed}"
-
-
-def _number(clause: Clause) -> Decimal | None:
-    """Return an amount or a bound; None: it isn't determined, or below zero."""
-    value = clause.value
-    if type(value) is int or type(value) is Decimal:
-        return Decimal(value) if value >= 0 else None
-    return None
-
-
-def _key(clause: Clause, inputs: Inputs) -> object:
-    """Return a part of a budget's key with its type; None: it isn't determined."""
-    if isinstance(clause.expr, Path) and clause.expr.root == "session" and not clause.expr.steps:
-        return ["session", _session(inputs)] if _in_session(inputs) else None
-    value: Value = clause.value
-    if type(value) is Principal:
-        return ["principal", value.issuer, value.kind, value.id]
-    return [value] if type(value) in _KEYS else None
-
-
-def _in_session(inputs: Inputs) -> bool:
-    return type(inputs.request.session) is SessionFacts
-
-
-def _session(inputs: Inputs) -> str:
-    return cast(SessionFacts, inputs.request.session).id

@@ -41,7 +41,13 @@ EVENTS: Final = (
 )  # fmt: skip
 ALARMS: Final = frozenset({"stream.recovered", "stream.gap", "sink.failed"})
 
+MAX_LEFT: Final = 16  # obligations that one effect names
+
 _CHUNK: Final = 30_000  # characters of a policy's text that one record tries to hold
+
+
+def _names(given: Sequence[str]) -> tuple[str, ...]:
+    return tuple(map(name, given[:MAX_LEFT]))
 
 
 @final
@@ -79,8 +85,8 @@ class EffectRecord:
     """Be the account of what came of a decision's call.
 
     `of` is the decision's id. `status`: it returned (done), raised (failed, with `error_type`), was cancelled
-    or stopped (stopped), never began (not_run), or nobody knows. `dur_us` is in microseconds. Of longer
-    names the first 256 characters are kept.
+    or stopped (stopped), never began (not_run), or nobody knows. `dur_us` is in microseconds. `left` has the ids of
+    the obligations whose handlers failed once it had begun. Of longer names the first 256 characters are kept.
     """
 
     id: str
@@ -92,6 +98,7 @@ class EffectRecord:
     error_type: str | None = field(default=None, converter=optional(name))
     result_digest: str | None = field(default=None, converter=optional(name))
     dur_us: int | None = None
+    left: tuple[str, ...] = field(default=(), converter=_names)
     ctx: Ctx = NO_CTX
     stream: str = NO_STREAM
     seq: int = 0
@@ -146,6 +153,7 @@ def effect_line(
     error_type: str | None = None,
     result_digest: str | None = None,
     dur_us: int | None = None,
+    left: Sequence[str] = (),
     ctx: str = "",
     stream: str = NO_STREAM,
     seq: int = 0,
@@ -166,6 +174,8 @@ def effect_line(
         parts.append(f'"result_digest":{quoted(result_digest)}')
     if dur_us is not None:
         parts.append(f'"dur_us":{dur_us}')
+    if left:
+        parts.append(f'"left":[{",".join(map(quoted, left[:MAX_LEFT]))}]')
     beginning = ALONE if stream is NO_STREAM and not seq else place(stream, seq, prev, mono_ns)
     return beginning + finished(",".join(parts) + "}}")
 

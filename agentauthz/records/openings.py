@@ -13,10 +13,10 @@ from typing import Any, Final, Literal, TypeAlias, cast, final
 from attrs import frozen
 
 from agentauthz.canonical import Json, canonical, encode
+from agentauthz.database import Database
 from agentauthz.errors import InvalidArgument, SinkError
 from agentauthz.keys import InstanceKey
 from agentauthz.principals import Principal
-from agentauthz.records.database import Database
 
 State: TypeAlias = Literal["opened", "erased", "missing"]
 
@@ -80,7 +80,9 @@ class Openings:
             raise InvalidArgument("key", "must be an InstanceKey")
         self._keys: Final = {one.epoch: one for one in (*older, key)}
         self._key: Final = key
-        self._database: Final = Database(path, _SCHEMA, _SETTINGS, durable=durable, timeout=timeout)
+        self._database: Final = Database(
+            path, (_SCHEMA,), _SETTINGS, failure=SinkError, durable=durable, timeout=timeout
+        )
 
     @property
     def name(self) -> str:

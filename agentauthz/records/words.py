@@ -89,7 +89,8 @@ def effect_words(record: EffectRecord) -> str:
     """Return what came of a call."""
     error = "" if record.error_type is None else f" with {record.error_type}"
     took = "" if record.dur_us is None else " in {}.{} ms".format(*divmod((record.dur_us + 50) // 100, 10))
-    return f"{record.status}{error}{took}"
+    left = f"; the obligation {', '.join(record.left)} failed" if record.left else ""
+    return f"{record.status}{error}{took}{left}"
 
 
 def json_words(value: object) -> str:

@@ -170,7 +170,10 @@ def _used(known: Tree, place: str, gaps: Gaps) -> Decimal:
 
 def _carrier(tree: Tree, gaps: Gaps) -> Callable[[Obligation], bool]:
     """Return what says whether an obligation can be carried out: as it was then, and unknown for another type."""
-    left = {one["type"]: one.get("left", False) for one in tree.get("obligations", ())}
+    left: dict[str, bool | None] = {}
+    for one in tree.get("obligations", ()):  # of a type that was carried out once, and once not, nobody knows
+        own = one.get("left", False)
+        left[one["type"]] = own if left.get(one["type"], own) is own else None
     by_id = {(one["id"], one["type"]): one.get("left", False) for one in tree.get("obligations", ())}
 
     def carries_out(duty: Obligation) -> bool:

@@ -112,6 +112,7 @@ def _tree_of(
     """
     roots: dict[str, _Node] = {}
     times: dict[str, Mapping[str, Any]] = {}
+    seen: set[str] = set()
     for each in inputs:
         name = each["name"]
         if TIME.fullmatch(name) is not None:
@@ -122,8 +123,11 @@ def _tree_of(
             node = roots.setdefault(alike.get(steps[0], steps[0]), _Node())
             for one in steps[1:]:
                 node = node.below.setdefault(one, _Node())
-            if node.state is not None:
+            if node.state is not None and (
+                name in seen or (node.state, node.tree) != (each["state"], each.get("value"))
+            ):
                 raise ValueError(name)  # which of two is it?
+            seen.add(name)
             node.state, node.tree = each["state"], each.get("value")
     roots.update((root, roots[other]) for root, other in alike.items() if other in roots)
     return roots, times

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import heapq
+import os
 import secrets
 import threading
 import weakref
@@ -15,6 +17,7 @@ from attrs import evolve
 
 from agentauthz.decision import Budget, Spend
 from agentauthz.errors import InvalidArgument, StateError
+from agentauthz.state.changes import after, finished, is_outdated, watching
 from agentauthz.state.store import (
     DONE,
     NOTHING_YET,
@@ -86,6 +89,7 @@ class MemoryState:
         self._revoked: Final[list[Revocation]] = []
         self._approvals: Final[dict[str, Approval]] = {}
         self._closed = False
+        _OPEN.add(self)
 
     def now(self) -> dt.datetime:
         """Return the time by the store's clock, which never steps back.
@@ -93,8 +97,7 @@ class MemoryState:
         Raises:
             StateError: the clock returned something other than a datetime with a zone, or the store is closed.
         """
-        if self._closed:
-            raise StateError("the state store is closed")
+        self._check_open()
         now = utc(self._clock())
         if now is None:
             raise StateError("the clock of the state store must return a datetime with a time zone")
@@ -102,10 +105,15 @@ class MemoryState:
             self._latest = max(now, self._latest)
             return self._latest
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StateError("the state store is closed")
+
     # ---- sessions
 
     def begin(self, session: str, started: dt.datetime, watched: Mapping[str, dt.datetime], *, keep: bool) -> _Session:
         """Begin a session, or find it; see `StateStore.begin`."""
+        self._check_open()
         with self._lock:
             found, known = self._known.get(session), True
             if found is None:
@@ -115,23 +123,25 @@ class MemoryState:
             before = found.state.watched
             if before.keys() != watched.keys():
                 now = self.now()
-                since = {name: before.get(name, now if known else at) for name, at in watched.items()}
-                found.state = evolve(found.state, watched=since)
+                found.state = evolve(found.state, watched=watching(before, watched, now) if known else dict(watched))
             return found
 
     def read(self, session: str) -> State:
         """Return what a session remembers."""
+        self._check_open()
         found = self._known.get(session)
         return NOTHING_YET if found is None else found.state
 
     def mark(self, session: str, name: str) -> None:
         """Add a mark on the host's word."""
+        self._check_open()
         with self._lock:
             found = self._session(session)
             found.state = evolve(found.state, marks=found.state.marks | {name})
 
     def unmark(self, session: str, name: str) -> bool:
         """Remove a mark on the host's word; say whether it was there."""
+        self._check_open()
         with self._lock:
             found = self._session(session)
             there = name in found.state.marks
@@ -142,7 +152,7 @@ class MemoryState:
         """Remember that an action was allowed, and has returned, now."""
         with self._lock:
             found = self._session(session)
-            found.state = evolve(found.state, done=_later(found.state.done, action, self.now()))
+            found.state = finished(found.state, action, self.now())
 
     def _session(self, session: str) -> _Session:
         found = self._known.get(session)
@@ -160,11 +170,13 @@ class MemoryState:
                 return STALE
             if intent.approvals and (unfit := tuple(filter(self._is_unfit, intent.approvals))):
                 return Refused(approvals=unfit)
-            taken = [self._budget(intent, spend, micros(now)) for spend in intent.spends] if intent.spends else []
-            if any(not kept.has_room(spend) for spend, kept, _ in taken):
-                return Refused(tuple(kept.stands(spend, granted=False) for spend, kept, _ in taken))
-            budgets = tuple(kept.stands(spend, granted=intent.reserve) for spend, kept, _ in taken)
-            return self._done(intent, taken, budgets, now) if intent.reserve else Committed(budgets)
+            taken = self._budgets_for(intent, micros(now)) if intent.spends else []
+            room = [kept.has_room(spend) for spend, kept, _ in taken]  # lists: generators cost more than so little
+            granted = intent.reserve and all(room)
+            budgets = tuple([kept.stands(spend, granted=granted) for spend, kept, _ in taken])
+            if not all(room):
+                return Refused(budgets)
+            return self._done(intent, taken, budgets, now) if granted else Committed(budgets)
 
     def _done(
         self,
@@ -176,43 +188,36 @@ class MemoryState:
         for used in intent.approvals:
             self._approvals[used] = evolve(self._approvals[used], status="used")
         if intent.session is not None and (intent.marks or intent.began is not None):
-            self._remember(self._session(intent.session), intent, now)
+            found = self._session(intent.session)
+            found.state = after(found.state, intent, now)
         if not taken:
             return DONE
-        parts = tuple((spend, kept.add(spend, place.number)) for spend, kept, place in taken)
+        parts = tuple([(spend, kept.add(spend, place.number)) for spend, kept, place in taken])
         reservation = Reservation(parts, intent.session, secrets.token_hex(16) if intent.releasable else None)
         if reservation.id is not None:
             self._reserved.add(reservation.id)
         return Committed(budgets, reservation)
-
-    def _remember(self, found: _Session, intent: Intent, now: dt.datetime) -> None:
-        state = found.state
-        began = state.began if intent.began is None else _later(state.began, intent.began, now)
-        if began is not state.began or not state.marks.issuperset(intent.marks):
-            found.state = State(state.marks.union(intent.marks), began, state.done, state.watched)
 
     def _is_stale(self, intent: Intent) -> bool:
         if intent.revocations is not None and intent.revocations != len(self._revoked):
             return True
         if intent.session is None or (intent.marks_seen is None and not intent.times_seen):
             return False
-        state = self.read(intent.session)
-        if intent.marks_seen is not None and intent.marks_seen != state.marks:
-            return True
-        return any(
-            (state.began if kind == "began" else state.done).get(action) != at for kind, action, at in intent.times_seen
-        )
+        return is_outdated(intent, self.read(intent.session))
 
-    def _budget(self, intent: Intent, spend: Spend, now: int) -> _Place:
-        if len(self._budgets) >= self._sweep_at:
+    def _budgets_for(self, intent: Intent, now: int) -> list[_Place]:
+        if len(self._budgets) >= self._sweep_at:  # before any is found: a new one, still empty, would be swept away
             self._sweep(now)
-        budgets = self._budgets_of(spend, intent.session)
-        kept = budgets.get(spend.key)
-        if kept is None:
-            kept = budgets[spend.key] = Buckets()
-        place = slot(spend, now)
-        kept.forget(place.oldest)
-        return spend, kept, place
+        found: list[_Place] = []
+        for spend in intent.spends:
+            budgets = self._budgets_of(spend, intent.session)
+            kept = budgets.get(spend.key)
+            if kept is None:
+                kept = budgets[spend.key] = Buckets()
+            place = slot(spend, now)
+            kept.forget(place.oldest)
+            found.append((spend, kept, place))
+        return found
 
     def _budgets_of(self, spend: Spend, session: str | None) -> dict[str, Buckets]:
         """Return where a budget is kept; one without a window ends with its session."""
@@ -233,6 +238,7 @@ class MemoryState:
         self._give_back(reservation, lambda spend: spend.amount)
 
     def _give_back(self, reservation: Reservation, rest: Callable[[Spend], Decimal]) -> None:
+        self._check_open()
         with self._lock:
             if reservation.id is not None and reservation.id not in self._reserved:
                 return
@@ -274,6 +280,7 @@ class MemoryState:
 
     def revocations(self, since: int) -> Sequence[Revocation]:
         """Return those with a higher number than `since`, in order."""
+        self._check_open()
         return self._revoked[since:]
 
     # ---- approvals
@@ -316,12 +323,14 @@ class MemoryState:
 
     def approval(self, id: str) -> Approval | None:
         """Return a request; None: there is none with this id."""
+        self._check_open()
         return self._approvals.get(id)
 
     def approvals(
         self, *, status: Status | None = None, binding: str | None = None, session: str | None = None
     ) -> Sequence[Approval]:
         """Return the requests of which all that is given holds, oldest first."""
+        self._check_open()
         with self._lock:
             known = list(self._approvals.values())
         return [
@@ -339,6 +348,21 @@ class MemoryState:
         self._closed = True
 
 
-def _later(times: Mapping[str, dt.datetime], action: str, now: dt.datetime) -> Mapping[str, dt.datetime]:
-    """Return `times` with `action` seen at `now`; a clock that steps back doesn't lower a time."""
-    return {**times, action: max(now, times.get(action, now))}
+# ---- a child inherits whole operations, and a lock that somebody releases
+
+_OPEN: Final[weakref.WeakSet[MemoryState]] = weakref.WeakSet()
+
+
+def _before_fork() -> None:
+    for store in list(_OPEN):
+        store._lock.acquire()
+
+
+def _after_fork() -> None:
+    for store in list(_OPEN):
+        with contextlib.suppress(RuntimeError):  # one that was made meanwhile wasn't acquired
+            store._lock.release()
+
+
+if hasattr(os, "register_at_fork"):  # where processes fork
+    os.register_at_fork(before=_before_fork, after_in_child=_after_fork, after_in_parent=_after_fork)

@@ -12,7 +12,7 @@ from decimal import Decimal
 from types import MappingProxyType
 from typing import Final, Literal, Protocol, TypeAlias, final
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 from agentauthz.decision import Budget, Spend
 
@@ -45,7 +45,7 @@ Seen: TypeAlias = Literal["began", "done"]
 
 
 @final
-@frozen
+@define  # these three are made at every call: what is frozen costs three times as much
 class Intent:
     """Be all that one decision changes, to be done in one step or not at all.
 
@@ -67,7 +67,7 @@ class Intent:
 
 
 @final
-@frozen
+@define
 class Reservation:
     """Be what was spent, in which bucket of which budget; with an `id`, giving it back twice does nothing."""
 
@@ -77,7 +77,7 @@ class Reservation:
 
 
 @final
-@frozen
+@define
 class Committed:
     """Say that all of an intent was done, how its budgets stand, and what can be given back."""
 
@@ -213,7 +213,10 @@ class StateStore(Protocol):
         """Revoke something for ever; of everything, until it is lifted."""
 
     def revocations(self, since: int) -> Sequence[Revocation]:
-        """Return those with a higher number than `since`, in order."""
+        """Return those with a higher number than `since`, in order.
+
+        Nobody ever sees a number before the one below it: who has read up to a number misses none by asking on from it.
+        """
 
     def ask(self, approval: Approval) -> Approval:
         """Keep a request for consent, and return it; where an open one is bound to the same call, return that."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 from collections.abc import Iterable
 from decimal import Decimal
-from typing import Final, final
+from typing import Final, NamedTuple, final
 
-from attrs import define, field, frozen
+from attrs import define, field
 
 from agentauthz.decision import EXACT, Budget, Spend
 
@@ -15,12 +16,12 @@ PARTS: Final = 62  # of a window; what a window touches is at most two more
 FOREVER: Final = 0  # the only bucket of a budget without a window
 
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_NOTHING: Final = Decimal(0)
 _MICROSECOND: Final = dt.timedelta(microseconds=1)
 
 
 @final
-@frozen
-class Slot:
+class Slot(NamedTuple):
     """Be the bucket that a moment falls into, and the oldest one that still counts then."""
 
     number: int
@@ -37,9 +38,16 @@ def moment(micros: int) -> dt.datetime:
     return _EPOCH + dt.timedelta(microseconds=micros)
 
 
+@functools.lru_cache(maxsize=4096)
+def length(window: dt.timedelta) -> int:
+    """Return how many microseconds a window has."""
+    return window // _MICROSECOND
+
+
+@functools.lru_cache(maxsize=4096)
 def width(window: dt.timedelta) -> int:
     """Return how many microseconds one bucket of a window is wide."""
-    return max(1, -(-(window // _MICROSECOND) // PARTS))
+    return max(1, -(-length(window) // PARTS))
 
 
 def slot(spend: Spend, now: int) -> Slot:
@@ -51,7 +59,7 @@ def slot(spend: Spend, now: int) -> Slot:
     if spend.window is None:
         return Slot(FOREVER, FOREVER)
     wide = width(spend.window)
-    return Slot(now // wide, (now - spend.window // _MICROSECOND) // wide)
+    return Slot(now // wide, (now - length(spend.window)) // wide)
 
 
 @final
@@ -86,12 +94,15 @@ class Buckets:
 
     def add(self, spend: Spend, number: int) -> int:
         """Spend an amount in a bucket, or in the newest where a clock has stepped back; return which."""
-        if self.spent and (newest := next(reversed(self.spent))) > number:
-            number = newest
-        self.spent[number] = EXACT.add(self.spent.get(number, Decimal(0)), spend.amount)
+        known = self.spent.get(number)
+        if known is None:
+            if self.spent and (newest := next(reversed(self.spent))) > number:
+                return self.add(spend, newest)
+            known = _NOTHING
+            if spend.window is not None:
+                self.ends = (number + 1) * width(spend.window) + length(spend.window)
+        self.spent[number] = EXACT.add(known, spend.amount)
         self.total = EXACT.add(self.total, spend.amount)
-        if spend.window is not None:
-            self.ends = (number + 1) * width(spend.window) + spend.window // _MICROSECOND
         return number
 
     def give_back(self, number: int, amount: Decimal) -> None:
@@ -103,7 +114,7 @@ class Buckets:
     def stands(self, spend: Spend, *, granted: bool) -> Budget:
         """Return how the budget stands before `spend` is taken of it; `room_at` is when it fits, where it doesn't."""
         at = None if granted or self.has_room(spend) else self._room_at(spend)
-        return Budget(spend.rule, spend.key, spend.amount, spend.bound, self.total, granted, at)
+        return Budget.trusted(spend, self.total, granted, at)
 
     def _room_at(self, spend: Spend) -> dt.datetime | None:
         if spend.window is None or spend.amount > spend.bound:
@@ -112,5 +123,8 @@ class Buckets:
         for number, amount in self.spent.items():
             rest = EXACT.subtract(rest, amount)
             if EXACT.add(rest, spend.amount) <= spend.bound:
-                return moment((number + 1) * wide + spend.window // _MICROSECOND)
+                try:
+                    return moment((number + 1) * wide + length(spend.window))
+                except OverflowError:  # after the year 9999
+                    return None
         return None

@@ -8,7 +8,7 @@ from typing import final
 
 from attrs import define
 
-from agentauthz.authorizer.deciding import Stop
+from agentauthz.calls import Stop
 from agentauthz.decision import Basis, Decision, Reason
 from agentauthz.errors import ExchangeRefused
 from agentauthz.principals import MAX_DEPTH, Chain, Delegation, Principal

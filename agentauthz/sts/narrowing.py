@@ -11,6 +11,7 @@ from typing import Final, TypeAlias, cast
 
 from agentauthz.decision import Obligation
 from agentauthz.errors import ExchangeRefused
+from agentauthz.obligations.expiring import shortest
 from agentauthz.sts.ceilings import StsLimits, Target
 from agentauthz.sts.details import Comparator
 from agentauthz.sts.parameters import Asked
@@ -176,17 +177,9 @@ def expiry(
     return expires
 
 
-def shortens_life(obligation: Obligation) -> bool:
-    """Say whether an obligation is one that a token service can carry out: `expire(after: 5m)`, a second or more."""
-    after = obligation.properties.get("after")
-    named = obligation.type == "expire" and obligation.properties.keys() == {"after"}
-    return named and isinstance(after, dt.timedelta) and after >= dt.timedelta(seconds=1)
-
-
 def shortened(expires: int, now: dt.datetime, obligations: Iterable[Obligation]) -> int:
-    """Return when the result expires once the obligations, all of which `shortens_life` knows, are met."""
-    ends = [now + cast(dt.timedelta, one.properties["after"]) for one in obligations]
-    return min([expires, *(int(end.timestamp()) for end in ends)])
+    """Return when the result expires once the obligations that shorten its life are met."""
+    return int(shortest(dt.datetime.fromtimestamp(expires, dt.UTC), now, obligations).timestamp())
 
 
 def _no_target(reason: str) -> ExchangeRefused:

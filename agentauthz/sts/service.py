@@ -13,11 +13,12 @@ from urllib.parse import urlsplit
 from attrs import evolve
 
 from agentauthz.authorizer import Authorizer
-from agentauthz.authorizer.deciding import Stop
+from agentauthz.calls import Stop
 from agentauthz.decision import Outcome
 from agentauthz.errors import ExchangeRefused, InvalidArgument, SinkError, TokenError
 from agentauthz.keys.base64url import to_base64url
 from agentauthz.keys.signing import KeyRing, Signer
+from agentauthz.obligations.expiring import shortens_life
 from agentauthz.principals import NOBODY, Chain, Principal
 from agentauthz.records.passing import Passing
 from agentauthz.request import Request
@@ -34,7 +35,6 @@ from agentauthz.sts.narrowing import (
     granted_scopes,
     granted_targets,
     shortened,
-    shortens_life,
 )
 from agentauthz.sts.parameters import Asked, asked, grant_type, parameters
 from agentauthz.sts.parties import (

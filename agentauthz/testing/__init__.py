@@ -11,12 +11,15 @@ from typing import Any
 
 from agentauthz.authorizer import Authorizer
 from agentauthz.errors import InvalidArgument
+from agentauthz.obligations.handler import NONE_GIVEN, Given
 from agentauthz.policy.policyset import PolicySet
 from agentauthz.principals import Principal
 from agentauthz.records import MemorySink, Sink
 from agentauthz.session import Session
 from agentauthz.testing.sinks import SinkReport as SinkReport
 from agentauthz.testing.sinks import check_sink as check_sink
+from agentauthz.testing.state import StateReport as StateReport
+from agentauthz.testing.state import check_state as check_state
 
 USER = Principal.user("test-user")
 AGENT = Principal.agent("test-agent")
@@ -46,6 +49,7 @@ def session(
     subject: Principal = USER,
     actor: Principal = AGENT,
     sinks: Iterable[Sink] = (),
+    obligations: Given = NONE_GIVEN,
     **options: Any,
 ) -> Iterator[Session]:
     """Enter a session that is decided by the policy in `policy`; `options` are those of `Authorizer.session`.
@@ -55,7 +59,9 @@ def session(
         InvalidArgument: an argument of the wrong type.
     """
     with (
-        Authorizer(PolicySet.parse(policy, "<test>"), sinks=[*sinks, MemorySink()]) as authorizer,
+        Authorizer(
+            PolicySet.parse(policy, "<test>"), sinks=[*sinks, MemorySink()], obligations=obligations
+        ) as authorizer,
         authorizer.session(subject, actor, **options) as entered,
     ):
         yield entered

@@ -39,6 +39,27 @@ def token_name(token: VerifiedToken) -> str:
     return token.fingerprint() if token.jti is None else jti_hash(token.issuer, token.jti)
 
 
+def named(token: VerifiedToken | str) -> str:
+    """Return the name of what is to be revoked: a token's, or the `jti_hash` itself where that is given.
+
+    Raises:
+        InvalidArgument: no token and no hash: a `jti` or a token's text would revoke nothing.
+    """
+    if isinstance(token, VerifiedToken):
+        return token_name(token)
+    if isinstance(token, str) and _NAME.fullmatch(token) is not None:
+        return str.__str__(token)
+    raise InvalidArgument("token", "must be a VerifiedToken, or the `jti_hash` of one")
+
+
+def lineage(token: VerifiedToken) -> tuple[str, ...] | None:
+    """Return the names of a token and of all that it was exchanged from; None: it doesn't say which those are."""
+    ancestors = token.claims.get(LINEAGE, [])
+    if not isinstance(ancestors, list) or not all(isinstance(name, str) for name in ancestors):
+        return None
+    return (token_name(token), *cast("list[str]", ancestors))
+
+
 @final
 class RevokedTokens:
     """Remember in this process what was revoked; give it to a `Validator` as `revocation`. Safe for threads.
@@ -75,13 +96,8 @@ class RevokedTokens:
             InvalidArgument: no token and no hash (a `jti` or a token's text would revoke nothing), a hash without
                 `until`, or a moment without a zone.
         """
-        if isinstance(token, VerifiedToken):
-            name, until = token_name(token), until or token.expires_at
-        elif isinstance(token, str) and _NAME.fullmatch(token) is not None:
-            name = token
-        else:
-            raise InvalidArgument("token", "must be a VerifiedToken, or the `jti_hash` of one")
-        end = utc(until)
+        name = named(token)
+        end = utc(token.expires_at if until is None and isinstance(token, VerifiedToken) else until)
         if end is None:
             raise InvalidArgument("until", "must be a datetime with a time zone")
         end = min(end, _LATEST - MAX_LEEWAY) + MAX_LEEWAY
@@ -114,11 +130,10 @@ class RevokedTokens:
 
     def __call__(self, token: VerifiedToken) -> bool | None:
         """Say whether a token is revoked; None: not known."""
-        ancestors = token.claims.get(LINEAGE, [])
-        if not isinstance(ancestors, list) or not all(isinstance(name, str) for name in ancestors):
+        if (names := lineage(token)) is None:
             return None
         with self._lock:
-            if any(name in self._tokens for name in (token_name(token), *ancestors)):
+            if any(name in self._tokens for name in names):
                 return True
             if any(self._ended(party, token.issued_at) for party in _parties(token)):
                 return True

@@ -16,7 +16,8 @@ from agentauthz import Authorizer, Denied, Principal, ReviewRequired
 from agentauthz.records import DecisionRecord, FileSink, MemorySink
 
 WIDTH: Final = 116
-NOW: Final = dt.datetime(2024, 5, 15, 9, tzinfo=dt.UTC)  # a clock that stands still: each run prints the same
+NOW: Final = dt.datetime(2024, 5, 15, 9, tzinfo=dt.UTC)  # no real clock: each run prints the same
+MONTH: Final = dt.timedelta(days=31)
 
 Call = Mapping[str, Any]
 Task = Mapping[str, Any]
@@ -48,8 +49,9 @@ class Run:
 class Replay:
     """Make calls in sessions of one person and their assistant.
 
-    `fresh` sets up a new environment; with a text, that text stands wherever other people can write. The records go
-    to `folder`.
+    `fresh` sets up a new environment; with a text, that text stands wherever other people can write. Each session is a
+    month after the one before, with budgets that nobody has used; within one the clock stands still. The records go to
+    `folder`.
     """
 
     def __init__(
@@ -64,7 +66,8 @@ class Replay:
         self.parties = parties
         self.fresh = fresh
         self.memory = MemorySink()
-        self.authorizer = Authorizer(policies, sinks=[FileSink(folder), self.memory], clock=lambda: NOW)
+        self.now = NOW
+        self.authorizer = Authorizer(policies, sinks=[FileSink(folder), self.memory], clock=lambda: self.now)
 
     def users(self, tasks: Iterable[Task]) -> list[Run]:
         """Run each task in a session and an environment of its own."""
@@ -81,6 +84,7 @@ class Replay:
     def session(self, calls: Iterable[Call], planted: str | None = None) -> list[Step]:
         """Make the calls in one session; what is held or refused doesn't run, and the next call comes all the same."""
         self.fresh(planted)
+        self.now += MONTH
         with self.authorizer.session(*self.parties):
             return [self._step(call["function"], call["args"]) for call in calls]
 

@@ -35,6 +35,7 @@ def account(decision: Decision) -> tuple[object, ...]:
         decision.obligations,
         decision.marks,
         decision.policy_digest,
+        decision.spends,
     )
 
 

@@ -115,12 +115,14 @@ def _review_clauses(choose: Choose, seen: Reach) -> list[str]:
 
 def _limit_clauses(choose: Choose, seen: Reach) -> list[str]:
     numbers = [place.text for place in seen.of("number") if place.guard is None and place.status != "optional"]
-    to = (
-        f"to sum({choose.one(numbers)}) <= {choose.one(NUMBERS[5:8])}"
-        if numbers and choose.chance(50)
-        else "to count <= 5"
-    )
-    return [to, *choose.one((("per subject", "every 1d"), ("per session",), ("per subject, purpose", "every 1h")))]
+    words = [place.text for place in seen.of("string") if place.guard is None and place.status != "optional"]
+    bound = choose.one(numbers) if numbers and choose.chance(15) else choose.one(NUMBERS[5:8])
+    amount = choose.one(numbers) if numbers else "1"
+    if choose.chance(25):
+        amount = f"{amount} {choose.one('+-*')} {choose.one(NUMBERS[:9])}"
+    to = f"to sum({amount}) <= {bound}" if choose.chance(60) else f"to count <= {bound}"
+    keys = ["subject", *choose.some((*words[:3], *words[-2:], *numbers[:1], "actor", "now", "action.name"), 15)]
+    return [to, *choose.one(((f"per {', '.join(dict.fromkeys(keys))}", "every 1d"), ("per session",)))]
 
 
 _CLAUSES: Final[dict[str, Callable[[Choose, Reach], list[str]]]] = {
@@ -139,7 +141,7 @@ def statements(choose: Choose, here: World, most: int = 3) -> tuple[list[str], l
     marks: list[str] = list(here.marks())
     rules = [rule_text(choose, "mark", number, here, (), functions) for number in set_marks]
     marks += dict.fromkeys(text.split()[3] for text in rules)
-    for effect, fewest, extra in (("permit", 1, most), ("forbid", 0, 2), ("review", 0, 2), ("limit", 0, 1)):
+    for effect, fewest, extra in (("permit", 1, most), ("forbid", 0, 2), ("review", 0, 3), ("limit", 0, 1)):
         how_many = fewest + choose.up_to(extra)
         rules += [rule_text(choose, effect, number, here, marks, functions) for number in range(how_many)]
     return [*here.statements(), *texts, *rules], functions

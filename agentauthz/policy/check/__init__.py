@@ -35,6 +35,8 @@ def check(statements: Sequence[Statement], written: Written | None = None) -> Ch
     for let in lets.values():
         if let.name not in names.used:
             report.warning("unused-let", f"the let `{let.name}` is never used", let.name_span, "use it, or remove it")
+    if not report.errors:  # a rule with a mistake may be the one that means to read it
+        _report_unread(statements, checker.marks_read, report)
     return Checked(
         tuple(sorted((rule for rule in rules if rule is not None), key=lambda rule: rule.name)),
         report.in_order(),
@@ -43,3 +45,11 @@ def check(statements: Sequence[Statement], written: Written | None = None) -> Ch
         world.marks,
         frozenset(checker.tracked),
     )
+
+
+def _report_unread(statements: Sequence[Statement], read: set[str], report: Reporter) -> None:
+    """Report the marks that rules set and no rule reads."""
+    for rule in statements:
+        if isinstance(rule, Rule) and rule.effect == "mark" and (mark := rule.mark or rule.name) not in read:
+            hint = f'read it in a rule: `"{mark}" in session.marks`; or keep it for the host, which sees it too'
+            report.warning("unread-mark", f"no rule reads the mark `{mark}`", rule.mark_span or rule.name_span, hint)

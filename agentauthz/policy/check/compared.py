@@ -90,11 +90,11 @@ def unknown_mark(typer: Typer, mark: str, span: Span) -> None:
 
 def _member(typer: Typer, expr: Compare, left: Kinds, right: Kinds, around: Around) -> None:
     if isinstance(expr.right, Path) and expr.right.root == "session" and expr.right.steps == ("marks",):
-        if (
-            isinstance(expr.left, Literal_)
-            and type(expr.left.value) is str
-            and expr.left.value not in typer.selection.world.marks
-        ):
+        if not isinstance(expr.left, Literal_) or type(expr.left.value) is not str:
+            typer.marks_read |= typer.selection.world.marks  # it may be any of them
+        elif expr.left.value in typer.selection.world.marks:
+            typer.marks_read.add(expr.left.value)
+        else:
             unknown_mark(typer, expr.left.value, expr.left.span)
             return
     if isinstance(expr.right, ListOf):

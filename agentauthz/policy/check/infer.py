@@ -92,6 +92,7 @@ class Typer:
         "certain",
         "declared",
         "effect",
+        "marks_read",
         "report",
         "roots",
         "selection",
@@ -106,6 +107,7 @@ class Typer:
         self.declared: dict[int, Declared] = {}
         self.roots: set[str] = set()
         self.tracked: set[str] = set()
+        self.marks_read: set[str] = set()
         self.asks_permitted = False
         self.approver = False  # whether `approver` may be read
 
@@ -201,6 +203,7 @@ class Typer:
 
     def _elements(self, over: Expr, kinds: Kinds) -> Kinds:
         if isinstance(over, Path) and over.root == "session" and over.steps == ("marks",):
+            self.marks_read |= self.selection.world.marks
             return (Enumeration(self.selection.world.marks),)
         if not kinds:
             return ()

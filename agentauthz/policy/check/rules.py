@@ -50,6 +50,7 @@ class RuleChecker:
         self.names = names
         self.report = report
         self.tracked: set[str] = set()
+        self.marks_read: set[str] = set()
         self._expander = Expander(names, report)
         self._declarations = Declarations(world, written)
         self._nodes = 0
@@ -115,6 +116,7 @@ class RuleChecker:
         check_types(checked, typer)
         check_meaning(checked, typer)
         self.tracked |= typer.tracked
+        self.marks_read |= typer.marks_read
         if typer.declared:
             checked = annotated(checked, typer.declared)
         return evolve(checked, digest=self._declarations.digest(rule, typer.roots))
@@ -132,7 +134,7 @@ class RuleChecker:
                     "not-constant", message, value.span, "an obligation's values are known when the policy is loaded"
                 )
             properties[name] = known
-        return CheckedObligation(clause.name, properties)
+        return CheckedObligation(clause.name, properties, span=clause.span)
 
 
 def _expressions(clause: Clause) -> tuple[Expr, ...]:

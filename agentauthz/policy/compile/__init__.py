@@ -10,9 +10,11 @@ from typing import Final, final
 
 from agentauthz.policy.compile.demands import Demand, Entry, demands
 from agentauthz.policy.compile.index import NOTHING, Builder
+from agentauthz.policy.compile.measuring import Measuring
 from agentauthz.policy.compile.units import Codes, Node, Question
 from agentauthz.policy.evaluate import Verdict
 from agentauthz.policy.inputs import Inputs
+from agentauthz.policy.spending import Meter
 from agentauthz.policy.syntax import CheckedRule, Effect, Pattern
 from agentauthz.principals import OWN_NAMESPACES
 
@@ -44,6 +46,7 @@ class Compiled:
         self._buckets = _Buckets(rules, demanded)
         self._plans: dict[str, tuple[Node, ...]] = {}
         self._verdicts: dict[Codes, Verdict] = {}
+        self._meters: dict[str, Meter] = {}
 
     def verdict(self, inputs: Inputs) -> Verdict:
         """Return the rules that match and are true or undetermined."""
@@ -62,6 +65,10 @@ class Compiled:
         """Return the first 16 permits, by name, that match and are undetermined."""
         codes = {code for bucket in self._buckets.matching(inputs.name) for code in bucket.unsure.ask(inputs)}
         return [self._rules[~code] for code in sorted(codes, reverse=True)[:_MOST_NAMED]]
+
+    def meter(self, rule: CheckedRule) -> Meter:
+        """Return what tells what a limit takes of a call."""
+        return self._meters.get(rule.name) or self._meters.setdefault(rule.name, Meter(rule, Measuring(rule)))
 
     def _plan(self, action: str) -> tuple[Node, ...]:
         nodes = (bucket.outcome for bucket in self._buckets.matching(action))

@@ -22,6 +22,7 @@ class CheckedObligation:
 
     name: str
     properties: Mapping[str, object]
+    span: Span = span_field()
 
 
 @final

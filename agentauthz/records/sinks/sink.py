@@ -109,9 +109,9 @@ def guarantee_of(sink: Sink) -> Guarantee:
 
 
 def precious(record: Record) -> bool:
-    """Say whether a record may never be given up for others: a denial, a review, or what tells of a loss."""
+    """Say whether a record may never be given up for others: a denial, a review, an order, or what tells of a loss."""
     if isinstance(record, DecisionRecord):
         return record.outcome != "allow"
     if isinstance(record, DelegationRecord):
         return record.outcome == "refused"
-    return isinstance(record, EventRecord) and record.type in ALARMS
+    return isinstance(record, EventRecord) and (record.type in ALARMS or record.type == "state")

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final, final
 from attrs import asdict
 
 from agentauthz.canonical import stamp
+from agentauthz.database import Database
 from agentauthz.errors import InvalidArgument, SinkError
-from agentauthz.records.database import Database
 from agentauthz.records.lines import utc
 from agentauthz.records.record import Record, read_record
 from agentauthz.records.sinks.row import COLUMNS, Row, row_of
@@ -56,7 +56,7 @@ class SqliteSink:
     bounded: Final = True
 
     def __init__(self, path: str | os.PathLike[str], *, durable: bool = False, timeout: float = 5.0) -> None:
-        self._database: Final = Database(path, _SCHEMA, durable=durable, timeout=timeout)
+        self._database: Final = Database(path, (_SCHEMA,), failure=SinkError, durable=durable, timeout=timeout)
         self.path: Final = self._database.path
         self.guarantees: Final = Guarantee("power_loss" if durable else "process_crash", True, True)
         self._durable: Final = durable

@@ -1,0 +1,6 @@
+"""Keep what sessions remember in PostgreSQL, for many machines (extra `postgres`)."""
+
+from agentauthz.state.postgres.schema import init
+from agentauthz.state.postgres.store import PostgresState, Pruned, Shown
+
+__all__ = ["PostgresState", "Pruned", "Shown", "init"]

@@ -1,0 +1,226 @@
+"""Test the store for PostgreSQL against a real server, and against the store in memory, which is its definition."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator
+from contextlib import closing
+from decimal import Decimal
+from typing import Final, TypeAlias
+
+import psycopg
+import pytest
+from attrs import evolve
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from agentauthz.decision import Spend
+from agentauthz.errors import InvalidArgument, StateError
+from agentauthz.state.memory import MemoryState
+from agentauthz.state.postgres import PostgresState, init
+from agentauthz.state.postgres.text import escape, unescape
+from agentauthz.state.store import Approval, Committed, Intent, Refused, Reservation, StateStore
+from agentauthz.state.windows import micros
+from tests.postgres import Postgres
+from tests.state_racing import HOUR, WHY, counted, money
+
+NOW: Final = dt.datetime(2026, 11, 23, 9, tzinfo=dt.UTC)
+SECOND: Final = dt.timedelta(seconds=1)
+_TABLES: Final = "sessions, budgets, reservations, once, revocations, approvals"
+
+
+@pytest.fixture
+def url(postgres: Postgres) -> str:
+    """Return where a prepared database is that keeps nothing yet."""
+    postgres.run("DROP SCHEMA IF EXISTS agentauthz CASCADE")
+    init(postgres.dsn)
+    return postgres.dsn
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[PostgresState]:
+    """Return a store that keeps nothing yet."""
+    with closing(PostgresState(url, timeout=20.0)) as made:
+        yield made
+
+
+class Clock:
+    """Be the time of both stores: of the one in memory, and of the server's."""
+
+    def __init__(self, url: str) -> None:
+        self._connection = psycopg.connect(url, autocommit=True, options="-c synchronous_commit=off")
+        self._connection.execute("CREATE TABLE agentauthz.test_time (at bigint NOT NULL)")
+        self._connection.execute("INSERT INTO agentauthz.test_time VALUES (0)")
+        self._connection.execute(
+            "CREATE OR REPLACE FUNCTION agentauthz.server_time() RETURNS bigint LANGUAGE sql"
+            " AS 'SELECT at FROM agentauthz.test_time'"
+        )
+        self.set(NOW)
+
+    def set(self, now: dt.datetime) -> None:
+        """Let it be now."""
+        self.now = now
+        self._connection.execute("UPDATE agentauthz.test_time SET at = %s", (micros(now),))
+
+    def forget(self) -> None:
+        """Empty the database, and begin anew."""
+        self._connection.execute("SELECT setval('agentauthz.clock', 0)")
+        for table in _TABLES.split(", "):
+            self._connection.execute(f"DELETE FROM agentauthz.{table}".encode())
+        self.set(NOW)
+
+    def close(self) -> None:
+        """Leave the server."""
+        self._connection.close()
+
+
+@pytest.fixture
+def clock(url: str) -> Iterator[Clock]:
+    """Return the clock of the server, which the test sets."""
+    with closing(Clock(url)) as made:
+        yield made
+
+
+# ---- the same as in memory
+
+Step: TypeAlias = tuple[str, tuple[object, ...]]
+_ID: Final = st.sampled_from(["s-1", "s\0\\2", 'ш"{3}'])
+_ACTION: Final = st.sampled_from(["shop.buy", 'shop.\x1a"', "a,b"])
+_MARK: Final = st.sampled_from(["secret", "a\\b,{c}", "\ud800", ""])
+_AMOUNT: Final = st.sampled_from([Decimal(0), Decimal(1), Decimal("0.10"), Decimal("2.350"), Decimal("1E+2")])
+_SPEND: Final = st.builds(
+    lambda name, amount, bound, window: Spend(name, f"{name}:{window}", amount, bound, window, WHY),
+    st.sampled_from(["a", "b", "c"]),
+    _AMOUNT,
+    st.sampled_from([Decimal(0), Decimal(3), Decimal("3.3"), Decimal(250)]),
+    st.sampled_from([None, dt.timedelta(microseconds=1), SECOND, HOUR, dt.timedelta(days=40), dt.timedelta.max]),
+)
+_SPENDS: Final = st.lists(_SPEND, max_size=3, unique_by=lambda spend: spend.key).map(tuple)
+_PENDING: Final = st.sampled_from(["r-1", "r-2", "r-3"])
+_STATUS: Final = st.sampled_from(["pending", "approved", "rejected", "used"])
+_AHEAD: Final = st.sampled_from([-HOUR, 0 * SECOND, SECOND, 70 * SECOND, HOUR, 3 * HOUR])
+_STEP: Final = st.one_of(
+    st.tuples(st.just("tick"), st.tuples(_AHEAD)),
+    st.tuples(st.just("now"), st.tuples()),
+    st.tuples(st.just("begin"), st.tuples(_ID, _AHEAD, st.frozensets(_ACTION), st.booleans())),
+    st.tuples(st.just("mark"), st.tuples(_ID, _MARK)),
+    st.tuples(st.just("unmark"), st.tuples(_ID, _MARK)),
+    st.tuples(st.just("finish"), st.tuples(_ID, _ACTION)),
+    st.tuples(st.just("read"), st.tuples(_ID)),
+    st.tuples(
+        st.just("commit"),
+        st.tuples(
+            st.none() | _ID, st.booleans(), st.none() | _ACTION, st.lists(_MARK, max_size=2, unique=True).map(tuple),
+            st.none() | _ACTION, _SPENDS, st.lists(_PENDING, max_size=2, unique=True).map(tuple),
+            st.sampled_from([None, 0, 1, 2]), st.booleans(), st.booleans(),
+        ),
+    ),
+    st.tuples(st.just("give_back"), st.tuples(st.integers(0, 5), st.none() | _AMOUNT)),
+    st.tuples(st.just("once"), st.tuples(st.sampled_from(["k", "\0k"]), _AHEAD)),
+    st.tuples(st.just("revoke"), st.tuples(st.sampled_from(["session", "everything"]), _ID, _MARK, st.booleans())),
+    st.tuples(st.just("revocations"), st.tuples(st.integers(0, 2))),
+    st.tuples(st.just("ask"), st.tuples(_PENDING, st.sampled_from(["x", "y"]), st.none() | _ID, _AHEAD)),
+    st.tuples(st.just("answer"), st.tuples(_PENDING, st.sampled_from(["approved", "rejected"]))),
+    st.tuples(st.just("approvals"), st.tuples(st.none() | _STATUS, st.none() | st.just("x"), st.none() | _ID)),
+)  # fmt: skip
+
+
+class Run:
+    """Be one store in the middle of a story."""
+
+    def __init__(self, store: StateStore) -> None:
+        self.store = store
+        self.held: list[object] = []
+        self.reserved: list[Reservation] = []
+
+    def take(self, step: Step) -> object:
+        """Return what the store answers."""
+        name, given = step
+        return getattr(self, name, getattr(self.store, name, None))(*given)
+
+    def begin(self, session: str, ago: dt.timedelta, watched: frozenset[str], keep: bool) -> object:
+        """Begin a session, and hold on to it."""
+        at = NOW + ago
+        begun = self.store.begin(session, at, dict.fromkeys(sorted(watched), at), keep=keep)
+        self.held.append(begun)
+        return begun.started
+
+    def commit(
+        self, session: str | None, reads: bool, action: str | None, marks: tuple[str, ...], began: str | None,
+        spends: tuple[Spend, ...], approvals: tuple[str, ...], revocations: int | None, reserve: bool, named: bool,
+    ) -> object:  # fmt: skip
+        """Commit what has read the session, or only believes to."""
+        state = self.store.read(session or "s-1")
+        times = () if action is None or session is None else (("began", action, state.began.get(action)),)
+        intent = Intent(
+            session, frozenset({"secret"}) if not reads and marks else state.marks if session else None,
+            times if reads else (), marks if session else (), began if session else None, spends,
+            approvals, revocations, reserve, named,
+        )  # type: ignore[arg-type]  # fmt: skip
+        answer = self.store.commit(intent)
+        if isinstance(answer, Committed) and answer.reservation is not None:
+            if answer.reservation.id is None:
+                return answer
+            self.reserved.append(answer.reservation)
+            return evolve(answer, reservation=evolve(answer.reservation, id="named"))
+        return answer
+
+    def give_back(self, which: int, actual: Decimal | None) -> object:
+        """Settle or release something, perhaps for the second time."""
+        if which >= len(self.reserved):
+            return None
+        if actual is None:
+            return self.store.release(self.reserved[which])
+        return self.store.settle(self.reserved[which], {"a": actual})
+
+    def once(self, key: str, ahead: dt.timedelta) -> object:
+        """Use a key."""
+        return self.store.once(key, NOW + ahead)
+
+    def revoke(self, kind: str, name: str, reason: str, lifts: bool) -> object:
+        """Revoke something."""
+        return self.store.revoke(kind, name, reason, lifts=lifts)  # type: ignore[arg-type]
+
+    def revocations(self, since: int) -> object:
+        """Return the revocations as a list."""
+        return list(self.store.revocations(since))
+
+    def ask(self, id: str, binding: str, session: str | None, ahead: dt.timedelta) -> object:
+        """Ask for consent, where the id is free."""
+        if self.store.approval(id) is not None:
+            return None
+        return self.store.ask(Approval(id, binding, session, NOW, NOW + ahead, f"{{{binding}\0}}"))
+
+    def answer(self, id: str, status: str) -> object:
+        """Answer a request, and look at it."""
+        return self.store.answer(id, status, "{\\}"), self.store.approval(id)  # type: ignore[arg-type]
+
+    def approvals(self, status: str | None, binding: str | None, session: str | None) -> object:
+        """List requests."""
+        return list(self.store.approvals(status=status, binding=binding, session=session))  # type: ignore[arg-type]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
+@given(story=st.lists(_STEP, min_size=5, max_size=40))
+def test_it_answers_as_the_store_in_memory(store: PostgresState, clock: Clock, story: list[Step]) -> None:
+    """Whatever is asked in whatever order, the answers are the same to the last digit and microsecond."""
+    clock.forget()
+    memory = MemoryState(clock=lambda: clock.now)
+    runs = (Run(memory), Run(store))
+    for step in [("now", ()), *story]:
+        if step[0] == "tick":
+            clock.set(clock.now + step[1][0])  # type: ignore[operator]
+            step = ("now", ())
+        expected, found = (run.take(step) for run in runs)
+        assert found == expected, step
+    for session in ("s-1", "s\0\\2", 'ш"{3}'):
+        assert store.read(session) == memory.read(session)
+
+
+@given(text=st.text(st.characters(codec=None)))
+def test_any_text_is_kept(text: str) -> None:
+    """What PostgreSQL can't hold is escaped: no two texts become one, and each comes back."""
+    kept = escape(text)
+    assert "\0" not in kept
+    kept.encode()
+    assert unescape(kept) == text
