@@ -31,8 +31,9 @@ from agentauthz import (
 from agentauthz.approvals import Answer, Review
 from agentauthz.errors import ApprovalRefused, SinkError
 from agentauthz.state.memory import MemoryState
+from agentauthz.state.sqlite import SqliteState
 from agentauthz.state.store import Intent
-from tests.approving import KEY, LEAD, OTHER, POLICY, FileState, asked, codes, refund, shop
+from tests.approving import KEY, LEAD, OTHER, POLICY, asked, codes, refund, shop
 from tests.support import BOT, HELPER, MARIA, NOON, Clock, Recorded
 
 ORDER = ("o-1", 600)
@@ -111,7 +112,7 @@ def test_the_order_of_keys_inside_an_argument_makes_no_difference(kept: Recorded
 
 def test_a_default_that_is_added_later_is_another_call(tmp_path: Path) -> None:
     """A new version of a tool, with one argument more, needs a new approval."""
-    state = FileState(tmp_path / "state")
+    state = SqliteState(tmp_path / "state")
     old, new = shop(state=state), shop(state=state)
     approved(old, old.session(id="s"))
 
@@ -273,7 +274,7 @@ def test_threads_that_use_one_approval_at_once_get_one_call(kept: Recorded) -> N
 
 
 def _use(path: Path, id: str, start: Any, results: Any) -> None:
-    kept = shop(state=FileState(path, clock=Clock()))
+    kept = shop(state=SqliteState(path, clock=Clock()))
     start.wait()
     try:
         results.put(kept.authorizer.approvals.call(id, refund))
@@ -284,7 +285,7 @@ def _use(path: Path, id: str, start: Any, results: Any) -> None:
 def test_processes_that_use_one_approval_at_once_get_one_call(tmp_path: Path) -> None:
     """Of eight processes, each with the same key and store, one gets through."""
     path = tmp_path / "state"
-    kept = shop(state=FileState(path, clock=Clock()))
+    kept = shop(state=SqliteState(path, clock=Clock()))
     review = approved(kept, kept.session(id="s"))
     spawn = multiprocessing.get_context("spawn")
     start, results = spawn.Barrier(8), spawn.Queue()
@@ -336,6 +337,24 @@ def test_an_approval_lets_nothing_happen_in_a_closed_session(kept: Recorded) -> 
     session.close()
     kept.authorizer.approvals.approve(review.id, LEAD)
     assert refused(review.retry) == "session_closed"
+
+
+@pytest.mark.parametrize("what", ["session", "subject", "actor", "everything"])
+def test_nobody_can_approve_what_rests_on_something_revoked(kept: Recorded, what: str) -> None:
+    """Revoked before the answer: it is refused; after it: the call is denied all the same."""
+    session, authorizer = kept.session(id="s"), kept.authorizer
+    review, late = approved(kept, session), asked(session, "o-2", 600)
+    if what == "everything":
+        authorizer.halt("stop")
+    elif what == "session":
+        authorizer.revoke(session="s", reason="stop")
+    else:
+        authorizer.revoke(principal=MARIA if what == "subject" else BOT, reason="stop")
+    code = {"session": "session_revoked", "everything": "halted"}.get(what, "principal_revoked")
+    with pytest.raises(ApprovalRefused, match=code):
+        authorizer.approvals.approve(late.id, LEAD)
+    assert refused(review.retry) == code
+    assert authorizer.approvals.reject(late.id, LEAD).standing == "rejected"
 
 
 def test_what_changed_between_asking_and_retrying_is_not_what_runs(kept: Recorded) -> None:
@@ -501,7 +520,7 @@ def test_a_rejection_does_not_become_an_approval(kept: Recorded) -> None:
 
 def test_another_key_finds_nothing_and_says_so(tmp_path: Path) -> None:
     """Without the same `key=`, a process can't use, show or answer what another asked, and is told why."""
-    state = FileState(tmp_path / "state", clock=Clock())
+    state = SqliteState(tmp_path / "state", clock=Clock())
     kept, other = shop(state=state), shop(state=state, key=None)
     review = approved(kept, kept.session(id="s"))
     with pytest.raises(InvalidArgument, match="the same `key=`"):

@@ -138,7 +138,9 @@ class Authorizer:
                 raise InvalidArgument(name, "must be a function")
         self._keeper: Final = Keeper(own)
         teller = Teller(self._recording, self.now, notify)
-        self._approvals: Final = Approvals(self._state, self._keeper, lambda: self.policies, teller, self._reopened)
+        self._approvals: Final = Approvals(
+            self._state, self._keeper, lambda: self.policies, teller, self._revoked, self._reopened
+        )
         self._consultation: Final = Consultation(
             self._approvals, teller, approver, forgetful=key is None and self._state.blocking
         )

@@ -17,6 +17,7 @@ from agentauthz.approvals.view import lines
 from agentauthz.authorizer.approvals import Approvals
 from agentauthz.authorizer.consulting import Teller
 from agentauthz.authorizer.recording import Recording, regardless
+from agentauthz.authorizer.revocations import Revocations
 from agentauthz.cli.command import Run, existing, write
 from agentauthz.errors import ApprovalRefused, InvalidArgument
 from agentauthz.keys import InstanceKey
@@ -168,7 +169,9 @@ def _opened(arguments: argparse.Namespace, policies: PolicySet | None = None) ->
             closing.callback(sink.close)
             recording = Recording(Recorder([sink]), key, regardless("deny"), Tracer(None))
             teller = Teller(recording, lambda: dt.datetime.now(dt.UTC), None)
-        yield Approvals(store, Keeper(key), lambda: policies, teller)
+        revoked = Revocations(store)
+        closing.callback(revoked.close)
+        yield Approvals(store, Keeper(key), lambda: policies, teller, revoked)
 
 
 def opened_store(text: str) -> StateStore:
