@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import datetime as dt
+from collections.abc import Callable
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
 from agentauthz import InstanceKey, Principal, ReviewRequired, authorize
 from agentauthz.approvals import Review
-from tests.support import Recorded
+from agentauthz.state.sqlite import SqliteState
+from tests.support import Clock, Recorded
 
 POLICY: Final = """
 permit refunds on shop.* when true
@@ -23,6 +27,9 @@ review big
 KEY: Final = InstanceKey.from_bytes(b"an instance key for tests, 32 B.")
 LEAD: Final = Principal.user("lena", roles=["lead"])
 OTHER: Final = Principal.user("otto", roles=["lead"])
+
+
+_OPEN: Final[list[Callable[[], None]]] = []
 
 
 @authorize("shop.refund", sensitive=["card"])
@@ -41,7 +48,22 @@ def asked(session: Any, *args: Any, **kwargs: Any) -> Review:
 
 def shop(policy: str = POLICY, **options: Any) -> Recorded:
     """Return an authorizer with the tests' key."""
-    return Recorded(policy, **{"key": KEY, **options})
+    made = Recorded(policy, **{"key": KEY, **options})
+    _OPEN.append(made.authorizer.close)
+    return made
+
+
+def shared(path: Path, clock: Callable[[], dt.datetime] | None = None) -> SqliteState:
+    """Return a store that processes share, which `close_all` closes."""
+    made = SqliteState(path, clock=Clock() if clock is None else clock)
+    _OPEN.append(made.close)
+    return made
+
+
+def close_all() -> None:
+    """Close what `shop` and `shared` have made, last first: an authorizer asks its store until then."""
+    while _OPEN:
+        _OPEN.pop()()
 
 
 def codes(decision: Any) -> list[str]:

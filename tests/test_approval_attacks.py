@@ -31,9 +31,8 @@ from agentauthz import (
 from agentauthz.approvals import Answer, Review
 from agentauthz.errors import ApprovalRefused, SinkError
 from agentauthz.state.memory import MemoryState
-from agentauthz.state.sqlite import SqliteState
 from agentauthz.state.store import Intent
-from tests.approving import KEY, LEAD, OTHER, POLICY, asked, codes, refund, shop
+from tests.approving import KEY, LEAD, OTHER, POLICY, asked, close_all, codes, refund, shared, shop
 from tests.support import BOT, HELPER, MARIA, NOON, Clock, Recorded
 
 ORDER = ("o-1", 600)
@@ -68,6 +67,12 @@ def refused(call: Callable[[], object]) -> str:
     with pytest.raises(Denied) as error:
         call()
     return code(error.value)
+
+
+@pytest.fixture(autouse=True)
+def closing() -> Iterator[None]:
+    yield
+    close_all()
 
 
 # ---- another call
@@ -112,7 +117,7 @@ def test_the_order_of_keys_inside_an_argument_makes_no_difference(kept: Recorded
 
 def test_a_default_that_is_added_later_is_another_call(tmp_path: Path) -> None:
     """A new version of a tool, with one argument more, needs a new approval."""
-    state = SqliteState(tmp_path / "state")
+    state = shared(tmp_path / "state")
     old, new = shop(state=state), shop(state=state)
     approved(old, old.session(id="s"))
 
@@ -274,7 +279,7 @@ def test_threads_that_use_one_approval_at_once_get_one_call(kept: Recorded) -> N
 
 
 def _use(path: Path, id: str, start: Any, results: Any) -> None:
-    kept = shop(state=SqliteState(path, clock=Clock()))
+    kept = shop(state=shared(path))
     start.wait()
     try:
         results.put(kept.authorizer.approvals.call(id, refund))
@@ -285,7 +290,7 @@ def _use(path: Path, id: str, start: Any, results: Any) -> None:
 def test_processes_that_use_one_approval_at_once_get_one_call(tmp_path: Path) -> None:
     """Of eight processes, each with the same key and store, one gets through."""
     path = tmp_path / "state"
-    kept = shop(state=SqliteState(path, clock=Clock()))
+    kept = shop(state=shared(path))
     review = approved(kept, kept.session(id="s"))
     spawn = multiprocessing.get_context("spawn")
     start, results = spawn.Barrier(8), spawn.Queue()
@@ -520,7 +525,7 @@ def test_a_rejection_does_not_become_an_approval(kept: Recorded) -> None:
 
 def test_another_key_finds_nothing_and_says_so(tmp_path: Path) -> None:
     """Without the same `key=`, a process can't use, show or answer what another asked, and is told why."""
-    state = SqliteState(tmp_path / "state", clock=Clock())
+    state = shared(tmp_path / "state")
     kept, other = shop(state=state), shop(state=state, key=None)
     review = approved(kept, kept.session(id="s"))
     with pytest.raises(InvalidArgument, match="the same `key=`"):

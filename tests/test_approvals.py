@@ -39,9 +39,8 @@ from agentauthz.records import EventRecord
 from agentauthz.replay.answer import Answer as Came
 from agentauthz.replay.answer import Asker
 from agentauthz.state.memory import MemoryState
-from agentauthz.state.sqlite import SqliteState
 from tests import logs
-from tests.approving import KEY, LEAD, OTHER, POLICY, asked, codes, refund, shop
+from tests.approving import LEAD, OTHER, POLICY, asked, close_all, codes, refund, shared, shop
 from tests.support import BOT, MARIA, NOON, Clock, Recorded
 
 FOUR_EYES = (
@@ -67,6 +66,12 @@ def events(kept: Recorded) -> list[dict[str, Any]]:
 
 def wait_in_steps(found: queue.Queue[Any], count: int) -> list[Any]:
     return [found.get(timeout=30) for _ in range(count)]
+
+
+@pytest.fixture(autouse=True)
+def closing() -> Iterator[None]:
+    yield
+    close_all()
 
 
 # ---- asking and answering
@@ -432,12 +437,12 @@ def test_hooks_are_told_what_happens_and_decide_nothing(caplog: pytest.LogCaptur
 def test_an_approved_call_is_made_after_a_restart(tmp_path: Path) -> None:
     """With the same key and store, another process makes exactly that call, in that session, once."""
     clock = Clock()
-    kept = shop(state=SqliteState(tmp_path / "state", clock=clock), clock=clock)
+    kept = shop(state=shared(tmp_path / "state", clock), clock=clock)
     session = kept.session(id="s", purpose="refunds", context={"tenant": "t"}, expires="1h")
     review = asked(session.delegate(Principal.agent("helper", trust=1)), "o-1", Decimal("600.50"), card="4111")
     kept.authorizer.approvals.approve(review.id, LEAD)
 
-    later = shop(state=SqliteState(tmp_path / "state", clock=clock), clock=clock)
+    later = shop(state=shared(tmp_path / "state", clock), clock=clock)
     assert later.authorizer.approvals.call(review.id, refund) == "refunded o-1 600.5"
     record = later.decisions[-1]
     assert (record.session, record.purpose, record.depth) == ("s", "refunds", 2)
@@ -564,13 +569,13 @@ def test_what_the_policies_read_of_a_call_is_stored_with_it(tmp_path: Path) -> N
         '  and resource.owner.name == "ann" and context.tenant == "t" and session.desk == 1 and "x" in args.tags'
     )
     clock = Clock()
-    kept = shop(policy, state=SqliteState(tmp_path / "state", clock=clock), clock=clock)
+    kept = shop(policy, state=shared(tmp_path / "state", clock), clock=clock)
     session = kept.authorizer.session(
         Principal.user("maria", team="red"), BOT, id="s", context={"tenant": "t"}, attributes={"desk": 1}
     )
     order = Resource("Order", "1", {"owner": {"name": "ann"}})
     decision = session.decide("shop.x", args={"tags": {"x", "y"}}, resource=order)
-    later = shop(policy, state=SqliteState(tmp_path / "state", clock=clock), clock=clock)
+    later = shop(policy, state=shared(tmp_path / "state", clock), clock=clock)
     with pytest.raises(ApprovalRefused, match="not_approver"):
         later.authorizer.approvals.approve(str(decision.approval), Principal.user("a", team="blue"))
     approved = later.authorizer.approvals.approve(str(decision.approval), Principal.user("a", team="red"))
@@ -579,7 +584,7 @@ def test_what_the_policies_read_of_a_call_is_stored_with_it(tmp_path: Path) -> N
 
 def test_a_random_key_beside_a_store_that_outlasts_it_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Once, when somebody is first asked."""
-    kept = shop(state=SqliteState(tmp_path / "state", clock=Clock()), key=None)
+    kept = shop(state=shared(tmp_path / "state"), key=None)
     for order in ("o-1", "o-2"):
         asked(kept.session(), order, 600)
     assert caplog.text.count("random key") == 1
@@ -668,7 +673,11 @@ def desk(tmp_path: Path) -> Any:
     (tmp_path / "key").write_bytes(b"an instance key for tests, 32 B.")
     (tmp_path / "key").chmod(0o600)
     (tmp_path / "records").mkdir()
-    kept = Recorded(FOUR_EYES, key=KEY, state=SqliteState(tmp_path / "state"), clock=lambda: dt.datetime.now(dt.UTC))
+
+    def now() -> dt.datetime:
+        return dt.datetime.now(dt.UTC)
+
+    kept = shop(FOUR_EYES, state=shared(tmp_path / "state", now), clock=now)
     review = asked(kept.session(id="s"), "o-1\u202e\x1b[2J", 600, card="4111")
 
     def run(*argv: object) -> int:
