@@ -251,18 +251,20 @@ class FileSink:
             raise InvalidArgument("before", "must be a datetime with a time zone")
         if max_bytes is not None and (type(max_bytes) is not int or max_bytes < 0):
             raise InvalidArgument("max_bytes", "must be a number of bytes, at least 0")
-        from agentauthz.records.retention import candidates, drop  # only who prunes loads what verifies
+        from agentauthz.records.retention import candidates, drop, tales  # only who prunes loads what verifies
         from agentauthz.records.verify import verified
 
-        report, leaves = verified(self.folder, checkpoint, keys)
+        report, leaves, prunes = verified(self.folder, checkpoint, keys)
         mine, dropped = self.stream, 0
         found = candidates(
             self.folder, report, before, witnessed=checkpoint is not None, own=mine.id, max_bytes=max_bytes
         )
         try:
+            for about in tales(found, prunes):
+                mine.tell("log.pruned", about)
+            if found:
+                mine.flush()  # first the tale, then the deed: what is gone, and nobody tells of, was taken away
             for stream, may in found:
-                numbers = [old.first for old in may]
-                mine.tell("log.pruned", {"stream": stream, "from_seq": may[-1].end, "segments": numbers[-1_000:]})
                 drop(leaves[stream], may)
                 dropped += len(may)
         except OSError as cause:
