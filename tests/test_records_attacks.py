@@ -127,6 +127,51 @@ def test_a_fragment_in_the_catalog_is_none(tmp_path: Path) -> None:
         assert checked(folder).damages == ()
 
 
+def test_the_last_line_of_the_catalog_is_held_to_its_form(tmp_path: Path) -> None:
+    """A whole last line that is no entry was broken on purpose: it would hide where a stream ended."""
+    notes = sealed(tmp_path)
+    catalog = tmp_path / "catalog.ndjson"
+    opened, closed = catalog.read_bytes().splitlines(keepends=True)
+    for broken in (closed[1:], b"\n", closed.replace(b'"what"', b'"that"')):
+        catalog.write_bytes(opened + broken)
+        report = checked(tmp_path, notes)
+        assert report.verdict is Verdict.TAMPERED
+        assert [(damage.kind, damage.text.partition("'")[0]) for damage in report.damages] == [
+            ("edited", "the catalog")
+        ]
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+@pytest.mark.parametrize("name", ["catalog.ndjson", "checkpoints", "lock"])
+def test_pipes_and_folders_in_the_place_of_files_stop_nobody(
+    name: str, make: Callable[[Path], None], tmp_path: Path
+) -> None:
+    """`verify` takes a catalog and checkpoints that are no files for none, and ends; a writer is refused or goes on."""
+    notes = sealed(tmp_path)
+    path = logs.segments(tmp_path)[0].with_name(name) if name == "lock" else tmp_path / name
+    catalog = (tmp_path / "catalog.ndjson").read_bytes()
+    if name == "lock":
+        (tmp_path / "catalog.ndjson").write_bytes(catalog.splitlines(keepends=True)[0])
+    path.unlink()
+    make(path)
+    report = checked(tmp_path, notes)
+    assert report.verdict is (Verdict.OK if name != "catalog.ndjson" else Verdict.INCOMPLETE)
+    if name == "catalog.ndjson":
+        with pytest.raises(SinkError, match=r"catalog is no file|is a directory"):
+            FileSink(tmp_path)
+    else:
+        sealed(tmp_path)  # where no checkpoint can be kept beside the log, that is recorded
+        assert checked(tmp_path, notes).verdict is Verdict.UNWITNESSED
+
+
+@pytest.mark.parametrize("given", ["a\0b", 5, b"x", None])
+def test_a_folder_that_is_none_is_told(given: Any) -> None:
+    """Whatever is given as a folder, the error is the library's own."""
+    for use in (FileSink, verify):
+        with pytest.raises(InvalidArgument, match="`folder`"):
+            use(given)
+
+
 def test_a_file_of_another_name_is_found(tmp_path: Path) -> None:
     """A segment that was renamed is found, for pruning and shipping go by the names."""
     notes = sealed(tmp_path, 100, segment_size=8_000)
@@ -145,7 +190,8 @@ def test_junk_behind_the_hashes_of_pruned_records_is_found(tmp_path: Path) -> No
     hashes = b"".join(leaf_hash(line) for line in path.read_bytes().splitlines())
     path.with_suffix(".leaves").write_bytes(hashes + b"junk")
     path.unlink()
-    assert [damage.kind for damage in checked(tmp_path).damages] == ["edited"]
+    edited, _ = checked(tmp_path).damages  # and nobody says that it was pruned
+    assert (edited.kind, edited.text) == ("edited", "the hashes of a pruned segment aren't what was written")
 
 
 def test_what_is_no_file_holds_no_records(tmp_path: Path) -> None:

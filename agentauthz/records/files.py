@@ -13,6 +13,7 @@ from threading import TIMEOUT_MAX
 from typing import TYPE_CHECKING, Final, final
 
 from agentauthz.errors import InvalidArgument, SinkError
+from agentauthz.records.catalog import log_folder
 from agentauthz.records.checkpoints import origin_of, require_ed25519
 from agentauthz.records.ids import Process
 from agentauthz.records.keeper import Exposure, Keeper
@@ -126,7 +127,7 @@ class FileSink:
             origin_of(org, "")
         self._key, self._org, self._witness = key, org, witness
         self._every, self._idle = checkpoint_every, float(checkpoint_idle)
-        self.folder = Path(os.path.abspath(folder))  # a later chdir must not move the records
+        self.folder = log_folder(folder)
         self._mode: Mode = mode
         self._limit, self._quota = segment_size, quota
         self._clock = clock

@@ -15,7 +15,7 @@ from attrs import frozen
 
 from agentauthz.canonical import class_name
 from agentauthz.errors import SinkError
-from agentauthz.records.catalog import CHECKPOINTS
+from agentauthz.records.catalog import CHECKPOINTS, NO_WAIT
 from agentauthz.records.checkpoints import signed_note
 from agentauthz.records.words import count
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from agentauthz.keys.signing import Signer
     from agentauthz.records.stream import Stream
 
-_FLAGS: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
+_FLAGS: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | NO_WAIT  # a pipe fails
 
 
 _FIRST_PAUSE: Final = 1.0  # seconds before a witness that failed is asked again

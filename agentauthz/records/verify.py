@@ -17,8 +17,10 @@ from attrs import evolve, field, frozen
 from agentauthz.errors import InvalidArgument
 from agentauthz.records.catalog import (
     CHECKPOINTS,
+    STREAM,
     Claim,
     entries,
+    log_folder,
     read_catalog,
     segment_path,
     segments,
@@ -143,7 +145,7 @@ def verified(
     Raises:
         InvalidArgument: as `verify`.
     """
-    base = Path(folder)
+    base = log_folder(folder)
     if not base.is_dir():
         raise InvalidArgument("folder", f"must be a folder of records, and `{base}` isn't there")
     if since is not None and utc(since) is None:
@@ -265,7 +267,8 @@ class _Verification:
 
     def _read_catalog(self) -> None:
         before = {NO_HASH}
-        for line, entry in entries(self._catalog):
+        found = list(entries(self._catalog))
+        for line, entry in found:
             if entry is None:
                 before.add(leaf_hash(line).hex())  # what a dying process left: the next one may have gone on from it
                 continue
@@ -276,13 +279,16 @@ class _Verification:
             size, last = entry.get("size"), entry.get("last")
             if entry["what"] in ("closed", "recovered") and type(size) is int and isinstance(last, str):
                 self._ends[str(entry["stream"])] = (size, last)
+        if found and found[-1][1] is None:  # such a fragment becomes a line with the next one only
+            said = STREAM.search(found[-1][0].decode(errors="replace"))
+            self._add("edited", said[0] if said else "unknown", "the catalog's last line isn't what was written")
 
     def _read_checkpoints(self) -> list[Checkpoint]:
+        path = self._base / CHECKPOINTS
         try:
-            text = (self._base / CHECKPOINTS).read_text("utf-8", errors="replace")
+            return read_checkpoints(path.read_text("utf-8", errors="replace")) if path.is_file() else []
         except OSError:
             return []
-        return read_checkpoints(text)
 
     def _add(self, kind: Kind, stream: str, text: str, seq: int | None = None, last: int | None = None) -> None:
         self._damages.append(Damage(kind, stream, text, seq, last))
