@@ -29,11 +29,12 @@ from agentauthz.replay.report import report
 from agentauthz.testing import check_sink
 from tests import logs
 from tests.commands import BOT, MARIA, POLICY, ran, written
-from tests.faults.logged import SIGNER, VKEY, checked, sealed
+from tests.faults.logged import SIGNER, VKEY, checked, record, sealed
 from tests.golden import ROOT
 from tests.recording import decision
 
 HASH = "ab" * 32
+LINE = record("0" * 26)
 
 
 def rewritten(lines: list[bytes], edit: Callable[[bytes], bytes]) -> list[bytes]:
@@ -218,6 +219,45 @@ def test_many_lines_of_one_number_take_no_longer(tmp_path: Path) -> None:
     began = time.monotonic()
     assert checked(tmp_path).verdict is Verdict.TAMPERED
     assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize(
+    ("junk", "kinds"),
+    [(b"x\n" * 60_000, ["deleted", "edited", "inserted"]), (b"\n" * 200_000, ["deleted", "edited", "inserted"])],
+)
+def test_junk_in_the_place_of_records_takes_no_longer(junk: bytes, kinds: list[str], tmp_path: Path) -> None:
+    """Lines that are no records, however many, are told of in seconds: a run of them once."""
+    sealed(tmp_path, 20)
+    [path] = logs.segments(tmp_path)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:2]) + junk + b"".join(lines[20:]))
+    began = time.monotonic()
+    assert sorted(damage.kind for damage in checked(tmp_path).damages) == kinds
+    assert time.monotonic() - began < 20
+
+
+def test_many_lines_without_their_text_take_no_longer(tmp_path: Path) -> None:
+    """As many lines of junk as there were records are each told of, in seconds."""
+    sink = FileSink(tmp_path)
+    for _ in range(20_000):
+        sink.append(LINE.line(), LINE)
+    sink.close()
+    [path] = logs.segments(tmp_path)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(lines[0] + b"x\n" * 20_000 + lines[-1])
+    began = time.monotonic()
+    assert [damage.kind for damage in checked(tmp_path).damages] == ["edited"] * 20_000
+    assert time.monotonic() - began < 20
+
+
+def test_a_catalog_that_names_a_far_end_takes_no_longer(tmp_path: Path) -> None:
+    """A catalog that was made to say a million million records is disbelieved without counting them."""
+    sealed(tmp_path, 3)
+    catalog = tmp_path / "catalog.ndjson"
+    opened, closed = catalog.read_bytes().splitlines(keepends=True)
+    catalog.write_bytes(opened + json.dumps({**json.loads(closed), "size": 10**12}).encode() + b"\n")
+    [damage] = checked(tmp_path).damages
+    assert (damage.kind, damage.seq, damage.last) == ("truncated", 5, 10**12 - 1)
 
 
 @pytest.mark.parametrize("given", ["a\0b", 5, b"x", ["x"]])

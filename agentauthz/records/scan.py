@@ -34,6 +34,8 @@ def head(line: bytes) -> Place | None:
 
 def _of_json(line: bytes) -> Place | None:
     """Read a line that a newer minor version may have laid out in another way."""
+    if not line.startswith(b"{"):
+        return None  # soon seen, where there are millions of them
     try:
         tree = json.loads(line)
         stream, seq, prev = tree["stream"], tree["seq"], tree["prev"]
