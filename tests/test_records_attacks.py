@@ -383,6 +383,25 @@ def shell(line: str, *argv: object, **environment: str) -> subprocess.CompletedP
     return subprocess.run([*program, *map(str, argv)], capture_output=True, env=own, check=False, timeout=60)
 
 
+def test_a_report_reads_so_much_policy_text_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log with policies of any number and size costs bounded time; what isn't read is said, and not shown."""
+    written(tmp_path / "log")
+    [path] = logs.segments(tmp_path / "log")
+    policy, decided = first(tmp_path / "log", "policy"), first(tmp_path / "log", "decision")
+    forged = []
+    monkeypatch.setattr("agentauthz.replay.clauses.MAX_TEXT", 50_000)
+    for number in range(10):
+        digest = f"sha256:{number:064x}"
+        text = "".join(f"permit a{i} on shop.x{number}.a{i} when args.amount <= {i}\n" for i in range(500))
+        forged.append(
+            {**policy, "policy": {"digest": digest, "source": 0, "name": "a", "part": 1, "parts": 1, "text": text}}
+        )
+        forged.append({**decided, "id": f"{number:026}", "policy": {**decided["policy"], "digest": digest}})
+    path.write_bytes(b"".join(json.dumps(each).encode() + b"\n" for each in forged))
+    found = report(tmp_path / "log", "conversation-7")
+    assert found.count("more than 50,000 characters") == 2 * 9  # told of each policy set, and of each decision
+
+
 def test_nobody_reading_makes_no_ok(tmp_path: Path) -> None:
     """A tampered log exits with 1 whether or not somebody reads what is said, and with outputs that are closed."""
     sealed(tmp_path, 3)
