@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, final
 from agentauthz.errors import InvalidArgument, SinkError
 from agentauthz.records.catalog import log_folder
 from agentauthz.records.checkpoints import origin_of, require_ed25519
+from agentauthz.records.events import EffectRecord
 from agentauthz.records.ids import Process
 from agentauthz.records.keeper import Exposure, Keeper
 from agentauthz.records.late import Late
@@ -196,8 +197,14 @@ class FileSink:
             SinkError: it found no room in time, or the sink is closed.
         """
         assert self._late is not None
-        if self.stream.closed:  # it is begun here, so that a child that can't has no record
+        stream = self.stream  # it is begun here, so that a child that can't has no record
+        if stream.closed:
             raise SinkError(CLOSED)
+        if stream.log is not None and not isinstance(record, EffectRecord):
+            try:
+                stream.log.admit()  # here, for what is queued will be written
+            except OSError as cause:
+                raise failed(stream.log.path, "can't be written", cause) from cause
         self._late.put(record, policies)
 
     def has_room(self, record: Record) -> bool:
