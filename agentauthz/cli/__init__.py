@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -22,7 +23,7 @@ from agentauthz.cli.show import show
 from agentauthz.cli.tail import tail
 from agentauthz.cli.verify import verify
 from agentauthz.errors import AgentAuthzError
-from agentauthz.records.words import printable
+from agentauthz.records.words import one_line, printable
 
 # a command is one function: it tells the parser its arguments, and returns what carries it out
 GROUPS: Final[Mapping[str, tuple[str, Mapping[str, Command]]]] = {
@@ -79,6 +80,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except (AgentAuthzError, OSError) as error:
         sys.stderr.write(f"agentauthz: {printable(str(error))}\n")
+        return USAGE
+    except Exception:  # a mistake of ours: Python's own 1 would tell a script that the log was tampered with
+        sys.stderr.writelines(f"{one_line(line)}\n" for line in traceback.format_exc().splitlines())
         return USAGE
     return code
 
