@@ -18,7 +18,8 @@ from agentauthz.request import Request, Unknown
 from agentauthz.values import ATOMIC, UNKNOWN, copy_plain, utc
 
 if TYPE_CHECKING:
-    from agentauthz.approvals.review import Consent, Review
+    from agentauthz.approvals.heard import Heard
+    from agentauthz.approvals.review import Review
     from agentauthz.authorizer.obliging import Carrying
     from agentauthz.policy.inputs import Inputs
     from agentauthz.principals import Chain
@@ -62,11 +63,8 @@ class Call:
 @define(eq=False)
 class Verdict:
     """Be a decision with what it was made on, what made it fail, and what was reserved, if anything; `inputs` None: no
-    policy was asked. `carrying` is what its obligations still ask for, if it has any and may run.
-
-    `review` is what a person is asked, and `fresh` that it is only now. `consents` are those that the decision rests
-    on, and `refused` says that an answer, or its lack, made it a denial. `lapsed` is what nobody answered in time, as
-    it turned out now.
+    policy was asked. `carrying` is what its obligations still ask for, if it has any and may run; `heard` is what
+    people have said about it, where that was asked.
     """
 
     decision: Decision
@@ -75,11 +73,12 @@ class Verdict:
     cause: BaseException | None = None
     reservation: Reservation | None = None
     carrying: Carrying | None = None
-    review: Review | None = None
-    fresh: bool = False
-    lapsed: Review | None = None
-    consents: tuple[Consent, ...] = ()
-    refused: bool = False
+    heard: Heard | None = None
+
+    @property
+    def review(self) -> Review | None:
+        """Return what a person is asked, or was."""
+        return None if self.heard is None else self.heard.review
 
 
 @final
@@ -283,8 +282,8 @@ def effect_of(
 
 def repeatable(verdict: Verdict, again: Callable[[str], object]) -> Verdict:
     """Return the verdict, of which what a person is asked can make the call `again`, given the approval's id."""
-    if verdict.review is not None:
-        verdict.review = verdict.review.repeated_by(again)
+    if verdict.heard is not None and verdict.heard.review is not None:
+        verdict.heard.review = verdict.heard.review.repeated_by(again)
     return verdict
 
 

@@ -124,7 +124,7 @@ class Consultation:
 
     def concerns(self, verdict: Verdict) -> bool:
         """Say whether a verdict has to do with people's consent."""
-        return verdict.review is not None or verdict.lapsed is not None
+        return verdict.heard is not None
 
     def recorded(self, verdict: Verdict) -> None:
         """Tell that a call has used up its approval, once its decision is recorded."""
@@ -133,13 +133,15 @@ class Consultation:
 
     def _waiting(self, verdict: Verdict) -> Review | None:
         """Return what waits for a person, after telling what is new about it."""
-        if verdict.lapsed is not None:
-            self._teller.tell_once("expired", verdict.lapsed)
-        if verdict.decision.outcome is not Outcome.REVIEW or (review := verdict.review) is None:
+        if (heard := verdict.heard) is None:
             return None
-        if verdict.fresh:
+        if heard.lapsed is not None:
+            self._teller.tell_once("expired", heard.lapsed)
+        if verdict.decision.outcome is not Outcome.REVIEW or (review := heard.review) is None:
+            return None
+        if heard.fresh:
+            heard.fresh = False
             self._teller.tell("requested", review, verdict.request.actor)
-            verdict.fresh = False
             self._warn_if_forgetful()
         return review
 

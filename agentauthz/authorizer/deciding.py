@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar, cast
 
 from attrs import define, evolve
 
+from agentauthz.approvals.heard import Heard
 from agentauthz.approvals.keeper import Keeper
 from agentauthz.authorizer.handlers import NONE, Handlers, required
 from agentauthz.authorizer.memory import Memory, since, unrecalled
-from agentauthz.authorizer.reviewing import Consulting, Heard
+from agentauthz.authorizer.reviewing import Consulting
 from agentauthz.calls import Stop, Verdict
 from agentauthz.decision import Basis, Budget, Decision, Obligation, Outcome, Reason
 from agentauthz.errors import StateError
@@ -206,6 +207,7 @@ def _judging(case: Case, remembered: Remembered) -> Steps[Verdict]:
             answer = DONE if intent is NOTHING_TO_DO else (yield functools.partial(case.store.commit, intent))
             if isinstance(answer, Stale):
                 if (stop := (yield from _revoked(case))) is not None:
+                    case.stopped = stop
                     return Verdict(_denied(case, *stop), case.request)
                 continue
             if isinstance(answer, Refused) and answer.approvals:
@@ -246,11 +248,9 @@ def _heard(case: Case, decision: Decision, inputs: Inputs) -> Steps[Heard]:
 
 
 def _with(heard: Heard, verdict: Verdict) -> Verdict:
-    """Return the verdict with the consents that it rests on, and what a person is asked."""
-    if heard.binding is None and heard.review is None and not heard.refused:
-        return verdict
-    verdict.consents, verdict.refused = heard.consents, heard.refused
-    verdict.review, verdict.lapsed = heard.review, heard.lapsed
+    """Return the verdict with what people have said, where they were asked."""
+    if heard.binding is not None or heard.review is not None or heard.refused:
+        verdict.heard = heard
     return verdict
 
 
@@ -258,13 +258,12 @@ def _waiting(case: Case, verdict: Verdict, inputs: Inputs, heard: Heard) -> Step
     """Return the verdict on a call that waits for a person, who is asked now where nobody was before."""
     if heard.binding is None:
         return verdict
-    asked_now = yield from _consulting(case).asked(verdict.decision, inputs, heard.binding, heard.outdated)
-    if asked_now is None:
-        return Verdict(
-            failed(case, "approval_forged", "what is stored of this call's approval isn't ours"), case.request
-        )
-    verdict.review, verdict.fresh = asked_now
-    verdict.decision = evolve(verdict.decision, approval=verdict.review.id)
+    waits = yield from _consulting(case).asked(verdict.decision, inputs, heard.binding, heard.outdated)
+    if waits is None:
+        denial = failed(case, "approval_forged", "what is stored of this call's approval isn't ours")
+        return Verdict(denial, case.request)
+    heard.review, heard.fresh = waits
+    verdict.decision = evolve(verdict.decision, approval=heard.review.id)
     return verdict
 
 

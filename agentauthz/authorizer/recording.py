@@ -7,7 +7,7 @@ import functools
 import json
 import logging
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, Literal, TypeAlias, final
 
 from attrs import evolve
@@ -218,7 +218,7 @@ class Recording:
             cause=_cause(case, verdict),
             left=case.left,
             approval=verdict.decision.approval,
-            consents=[(each.by, case.policies.approver_reads(decision.action)) for each in verdict.consents],
+            consents=_consents(case, verdict),
             sealed=case.policies.keyed_by([budget.rule for budget in decision.budgets], case.sensitive),
             held=held,
             ctx=ctx,
@@ -269,13 +269,21 @@ def regardless(on_failure: OnFailure) -> Callable[[str], bool]:
 
 def _cause(case: Case, verdict: Verdict) -> Cause | None:
     """Return what decided apart from the policies."""
-    if verdict.refused:
+    if verdict.heard is not None and verdict.heard.refused:
         return "approval"
     if verdict.inputs is not None:
         return None if case.problem is None else "problem"
     if case.closed or case.stopped is not None:
         return "stopped"
     return "problem" if case.problem is not None and not case.observing else "failed"
+
+
+def _consents(case: Case, verdict: Verdict) -> Sequence[tuple[Principal, frozenset[str]]]:
+    """Return who consented, each with the names of the attributes that the policies ask of an approver."""
+    if verdict.heard is None:
+        return ()
+    reads = case.policies.approver_reads(verdict.decision.action)
+    return [(each.by, reads) for each in verdict.heard.consents]
 
 
 def _unrecorded(verdict: Verdict, error: Exception) -> Verdict:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, final
 from attrs import define, evolve
 
 from agentauthz.approvals.binding import Unbindable
+from agentauthz.approvals.heard import Heard
 from agentauthz.approvals.keeper import Keeper
 from agentauthz.approvals.review import Asking, Consent, Review
 from agentauthz.decision import Decision, Outcome, Reason
@@ -38,26 +39,6 @@ _TEXTS: Final = {
     "approval_insufficient": "more is asked for by now than was approved",
 }
 _OVER: Final = {"used": "approval_used", "expired": "approval_expired", "rejected": "approval_rejected"}
-
-
-@final
-@define(eq=False)
-class Heard:
-    """Be what is known of people's consent to a call: the decision with it, the approval that it rests on, what waits.
-
-    `refused` says that a person's answer, or its lack, denies the call. Where a person must be asked, `binding` says
-    about what, and `outdated` is the approval that isn't enough any more.
-    `lapsed` is one that has expired.
-    """
-
-    decision: Decision
-    review: Review | None = None
-    approval: str | None = None
-    consents: tuple[Consent, ...] = ()
-    refused: bool = False
-    binding: str | None = None
-    outdated: str | None = None
-    lapsed: Review | None = None
 
 
 @final

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, final
 from attrs import evolve
 
 from agentauthz.active import ACTIVE, Current
-from agentauthz.calls import NOTHING, Call, Effect, Verdict, allowed, effect_of
+from agentauthz.calls import NOTHING, Call, Effect, Verdict, allowed, effect_of, repeatable
 from agentauthz.decision import Reason
 from agentauthz.errors import InvalidArgument, NoSession
 from agentauthz.guard.binding import Binder, binder
@@ -285,11 +285,11 @@ class Guarded:
         """
         if verdict.decision.allowed:
             return
-        if verdict.review is not None:
-            verdict.review = verdict.review.repeated_by(
-                lambda approval: self.binder.call(self._approved(approval).wrap(session), values)
-            )
-        allowed(verdict)
+        again = functools.partial(self._made_again, session, values)
+        allowed(repeatable(verdict, again))
+
+    def _made_again(self, session: Session, values: tuple[Any, ...], approval: str) -> Any:
+        return self.binder.call(self._approved(approval).wrap(session), values)
 
     def repeat(
         self, tool: object, session: Session, approval: str, args: Mapping[str, object], injected: Mapping[str, object]
