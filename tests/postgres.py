@@ -61,7 +61,15 @@ class Postgres:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        options = ["-D", str(self._folder / "data"), "-k", str(self._folder), "-c", "listen_addresses=", *self._settings]
+        options = [
+            "-D",
+            str(self._folder / "data"),
+            "-k",
+            str(self._folder),
+            "-c",
+            "listen_addresses=",
+            *self._settings,
+        ]
         self._server = subprocess.Popen(
             [self._programs / "postgres", *options], user=self._user, cwd=self._folder, stderr=subprocess.DEVNULL
         )

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from agentauthz.cli import state
 from agentauthz.cli.command import USAGE, Command, Parser, mute
 from agentauthz.cli.erase import erase
 from agentauthz.cli.export import export
@@ -40,6 +41,17 @@ GROUPS: Final[Mapping[str, tuple[str, Mapping[str, Command]]]] = {
             "repair": repair,
             "explain": explain,
             "replay": replay,
+        },
+    ),
+    "state": (
+        "Prepare the store that keeps what sessions remember, look at it, and stop what uses it.",
+        {
+            "init": state.init,
+            "show": state.show,
+            "revoke": state.revoke,
+            "halt": state.halt,
+            "resume": state.resume,
+            "prune": state.prune,
         },
     ),
 }

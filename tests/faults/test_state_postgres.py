@@ -125,7 +125,10 @@ def test_kills_lose_nothing_that_was_granted(url: str, postgres: Postgres) -> No
     assert isinstance(count, Decimal)
     assert told.total() <= count <= told.total() + PROCESSES
     assert count <= 1_000
-    assert postgres.rows("SELECT total FROM agentauthz.budgets WHERE total <> (SELECT sum(a) FROM unnest(amounts) a)") == []
+    assert (
+        postgres.rows("SELECT total FROM agentauthz.budgets WHERE total <> (SELECT sum(a) FROM unnest(amounts) a)")
+        == []
+    )
 
 
 def _settled(postgres: Postgres) -> None:
