@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from agentauthz.cli import approvals
+from agentauthz.cli import approvals, state
 from agentauthz.cli.command import USAGE, Command, Parser, mute
 from agentauthz.cli.erase import erase
 from agentauthz.cli.export import export
@@ -52,6 +52,17 @@ GROUPS: Final[Mapping[str, tuple[str, Mapping[str, Command]]]] = {
             "approve": approvals.approve,
             "reject": approvals.reject,
             "wait": approvals.wait,
+        },
+    ),
+    "state": (
+        "Prepare the store that keeps what sessions remember, look at it, and stop what uses it.",
+        {
+            "init": state.init,
+            "show": state.show,
+            "revoke": state.revoke,
+            "halt": state.halt,
+            "resume": state.resume,
+            "prune": state.prune,
         },
     ),
 }
