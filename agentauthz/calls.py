@@ -63,8 +63,8 @@ class Call:
 @define(eq=False)
 class Verdict:
     """Be a decision with what it was made on, what made it fail, and what was reserved, if anything; `inputs` None: no
-    policy was asked. `carrying` is what its obligations still ask for, if it has any and may run, and `heard` what
-    people have said about the call, where that was asked.
+    policy was asked. `carrying` is what its obligations still ask for, if it has any and may run; `heard` is what
+    people have said about it, where that was asked.
     """
 
     decision: Decision

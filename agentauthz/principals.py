@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType, NoneType
 from typing import Final, Literal, TypeAlias, final
 
@@ -334,6 +334,18 @@ def includes(wider: str, narrower: str) -> bool:
             return not narrower.startswith(OWN_NAMESPACES)
         return wider.endswith(".*") and narrower.startswith(wider[:-1])
     return matches(wider, narrower)
+
+
+def beyond(wider: Iterable[str], narrower: Iterable[str]) -> list[str]:
+    """Return those of the patterns `narrower` that none of `wider` includes; however many, each is soon found."""
+    there = frozenset(wider)
+    sizes = {len(one) for one in there}
+
+    def around(one: str) -> Iterator[str]:
+        yield from ("*", one)
+        yield from (f"{one[: at + 1]}*" for at, sign in enumerate(one) if sign == "." and at + 2 in sizes)
+
+    return [one for one in narrower if not any(wide in there and includes(wide, one) for wide in around(one))]
 
 
 def _quoted(text: str) -> str:

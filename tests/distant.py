@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 from multiprocessing.managers import BaseManager
 from typing import Any, ClassVar, Final
 
+from agentauthz import Authorizer, PolicySet, Principal, Stopped, authorize
 from agentauthz.errors import StateError
+from agentauthz.records import MemorySink
 from agentauthz.state.memory import MemoryState
 
 
@@ -72,3 +75,30 @@ class Line:
 
     def __getattr__(self, name: str) -> Any:
         return lambda *args, **kwargs: self._far.ask(name, args, kwargs)
+
+
+@authorize("t.count")
+def numbers() -> Iterator[int]:
+    """Count, under a decision."""
+    yield from range(10)
+
+
+def decide_until_denied(address: Any, key: bytes, results: Any) -> None:
+    """Decide, in a process of its own, in session `s`, until a call is denied; tell when, and why."""
+    meeting = Meeting(address, authkey=key)
+    meeting.connect()
+    store: Any = DistantState(Line(meeting))
+    authorizer = Authorizer(PolicySet.parse("permit all on * when true"), state=store, sinks=[MemorySink()])
+    session = authorizer.session(Principal.user("maria"), Principal.agent("bot"), id="s")
+    half = session.bind(numbers)()
+    next(half)
+    results.put("begun")
+    ends = time.monotonic() + 60
+    while (decision := session.decide("t.read")).allowed and time.monotonic() < ends:
+        time.sleep(0.005)
+    denied_at = time.time()
+    try:
+        stopped = str(next(half))
+    except Stopped as error:
+        stopped = str(error)
+    results.put((denied_at, decision.reasons[0].code, stopped))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -30,8 +31,9 @@ def binaries() -> Path | None:
 class Postgres:
     """Be one server; it may be stopped, killed and started again."""
 
-    def __init__(self, folder: Path, programs: Path) -> None:
+    def __init__(self, folder: Path, programs: Path, settings: tuple[str, ...] = ("-c", "fsync=off")) -> None:
         self._folder = folder
+        self._settings = settings  # no test cuts the power: what the system has of a file, it keeps
         self._programs = programs
         # PostgreSQL refuses to run as root
         self._user = pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else os.geteuid()
@@ -59,7 +61,15 @@ class Postgres:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        options = ["-D", str(self._folder / "data"), "-k", str(self._folder), "-c", "listen_addresses="]
+        options = [
+            "-D",
+            str(self._folder / "data"),
+            "-k",
+            str(self._folder),
+            "-c",
+            "listen_addresses=",
+            *self._settings,
+        ]
         self._server = subprocess.Popen(
             [self._programs / "postgres", *options], user=self._user, cwd=self._folder, stderr=subprocess.DEVNULL
         )
@@ -80,6 +90,28 @@ class Postgres:
             server.send_signal(signal.SIGINT)
             server.wait(30)
 
+    def crash(self) -> None:
+        """Let it end as in a crash, without shutting down."""
+        self._signal(signal.SIGQUIT)
+        server, self._server = self._server, None
+        if server is not None:
+            server.wait(30)
+
+    def pause(self) -> None:
+        """Let it and all that serve its connections stand still."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._server is None:
+            return
+        for process in (*_children(self._server.pid), self._server.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, number)
+
     def rows(self, query: str, *values: object) -> list[tuple[object, ...]]:
         """Return what a query finds."""
         with psycopg.connect(self.dsn, autocommit=True) as connection:
@@ -96,6 +128,12 @@ class Postgres:
             command, user=self._user, cwd=self._folder, capture_output=True, text=True, timeout=60, check=False
         )
         assert done.returncode == 0, done.stderr
+
+
+def _children(pid: int) -> list[int]:
+    """Return the processes that a process has started."""
+    told = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
+    return [int(line) for line in told.stdout.split()]
 
 
 @pytest.fixture(scope="session")

@@ -43,6 +43,11 @@ def _spend(store: PostgresState, number: int) -> str | None:
     return amount if isinstance(done, Committed) else None
 
 
+def _count(store: PostgresState, number: int) -> str | None:
+    done = store.commit(Intent(None, spends=(counted(),)))
+    return "counted" if isinstance(done, Committed) else None
+
+
 def _use(store: PostgresState, number: int) -> str | None:
     return "used" if isinstance(store.commit(Intent(None, approvals=("consent",))), Committed) else None
 
@@ -59,7 +64,7 @@ def _mark(store: PostgresState, number: int) -> str | None:
 
 
 WORK: Final[dict[str, Callable[[PostgresState, int], str | None]]] = {
-    "spend": _spend, "use": _use, "once": _once, "mark": _mark,
+    "spend": _spend, "count": _count, "use": _use, "once": _once, "mark": _mark,
 }  # fmt: skip
 
 

@@ -469,7 +469,7 @@ def test_a_call_can_not_be_made_before_it_is_approved_nor_with_another_tool() ->
 
 
 def test_stored_arguments_reach_the_function_as_they_were() -> None:
-    """Values of types that JSON doesn't have, positional-only, further and keyword-only ones, methods and async."""
+    """Values of every type that JSON doesn't have, positional-only, further, keyword-only ones; methods, async."""
     kept = shop()
     moment, day = dt.datetime(2026, 1, 2, tzinfo=dt.UTC), dt.date(2026, 1, 2)
     values = [

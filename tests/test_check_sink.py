@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -62,6 +63,8 @@ class _Lines:
         kept = self._path.read_bytes().splitlines(keepends=True) if self._path.exists() else []
         if line in kept and self._fault != "keeps twice":
             return
+        if self._fault == "adds" and not kept:
+            self._waiting.append(b'{"of":"its own"}\n')
         self._waiting.append(line[:-2] + b" }\n" if self._fault == "changes" else line)
         if self._fault == "buffers" and len(self._waiting) < 3:
             return
@@ -102,7 +105,7 @@ def test_a_sink_that_keeps_its_word(path: Path) -> None:
     assert report.promises == BEST
     assert report.unknown == ()
     assert report.kept == (
-        "a record of each kind is kept, to the byte",
+        "a record of each kind is kept, to the byte, and nothing else",
         "threads lose nothing",
         "what one thread appends stays in order",
         "a record that comes twice is kept once",
@@ -119,6 +122,7 @@ def test_a_sink_that_keeps_its_word(path: Path) -> None:
     [
         ("refuses", "append raises OSError"),
         ("changes", "a record of each kind is kept, to the byte"),
+        ("adds", "a record of each kind is kept, to the byte, and nothing else"),
         ("loses", "threads lose nothing"),
         ("reorders", "what one thread appends stays in order"),
         ("keeps twice", "a record that comes twice is kept once"),
@@ -134,6 +138,53 @@ def test_a_sink_that_breaks_its_word(path: Path, fault: str, problem: str) -> No
     with pytest.raises(AssertionError, match=r"^_Lines:\n") as caught:
         check_sink(lambda: _Lines(path, fault), kept=_reading(path), breaking=_away(path.parent))
     assert problem in str(caught.value)
+
+
+@pytest.mark.parametrize("where", ["make", "append", "flush", "close", "child"])
+def test_a_sink_that_hangs(path: Path, where: str) -> None:
+    """Whatever never returns is found after the time that a sink has for it, also in the process that is killed."""
+    parent = os.getpid()
+
+    class Hanging(_Lines):
+        def append(self, line: bytes, record: Record) -> None:
+            if where == "append" or (where == "child" and os.getpid() != parent):
+                threading.Event().wait()
+            super().append(line, record)
+
+        def flush(self, durable: bool, timeout: float) -> None:
+            if where == "flush":
+                threading.Event().wait()
+
+        def close(self) -> None:
+            if where == "close":
+                threading.Event().wait()
+            super().close()
+
+    def make() -> Hanging:
+        if where == "make":
+            threading.Event().wait()
+        return Hanging(path, "")
+
+    with pytest.raises(AssertionError, match="it hangs" if where != "child" else "outlives a process crash"):
+        check_sink(make, kept=_reading(path), timeout=0.5)
+
+
+def test_a_place_that_never_comes_back(path: Path) -> None:
+    """A sink that hangs once its place was out of order doesn't go on."""
+    there = threading.Event()
+
+    class Stuck(_Lines):
+        def append(self, line: bytes, record: Record) -> None:
+            try:
+                super().append(line, record)
+            except OSError:
+                there.set()
+                raise
+            if there.is_set():
+                threading.Event().wait()
+
+    with pytest.raises(AssertionError, match="it hangs"):
+        check_sink(lambda: Stuck(path, ""), kept=_reading(path), breaking=_away(path.parent), timeout=0.5)
 
 
 def test_what_can_not_be_looked_at_is_listed(path: Path) -> None:

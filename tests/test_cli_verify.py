@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import pty
@@ -91,6 +92,29 @@ def test_a_wrong_call_is_told_from_a_damaged_log(tmp_path: Path, capsys: pytest.
     for argv in (("verify", tmp_path / "none"), ("verify", tmp_path, "--key", "x"), ("verify",)):
         assert ran(capsys, *argv).code == 4
     assert ran(capsys, "verify", tmp_path).out.splitlines()[-1] == "proven: nothing, for there is no stream"
+
+
+def test_a_moment_that_utc_has_not_is_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """At the ends of the calendar a moment can have no equal in UTC: that is a wrong call, and told as one."""
+    sealed(tmp_path)
+    for text in ("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"):
+        found = ran(capsys, "verify", tmp_path, "--since", text)
+        assert found.code == 4
+        assert f"not `{text}`" in found.err
+
+
+def test_a_mistake_of_ours_is_no_tampering(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What nobody expected ends with the code of a wrong call, and shows where it happened, without what is obeyed."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("\x1b[31m")
+
+    monkeypatch.setattr(importlib.import_module("agentauthz.cli.verify"), "verified", broken)
+    found = ran(capsys, "verify", tmp_path)
+    assert (found.code, found.out) == (4, "")
+    assert "Traceback" in found.err
 
 
 def _command(*argv: object) -> subprocess.CompletedProcess[str]:

@@ -9,6 +9,7 @@ from collections import OrderedDict, UserDict
 from collections.abc import AsyncIterator, Awaitable, Generator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import attrs
@@ -31,7 +32,7 @@ from agentauthz.errors import SinkError
 from agentauthz.obligations import Duty, Handler, Reach, expire, mask, notify
 from agentauthz.records import DecisionRecord, Record
 from agentauthz.testing import session as tried
-from tests.support import BOT, MARIA, NOON, Recorded
+from tests.support import BOT, MARIA, NOON, Recorded, Unreadable
 
 TELL = "permit p on t.do when true with tell()"
 MASK = 'permit p on t.do when true with mask(fields: ["ssn"])'
@@ -301,6 +302,25 @@ def test_what_a_handler_does_to_its_duty_changes_neither_call_nor_record() -> No
         assert do([1]) == [1]
     (record,) = kept.decisions
     assert b"spoiled" not in record.line()
+
+
+def test_a_duty_that_cannot_be_copied_is_a_handler_that_failed() -> None:
+    """Facts that raise when they are read deny the call, and it is recorded."""
+    kept = Recorded(TELL, obligations={"tell": lambda duty: pytest.fail("it was asked")})
+    decision = kept.authorizer.decide(Request("t.do", subject=MARIA, context=Unreadable()))
+    assert (decision.outcome, decision.reasons[0].code) == (Outcome.DENY, "obligation_failed")
+    assert left_in(kept.decisions[0]) == ["p.0"]
+
+
+def test_places_of_obligations_outlast_the_cache(tmp_path: Path) -> None:
+    """Policies that were kept checked are held to handlers as well, and the error shows the place."""
+    (tmp_path / "a.authz").write_text(TELL, encoding="utf-8")
+    cache = tmp_path / "cache"
+    cache.mkdir(mode=0o700)
+    for _ in range(2):
+        policies = PolicySet.load(tmp_path / "a.authz", cache=cache)
+        with pytest.raises(PolicyCheckError, match=r"a\.authz:1:28"):
+            Authorizer(policies)
 
 
 # ---- what a call holds in hand

@@ -77,6 +77,23 @@ def test_another_key_opens_nothing(kept: Openings, path: Path) -> None:
         assert {other.open(one).state for one in (made, fresh)} == {"erased"}
 
 
+def test_nobody_is_erased_by_half(kept: Openings, path: Path) -> None:
+    """Without the key that a part of the store names persons by, nothing is erased, and which is missing is said."""
+    [made] = commit(kept, MARKER)
+    with closing(Openings(path, InstanceKey.random(), older=[KEY])) as both:
+        younger = both._key
+        [fresh] = commit(both, MARKER)
+    with closing(Openings(path, younger)) as half:
+        for dry_run in (True, False):
+            with pytest.raises(InvalidArgument, match=f"give `{KEY.epoch}` as `older`"):
+                half.erase(MARIA, dry_run=dry_run)
+    with closing(Openings(path, younger, older=[KEY])) as both:
+        assert {both.open(one).state for one in (made, fresh)} == {"opened"}
+        assert both.erase(MARIA).openings == 2
+    with closing(Openings(path, younger)) as half:
+        assert half.erase(MARIA).keys == 0  # nobody is left whom another key names
+
+
 def test_what_was_exchanged_is_noticed(kept: Openings, path: Path) -> None:
     """An opening under another commitment, a sealed text that was changed or another's key raise, and say no value."""
     one, other = commit(kept, MARKER, "other")

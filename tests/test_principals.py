@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from agentauthz import Chain, Delegation, InvalidArgument, Principal
 from agentauthz.errors import WideningError
-from agentauthz.principals import MAX_DEPTH, includes, matches
+from agentauthz.principals import MAX_DEPTH, beyond, includes, matches
 from agentauthz.values import ABSENT, INVALID
 from tests.support import BOT, HELPER, MARIA, NOON
 
@@ -205,6 +205,19 @@ def test_inclusion_is_an_order(one: str, two: str, three: str) -> None:
     """Each pattern includes itself, and inclusion passes on."""
     assert includes(one, one)
     assert includes(one, three) or not (includes(one, two) and includes(two, three))
+
+
+@given(st.lists(st.one_of(patterns, st.text("a.*", max_size=4)), max_size=4), st.text("a.*", max_size=5))
+def test_what_goes_beyond_is_what_nothing_includes(wider: list[str], narrower: str) -> None:
+    """Looking patterns up finds what trying each of them finds, of texts of any form."""
+    assert beyond(wider, [narrower]) == ([] if any(includes(one, narrower) for one in wider) else [narrower])
+
+
+def test_many_patterns_are_compared_in_no_time() -> None:
+    """Thousands against thousands, and names of thousands of parts, as a forged record may hold them."""
+    many = [f"a{number}.*" for number in range(20_000)]
+    assert beyond(many, [f"b{number}.x" for number in range(20_000)]) == [f"b{number}.x" for number in range(20_000)]
+    assert beyond(many, ["." * 100_000]) == ["." * 100_000]
 
 
 # ---- hops

@@ -29,11 +29,12 @@ from agentauthz.replay.report import report
 from agentauthz.testing import check_sink
 from tests import logs
 from tests.commands import BOT, MARIA, POLICY, ran, written
-from tests.faults.logged import SIGNER, VKEY, checked, sealed
+from tests.faults.logged import SIGNER, VKEY, checked, record, sealed
 from tests.golden import ROOT
 from tests.recording import decision
 
 HASH = "ab" * 32
+LINE = record("0" * 26)
 
 
 def rewritten(lines: list[bytes], edit: Callable[[bytes], bytes]) -> list[bytes]:
@@ -127,6 +128,51 @@ def test_a_fragment_in_the_catalog_is_none(tmp_path: Path) -> None:
         assert checked(folder).damages == ()
 
 
+def test_the_last_line_of_the_catalog_is_held_to_its_form(tmp_path: Path) -> None:
+    """A whole last line that is no entry was broken on purpose: it would hide where a stream ended."""
+    notes = sealed(tmp_path)
+    catalog = tmp_path / "catalog.ndjson"
+    opened, closed = catalog.read_bytes().splitlines(keepends=True)
+    for broken in (closed[1:], b"\n", closed.replace(b'"what"', b'"that"')):
+        catalog.write_bytes(opened + broken)
+        report = checked(tmp_path, notes)
+        assert report.verdict is Verdict.TAMPERED
+        assert [(damage.kind, damage.text.partition("'")[0]) for damage in report.damages] == [
+            ("edited", "the catalog")
+        ]
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+@pytest.mark.parametrize("name", ["catalog.ndjson", "checkpoints", "lock"])
+def test_pipes_and_folders_in_the_place_of_files_stop_nobody(
+    name: str, make: Callable[[Path], None], tmp_path: Path
+) -> None:
+    """`verify` takes a catalog and checkpoints that are no files for none, and ends; a writer is refused or goes on."""
+    notes = sealed(tmp_path)
+    path = logs.segments(tmp_path)[0].with_name(name) if name == "lock" else tmp_path / name
+    catalog = (tmp_path / "catalog.ndjson").read_bytes()
+    if name == "lock":
+        (tmp_path / "catalog.ndjson").write_bytes(catalog.splitlines(keepends=True)[0])
+    path.unlink()
+    make(path)
+    report = checked(tmp_path, notes)
+    assert report.verdict is (Verdict.OK if name != "catalog.ndjson" else Verdict.INCOMPLETE)
+    if name == "catalog.ndjson":
+        with pytest.raises(SinkError, match=r"catalog is no file|is a directory"):
+            FileSink(tmp_path)
+    else:
+        sealed(tmp_path)  # where no checkpoint can be kept beside the log, that is recorded
+        assert checked(tmp_path, notes).verdict is Verdict.UNWITNESSED
+
+
+@pytest.mark.parametrize("given", ["a\0b", 5, b"x", None])
+def test_a_folder_that_is_none_is_told(given: Any) -> None:
+    """Whatever is given as a folder, the error is the library's own."""
+    for use in (FileSink, verify):
+        with pytest.raises(InvalidArgument, match="`folder`"):
+            use(given)
+
+
 def test_a_file_of_another_name_is_found(tmp_path: Path) -> None:
     """A segment that was renamed is found, for pruning and shipping go by the names."""
     notes = sealed(tmp_path, 100, segment_size=8_000)
@@ -145,7 +191,8 @@ def test_junk_behind_the_hashes_of_pruned_records_is_found(tmp_path: Path) -> No
     hashes = b"".join(leaf_hash(line) for line in path.read_bytes().splitlines())
     path.with_suffix(".leaves").write_bytes(hashes + b"junk")
     path.unlink()
-    assert [damage.kind for damage in checked(tmp_path).damages] == ["edited"]
+    edited, _ = checked(tmp_path).damages  # and nobody says that it was pruned
+    assert (edited.kind, edited.text) == ("edited", "the hashes of a pruned segment aren't what was written")
 
 
 def test_what_is_no_file_holds_no_records(tmp_path: Path) -> None:
@@ -172,6 +219,45 @@ def test_many_lines_of_one_number_take_no_longer(tmp_path: Path) -> None:
     began = time.monotonic()
     assert checked(tmp_path).verdict is Verdict.TAMPERED
     assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize(
+    ("junk", "kinds"),
+    [(b"x\n" * 60_000, ["deleted", "edited", "inserted"]), (b"\n" * 200_000, ["deleted", "edited", "inserted"])],
+)
+def test_junk_in_the_place_of_records_takes_no_longer(junk: bytes, kinds: list[str], tmp_path: Path) -> None:
+    """Lines that are no records, however many, are told of in seconds: a run of them once."""
+    sealed(tmp_path, 20)
+    [path] = logs.segments(tmp_path)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:2]) + junk + b"".join(lines[20:]))
+    began = time.monotonic()
+    assert sorted(damage.kind for damage in checked(tmp_path).damages) == kinds
+    assert time.monotonic() - began < 20
+
+
+def test_many_lines_without_their_text_take_no_longer(tmp_path: Path) -> None:
+    """As many lines of junk as there were records are each told of, in seconds."""
+    sink = FileSink(tmp_path)
+    for _ in range(20_000):
+        sink.append(LINE.line(), LINE)
+    sink.close()
+    [path] = logs.segments(tmp_path)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(lines[0] + b"x\n" * 20_000 + lines[-1])
+    began = time.monotonic()
+    assert [damage.kind for damage in checked(tmp_path).damages] == ["edited"] * 20_000
+    assert time.monotonic() - began < 20
+
+
+def test_a_catalog_that_names_a_far_end_takes_no_longer(tmp_path: Path) -> None:
+    """A catalog that was made to say a million million records is disbelieved without counting them."""
+    sealed(tmp_path, 3)
+    catalog = tmp_path / "catalog.ndjson"
+    opened, closed = catalog.read_bytes().splitlines(keepends=True)
+    catalog.write_bytes(opened + json.dumps({**json.loads(closed), "size": 10**12}).encode() + b"\n")
+    [damage] = checked(tmp_path).damages
+    assert (damage.kind, damage.seq, damage.last) == ("truncated", 5, 10**12 - 1)
 
 
 @pytest.mark.parametrize("given", ["a\0b", 5, b"x", ["x"]])
@@ -295,6 +381,25 @@ def shell(line: str, *argv: object, **environment: str) -> subprocess.CompletedP
     program = ["bash", "-c", f"set -o pipefail; {line}", "bash", sys.executable, "-m", "agentauthz", "records"]
     own = os.environ | {"PYTHONPATH": str(ROOT)} | environment
     return subprocess.run([*program, *map(str, argv)], capture_output=True, env=own, check=False, timeout=60)
+
+
+def test_a_report_reads_so_much_policy_text_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log with policies of any number and size costs bounded time; what isn't read is said, and not shown."""
+    written(tmp_path / "log")
+    [path] = logs.segments(tmp_path / "log")
+    policy, decided = first(tmp_path / "log", "policy"), first(tmp_path / "log", "decision")
+    forged = []
+    monkeypatch.setattr("agentauthz.replay.clauses.MAX_TEXT", 50_000)
+    for number in range(10):
+        digest = f"sha256:{number:064x}"
+        text = "".join(f"permit a{i} on shop.x{number}.a{i} when args.amount <= {i}\n" for i in range(500))
+        forged.append(
+            {**policy, "policy": {"digest": digest, "source": 0, "name": "a", "part": 1, "parts": 1, "text": text}}
+        )
+        forged.append({**decided, "id": f"{number:026}", "policy": {**decided["policy"], "digest": digest}})
+    path.write_bytes(b"".join(json.dumps(each).encode() + b"\n" for each in forged))
+    found = report(tmp_path / "log", "conversation-7")
+    assert found.count("more than 50,000 characters") == 2 * 9  # told of each policy set, and of each decision
 
 
 def test_nobody_reading_makes_no_ok(tmp_path: Path) -> None:

@@ -310,9 +310,13 @@ def test_a_session_began_when_the_store_says_so() -> None:
 
 
 class _Broken:
-    """Be a state store that answers nothing but what it is told to."""
+    """Be a state store of which nothing can be had but that nobody was revoked."""
 
     blocking = False
+
+    def revocations(self, since: int) -> list[Any]:
+        """Return none."""
+        return []
 
     def __getattr__(self, name: str) -> Any:
         raise StateError("nobody is there")

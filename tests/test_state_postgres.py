@@ -15,14 +15,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agentauthz.decision import Spend
-from agentauthz.errors import InvalidArgument, StateError
 from agentauthz.state.memory import MemoryState
 from agentauthz.state.postgres import PostgresState, init
 from agentauthz.state.postgres.text import escape, unescape
-from agentauthz.state.store import Approval, Committed, Intent, Refused, Reservation, StateStore
+from agentauthz.state.store import Approval, Committed, Intent, Reservation, StateStore
 from agentauthz.state.windows import micros
 from tests.postgres import Postgres
-from tests.state_racing import HOUR, WHY, counted, money
+from tests.state_racing import HOUR, WHY
 
 NOW: Final = dt.datetime(2026, 11, 23, 9, tzinfo=dt.UTC)
 SECOND: Final = dt.timedelta(seconds=1)

@@ -22,7 +22,7 @@ from agentauthz.records.checkpoints import read_checkpoints, signed_note
 from agentauthz.records.verify import Verdict, verify
 from agentauthz.records.witness import FileWitness, HttpWitness, PostgresWitness
 from tests import logs
-from tests.faults.logged import SIGNER, VKEY, append, sealed
+from tests.faults.logged import SIGNER, VKEY, append, checked, sealed
 from tests.loopback import HOSTILE, Loopback, answer, everything_told, never
 from tests.postgres import Postgres
 from tests.recording import until
@@ -55,6 +55,28 @@ def _fill(sink: FileSink, first: int, count: int = 5) -> None:
 
 def _bodies(server: Loopback) -> str:
     return "\n".join(seen.body.decode() for seen in server.seen)
+
+
+def test_a_witness_that_hangs_holds_up_no_closing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A log is closed and sealed though its witness never returns; what no witness has seen is told."""
+    monkeypatch.setattr("agentauthz.records.keeper._LAST", 0.3)
+    hanging, there = threading.Event(), threading.Event()
+
+    def witness(_: str) -> None:
+        there.set()
+        hanging.wait(60)
+
+    sink = FileSink(tmp_path, key=SIGNER, witness=witness, checkpoint_every=1)
+    append(sink, "0" * 26)
+    assert there.wait(10)
+    began = time.monotonic()
+    sink.close()
+    hanging.set()
+    assert time.monotonic() - began < 10
+    assert "no witness has 3 records" in caplog.text
+    assert checked(tmp_path).damages == ()
 
 
 def test_each_checkpoint_is_posted(tmp_path: Path, server: Loopback) -> None:

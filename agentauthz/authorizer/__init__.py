@@ -13,6 +13,8 @@ import weakref
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeAlias, TypeVar, Unpack, cast, final
 
+from attrs import evolve
+
 from agentauthz.approvals.keeper import Keeper
 from agentauthz.authorizer.approvals import Approvals, Notify
 from agentauthz.authorizer.consulting import Approver, Consultation, Teller
@@ -479,8 +481,9 @@ class Authorizer:
             InvalidArgument: `request` is no Request.
         """
         case = self._by_hand(request)
-        decision, inputs = taken(previewed(case, state))
-        return case.policies.explanation(decision, case.policies.asked(case.request) if inputs is None else inputs)
+        decision, seen = taken(previewed(case, state))
+        inputs = case.policies.asked(case.request) if seen is None else seen
+        return evolve(case.policies.explanation(decision, inputs), flips=case.policies.flips(decision, inputs))
 
     # ---- what sessions and guards ask
 

@@ -207,6 +207,7 @@ def _judging(case: Case, remembered: Remembered) -> Steps[Verdict]:
             answer = DONE if intent is NOTHING_TO_DO else (yield functools.partial(case.store.commit, intent))
             if isinstance(answer, Stale):
                 if (stop := (yield from _revoked(case))) is not None:
+                    case.stopped = stop
                     return Verdict(_denied(case, *stop), case.request)
                 continue
             if isinstance(answer, Refused) and answer.approvals:

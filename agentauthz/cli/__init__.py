@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import os
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from agentauthz.cli import approvals
+from agentauthz.cli import approvals, state
 from agentauthz.cli.command import USAGE, Command, Parser, mute
 from agentauthz.cli.erase import erase
 from agentauthz.cli.export import export
@@ -22,7 +23,7 @@ from agentauthz.cli.show import show
 from agentauthz.cli.tail import tail
 from agentauthz.cli.verify import verify
 from agentauthz.errors import AgentAuthzError
-from agentauthz.records.words import printable
+from agentauthz.records.words import one_line, printable
 
 # a command is one function: it tells the parser its arguments, and returns what carries it out
 GROUPS: Final[Mapping[str, tuple[str, Mapping[str, Command]]]] = {
@@ -53,6 +54,17 @@ GROUPS: Final[Mapping[str, tuple[str, Mapping[str, Command]]]] = {
             "wait": approvals.wait,
         },
     ),
+    "state": (
+        "Prepare the store that keeps what sessions remember, look at it, and stop what uses it.",
+        {
+            "init": state.init,
+            "show": state.show,
+            "revoke": state.revoke,
+            "halt": state.halt,
+            "resume": state.resume,
+            "prune": state.prune,
+        },
+    ),
 }
 
 
@@ -79,6 +91,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except (AgentAuthzError, OSError) as error:
         sys.stderr.write(f"agentauthz: {printable(str(error))}\n")
+        return USAGE
+    except Exception:  # a mistake of ours: Python's own 1 would tell a script that the log was tampered with
+        sys.stderr.writelines(f"{one_line(line)}\n" for line in traceback.format_exc().splitlines())
         return USAGE
     return code
 

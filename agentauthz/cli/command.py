@@ -13,6 +13,7 @@ from typing import Final, NoReturn, TypeAlias, final
 
 from agentauthz.errors import InvalidArgument
 from agentauthz.records.words import one_line
+from agentauthz.values import utc
 
 USAGE: Final = 4  # the exit code of a wrong call; argparse's own, 2, means something else to these commands
 
@@ -68,10 +69,10 @@ def moment(text: str) -> dt.datetime:
         ArgumentTypeError: it names none, or has no time zone.
     """
     try:
-        found = dt.datetime.fromisoformat(text)
+        found = utc(dt.datetime.fromisoformat(text))
     except ValueError:
         found = None
-    if found is None or found.tzinfo is None:
+    if found is None:  # or one that UTC doesn't have, at the ends of the calendar
         raise argparse.ArgumentTypeError(f"must be a moment with its zone, as 2026-11-23T09:00:00Z, not `{text}`")
     return found
 

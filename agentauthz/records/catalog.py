@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import errno
 import json
 import os
 import re
 import socket
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, final
 
 from agentauthz.canonical import stamp, utf8
+from agentauthz.errors import InvalidArgument
 from agentauthz.records.lines import NO_HASH, compact, finished
 from agentauthz.records.merkle import leaf_hash
 
@@ -27,8 +30,21 @@ QUARANTINE: Final = "quarantine"
 STREAM: Final = re.compile(r"[0-9A-Z]{26}")
 SEGMENT: Final = re.compile(r"([0-9]{12,19})\.ndjson")
 LEAVES: Final = re.compile(r"([0-9]{12,19})\.leaves")
+NO_WAIT: Final = getattr(os, "O_NONBLOCK", 0)  # opening a pipe would wait for its other end
 _OPEN: Final = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
 _LAST: Final = 8192  # bytes: more than any line of the catalog has
+
+
+def log_folder(given: object) -> Path:
+    """Return the absolute path of a log's folder: a later chdir must not move it.
+
+    Raises:
+        InvalidArgument: no path is given.
+    """
+    text = os.fspath(given) if isinstance(given, str | os.PathLike) else None
+    if not isinstance(text, str) or "\0" in text:
+        raise InvalidArgument("folder", "must be the path of a folder")
+    return Path(os.path.abspath(text))
 
 
 def segment_path(folder: Path, first: int) -> Path:
@@ -77,6 +93,8 @@ def enter(folder: Path, stream: str, what: str, told: Mapping[str, object]) -> N
     try:
         if fcntl is not None:
             fcntl.flock(handle, fcntl.LOCK_EX)
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "the catalog is no file")
         size = os.fstat(handle).st_size
         tail = os.pread(handle, _LAST, max(0, size - _LAST)) if size else b""
         whole = tail[: tail.rfind(b"\n") + 1]
@@ -101,11 +119,9 @@ def entries(text: bytes) -> Iterator[tuple[bytes, dict[str, Any] | None]]:
 
 
 def read_catalog(folder: Path) -> bytes:
-    """Return the catalog's text up to its last whole line; empty, where there is none."""
-    try:
-        text = (folder / CATALOG).read_bytes()
-    except FileNotFoundError:
-        return b""
+    """Return the catalog's text up to its last whole line; empty, where there is no such file."""
+    path = folder / CATALOG
+    text = path.read_bytes() if path.is_file() else b""  # a pipe would never end
     return text[: text.rfind(b"\n") + 1]
 
 
@@ -143,7 +159,7 @@ class Claim:
         Raises:
             OSError: `BlockingIOError` where a writer lives, or the lock can't be read.
         """
-        handle = os.open(folder / "lock", os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        handle = os.open(folder / "lock", os.O_RDONLY | NO_WAIT | getattr(os, "O_CLOEXEC", 0))
         try:
             if fcntl is not None:
                 fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)

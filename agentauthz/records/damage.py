@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Literal, TypeAlias, final
 
@@ -97,6 +98,7 @@ class _Diagnosis:
         self._declared: dict[int, bytes] = {}
         self._good = self._vouched()
         self._result = Found(start)
+        self._inserted = -2  # where the last line without a place stood that was never written
 
     def found(self) -> Found:
         good = {id(line) for line in self._good.values()}
@@ -193,7 +195,9 @@ class _Diagnosis:
 
     def _tail(self, first: int, run: list[Line], previous: Line | None, copies: set[bytes]) -> None:
         stop = first if self._end is None else max(first, self._end[0])
-        slots = [seq for seq in range(first, stop) if seq not in self._declared]
+        # SECURITY: a forged catalog may name any end; no more numbers are looked at than lines could have
+        near = min(stop, first + len(self._lines) + _MAX_AHEAD)
+        slots = [seq for seq in range(first, near) if seq not in self._declared]
         if run and not run[-1].whole and self._cut(run[-1], slots):
             if self._end is None:
                 torn = run[-1]
@@ -201,7 +205,8 @@ class _Diagnosis:
             run = run[:-1]
         rest = self._named(run, slots, copies)
         if rest:
-            self._add("truncated", "the end is missing", rest[0], previous, rest[-1])
+            last = rest[-1] if near == stop else stop - 1
+            self._add("truncated", "the end is missing", rest[0], previous, last)
 
     def _cut(self, last: Line, slots: list[int]) -> bool:
         """Say whether a last line without its end was cut off, rather than edited or added."""
@@ -211,29 +216,35 @@ class _Diagnosis:
 
     def _named(self, run: list[Line], slots: list[int], copies: set[bytes]) -> list[int]:
         """Name what stands where nothing good does; return the numbers that nothing stands for."""
-        left = list(slots)
+        left = _Left(slots)
         strange = [line for line in run if line.leaf not in copies]
+        few = len(strange) <= len(slots)
+        saying = {self._number(line): line for line in reversed(strange)}  # the first that says a number
         for line in run:
             if line.leaf in copies:
                 self._add("duplicated", "is there twice", self._number(line), line)
-            elif left and len(strange) <= len(slots):
+            elif left and few:
                 # as many lines as numbers, or fewer: those whose number is right stand for it
                 own = self._number(line)
-                seq = own if own in left and line.place is not None else left[0]
-                left.remove(seq)
+                seq = own if own is not None and own in left else left.first
+                left.take(seq)
                 self._add("edited", "isn't what was written", seq, line)
-            elif left and line is self._best(strange, left):
-                self._add("edited", "isn't what was written", left.pop(0), line)
+            elif left and line is saying.get(left.first, strange[0]):
+                # too many lines: one that says the first number stands for it, else the first
+                self._add("edited", "isn't what was written", left.first, line)
+                left.take(left.first)
             elif line.place is not None and line.place.stream != self._stream.encode():
                 self._add("foreign", "belongs to another stream", line.place.seq, line)
-            else:
+            elif line.place is not None or not self._goes_on(line):
                 self._add("inserted", "was never written", self._number(line), line)
-        return left
+        return [seq for seq in slots if seq in left]
 
-    def _best(self, strange: list[Line], left: list[int]) -> Line:
-        """Return which of too many lines stands for the first number: one that says so, else the first."""
-        said = (line for line in strange if self._number(line) == left[0])
-        return next(said, strange[0])
+    def _goes_on(self, line: Line) -> bool:
+        """Say whether a line without a place stands behind another that was told of: one of a run is enough."""
+        at = self._at[id(line)]
+        before = self._inserted
+        self._inserted = at
+        return before == at - 1
 
     @staticmethod
     def _number(line: Line) -> int | None:
@@ -247,6 +258,30 @@ class _Diagnosis:
     def _add(self, kind: Kind, text: str, seq: int | None, line: Line | None, last: int | None = None) -> None:
         file, offset = (None, None) if line is None else (line.file, line.offset)
         self._result.damages.append(Damage(kind, self._stream, text, seq, last, file, offset))
+
+
+@final
+class _Left:
+    """Be the numbers, in order, that no line stands for yet."""
+
+    def __init__(self, numbers: Iterable[int]) -> None:
+        self._order = deque(numbers)
+        self._there = set(self._order)
+
+    def __len__(self) -> int:
+        return len(self._there)
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._there
+
+    @property
+    def first(self) -> int:
+        while self._order[0] not in self._there:
+            self._order.popleft()
+        return self._order[0]
+
+    def take(self, number: int) -> None:
+        self._there.discard(number)
 
 
 def _missing(text: bytes, before: int) -> Iterator[tuple[int, bytes]]:

@@ -8,7 +8,7 @@ from typing import Final, TypeAlias, final
 from attrs import define, field, frozen
 
 from agentauthz.errors import WideningError
-from agentauthz.principals import covered, includes
+from agentauthz.principals import beyond, covered
 from agentauthz.records.record import Actor, Bounds, DecisionRecord, DelegationRecord, Hop
 
 _EVERY: Final = ("*",)
@@ -48,7 +48,7 @@ class Party:
             return []
         found = []
         kept = self.hop.actions
-        if gone := [one for one in self.within if not any(includes(wide, one) for wide in kept)]:
+        if gone := beyond(kept, self.within):
             found.append(f"only {', '.join(kept) or 'no action'}, of {', '.join(gone)}")
         for name, words in (("purpose", "only for"), ("expires", "only until")):
             value, earlier = getattr(self.hop, name), None if self.before is None else getattr(self.before, name)
@@ -117,8 +117,11 @@ def _lost_at(attempt: DelegationRecord) -> Hop | None:
     if asked is None or (attempt.reason is not None and attempt.reason.code != WideningError.code):
         return None
     for hop in attempt.chain:
-        has = all(any(includes(wide, one) for wide in hop.actions) for one in asked.actions)
-        if not has or asked.purpose not in (None, hop.purpose or asked.purpose) or _outlives(asked, hop):
+        if (
+            beyond(hop.actions, asked.actions)
+            or asked.purpose not in (None, hop.purpose or asked.purpose)
+            or _outlives(asked, hop)
+        ):
             return hop
     return None
 

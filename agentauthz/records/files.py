@@ -13,7 +13,9 @@ from threading import TIMEOUT_MAX
 from typing import TYPE_CHECKING, Final, final
 
 from agentauthz.errors import InvalidArgument, SinkError
+from agentauthz.records.catalog import log_folder
 from agentauthz.records.checkpoints import origin_of, require_ed25519
+from agentauthz.records.events import EffectRecord
 from agentauthz.records.ids import Process
 from agentauthz.records.keeper import Exposure, Keeper
 from agentauthz.records.late import Late
@@ -126,7 +128,7 @@ class FileSink:
             origin_of(org, "")
         self._key, self._org, self._witness = key, org, witness
         self._every, self._idle = checkpoint_every, float(checkpoint_idle)
-        self.folder = Path(os.path.abspath(folder))  # a later chdir must not move the records
+        self.folder = log_folder(folder)
         self._mode: Mode = mode
         self._limit, self._quota = segment_size, quota
         self._clock = clock
@@ -195,8 +197,14 @@ class FileSink:
             SinkError: it found no room in time, or the sink is closed.
         """
         assert self._late is not None
-        if self.stream.closed:  # it is begun here, so that a child that can't has no record
+        stream = self.stream  # it is begun here, so that a child that can't has no record
+        if stream.closed:
             raise SinkError(CLOSED)
+        if stream.log is not None and not isinstance(record, EffectRecord):
+            try:
+                stream.log.admit()  # here, for what is queued will be written
+            except OSError as cause:
+                raise failed(stream.log.path, "can't be written", cause) from cause
         self._late.put(record, policies)
 
     def has_room(self, record: Record) -> bool:
@@ -251,18 +259,20 @@ class FileSink:
             raise InvalidArgument("before", "must be a datetime with a time zone")
         if max_bytes is not None and (type(max_bytes) is not int or max_bytes < 0):
             raise InvalidArgument("max_bytes", "must be a number of bytes, at least 0")
-        from agentauthz.records.retention import candidates, drop  # only who prunes loads what verifies
+        from agentauthz.records.retention import candidates, drop, tales  # only who prunes loads what verifies
         from agentauthz.records.verify import verified
 
-        report, leaves = verified(self.folder, checkpoint, keys)
+        report, leaves, prunes = verified(self.folder, checkpoint, keys)
         mine, dropped = self.stream, 0
         found = candidates(
             self.folder, report, before, witnessed=checkpoint is not None, own=mine.id, max_bytes=max_bytes
         )
         try:
+            for about in tales(found, prunes):
+                mine.tell("log.pruned", about)
+            if found:
+                mine.flush()  # first the tale, then the deed: what is gone, and nobody tells of, was taken away
             for stream, may in found:
-                numbers = [old.first for old in may]
-                mine.tell("log.pruned", {"stream": stream, "from_seq": may[-1].end, "segments": numbers[-1_000:]})
                 drop(leaves[stream], may)
                 dropped += len(may)
         except OSError as cause:

@@ -15,7 +15,7 @@ from attrs import frozen
 
 from agentauthz.canonical import class_name
 from agentauthz.errors import SinkError
-from agentauthz.records.catalog import CHECKPOINTS
+from agentauthz.records.catalog import CHECKPOINTS, NO_WAIT
 from agentauthz.records.checkpoints import signed_note
 from agentauthz.records.words import count
 
@@ -23,11 +23,12 @@ if TYPE_CHECKING:
     from agentauthz.keys.signing import Signer
     from agentauthz.records.stream import Stream
 
-_FLAGS: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
+_FLAGS: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | NO_WAIT  # a pipe fails
 
 
 _FIRST_PAUSE: Final = 1.0  # seconds before a witness that failed is asked again
 _LONGEST_PAUSE: Final = 300.0
+_LAST: Final = 60.0  # seconds that closing waits for a checkpoint, at most
 
 
 @final
@@ -95,12 +96,16 @@ class Keeper:
             self._wake.set()
 
     def stop(self) -> None:
-        """Sign what is left, hand it over, and end the thread."""
+        """Sign what is left, hand it over, and end the thread.
+
+        What holds the key, or the witness, may hang: closing waits for it so long, and no longer. The log is whole.
+        """
         self._stopped = True
         self._wake.set()
-        self._thread.join()
-        self._not_before = 0.0  # there is no later
-        self.sign()
+        self._thread.join(_LAST)
+        if self._thread.is_alive():
+            words = "closing a log doesn't wait for what signs or keeps checkpoints any more: no witness has %s"
+            logging.getLogger("agentauthz.records").error(words, count(self.exposure.records, "record"))
 
     def sign(self) -> None:
         """Sign the state of the stream and hand it to the witness, if there is anything new."""
@@ -160,3 +165,5 @@ class Keeper:
             self._wake.clear()
             if not self._stopped:
                 self.sign()
+        self._not_before = 0.0  # there is no later
+        self.sign()

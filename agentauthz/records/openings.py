@@ -8,7 +8,7 @@ import json
 import os
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal, TypeAlias, cast, final
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast, final
 
 from attrs import frozen
 
@@ -17,6 +17,9 @@ from agentauthz.database import Database
 from agentauthz.errors import InvalidArgument, SinkError
 from agentauthz.keys import InstanceKey
 from agentauthz.principals import Principal
+
+if TYPE_CHECKING:
+    import sqlite3
 
 State: TypeAlias = Literal["opened", "erased", "missing"]
 
@@ -163,10 +166,12 @@ class Openings:
 
         Raises:
             SinkError: the file can't be used, or another process kept its old pages: then do it again.
+            InvalidArgument: it names persons by an instance key that isn't given: nothing is erased.
         """
         subjects = [one.digest("data subject", canonical(who)) for one in self._keys.values()]
         held = f"({', '.join('?' * len(subjects))})"
         with self._database.writing() as connection:
+            self._require_all_keys(connection)
             mine = f"SELECT id, wrapped, openings FROM keys WHERE subject IN {held}"  # noqa: S608  (only marks)
             keys = connection.execute(mine, subjects).fetchall()
             gone = sum(count or 0 for _, _, count in keys)
@@ -193,6 +198,17 @@ class Openings:
             connection.execute("VACUUM")
             if connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
                 raise SinkError(f"`{self.name}` is read by another process, which keeps what was erased: do it again")
+
+    def _require_all_keys(self, connection: sqlite3.Connection) -> None:
+        """Return if every person can be found: who is named by another instance key would seem erased, and be there.
+
+        Raises:
+            InvalidArgument: somebody can't.
+        """
+        epochs = "SELECT DISTINCT substr(subject, 1, instr(subject, ':') - 1) FROM keys WHERE wrapped IS NOT NULL"
+        if missing := sorted({epoch for (epoch,) in connection.execute(epochs)} - self._keys.keys()):
+            names = ", ".join(f"`{epoch}`" for epoch in missing)
+            raise InvalidArgument("key", f"isn't all that `{self.name}` was written with: give {names} as `older`")
 
     def _unwrapped(self, own: str, wrapped: bytes, subject: str) -> bytes:
         from agentauthz.keys.sealing import unseal

@@ -6,13 +6,14 @@ import datetime as dt
 import json
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, cast, final
 
 from attrs import frozen
 
 from agentauthz.records.catalog import segments, used
+from agentauthz.records.pruned import Prune, untold
 from agentauthz.records.recovery import last_line
 from agentauthz.records.verify import Leaves, Report
 
@@ -93,6 +94,16 @@ def prunable(stream: Path, before: dt.datetime, size: int, live: bool) -> list[O
             break
         may.append(Old(first, tree["seq"] + 1 if end == _OPEN else end, path, ended))
     return may
+
+
+def tales(found: Sequence[tuple[str, list[Old]]], prunes: Iterable[Prune]) -> Iterator[Mapping[str, object]]:
+    """Return what is to be told before segments go: that they do, and what was told in them of others before."""
+    gone = {stream: range(may[0].first, may[-1].end) for stream, may in found}
+    for stream, before in untold(prunes, gone):
+        if stream not in gone:
+            yield {"stream": stream, "from_seq": before, "segments": []}
+    for stream, may in found:
+        yield {"stream": stream, "from_seq": may[-1].end, "segments": [old.first for old in may[-1_000:]]}
 
 
 def drop(leaves: Leaves, may: Sequence[Old]) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Final, NamedTuple
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from agentauthz.records.lines import MAX_LINE
 
 _HEAD: Final = re.compile(
     rb'\{"v":"1\.[0-9]+","stream":"([0-9A-Z]{26})","seq":(0|[1-9][0-9]{0,18}),"prev":"([0-9a-f]{64})","mono_ns":'
@@ -31,6 +34,8 @@ def head(line: bytes) -> Place | None:
 
 def _of_json(line: bytes) -> Place | None:
     """Read a line that a newer minor version may have laid out in another way."""
+    if not line.startswith(b"{"):
+        return None  # soon seen, where there are millions of them
     try:
         tree = json.loads(line)
         stream, seq, prev = tree["stream"], tree["seq"], tree["prev"]
@@ -39,6 +44,16 @@ def _of_json(line: bytes) -> Place | None:
     if not (isinstance(stream, str) and isinstance(prev, str) and type(seq) is int and seq >= 0):
         return None
     return Place(stream.encode(errors="replace"), seq, prev.encode(errors="replace"))
+
+
+def first_record(path: Path) -> dict[str, Any]:
+    """Return the first record of a segment; nothing, where it is damaged."""
+    try:
+        with path.open("rb") as file:
+            tree = json.loads(file.readline(MAX_LINE))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return tree if isinstance(tree, dict) else {}
 
 
 def lost_in(data: bytes) -> int:

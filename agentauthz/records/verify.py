@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import enum
-import json
 import os
 from binascii import hexlify
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final, TypeAlias, cast, final
+from typing import Final, NamedTuple, TypeAlias, cast, final
 
 from attrs import evolve, field, frozen
 
 from agentauthz.errors import InvalidArgument
 from agentauthz.records.catalog import (
     CHECKPOINTS,
+    STREAM,
     Claim,
     entries,
-    leaves,
+    log_folder,
     read_catalog,
     segment_path,
     segments,
@@ -27,9 +28,10 @@ from agentauthz.records.catalog import (
 )
 from agentauthz.records.checkpoints import Checkpoint, Vkey, cosigned_by, read_checkpoints, verified_by
 from agentauthz.records.damage import Damage, Found, Kind, Line, diagnose, lines_of
-from agentauthz.records.lines import MAX_LINE, NO_HASH, VERSION
+from agentauthz.records.lines import NO_HASH, VERSION
 from agentauthz.records.merkle import Tree, leaf_hash
-from agentauthz.records.scan import head, lost_in
+from agentauthz.records.pruned import Prune, hashes_left, prunes_in, vouched
+from agentauthz.records.scan import first_record, head, lost_in
 from agentauthz.records.witnessed import Kept, kept
 from agentauthz.values import utc
 
@@ -104,6 +106,15 @@ class Report:
         return self.damages[0] if self.damages else None
 
 
+@final
+class Verified(NamedTuple):
+    """Be what was found, with what it was found by."""
+
+    report: Report
+    leaves: Mapping[str, Leaves]
+    prunes: Sequence[Prune]
+
+
 def verify(
     folder: str | os.PathLike[str],
     *,
@@ -123,25 +134,25 @@ def verify(
         InvalidArgument: the folder isn't there, a key isn't one, a checkpoint can't be had or is signed by none of the
             keys, or `since` has no time zone.
     """
-    return verified(folder, checkpoint, keys, since)[0]
+    return verified(folder, checkpoint, keys, since).report
 
 
 def verified(
     folder: str | os.PathLike[str], checkpoint: Kept, keys: Iterable[str], since: dt.datetime | None = None
-) -> tuple[Report, dict[str, Leaves]]:
-    """Do as `verify`, and return the hashes of each stream's records too.
+) -> Verified:
+    """Do as `verify`, and return the hashes of each stream's records too, and what the log says of pruning.
 
     Raises:
         InvalidArgument: as `verify`.
     """
-    base = Path(folder)
+    base = log_folder(folder)
     if not base.is_dir():
         raise InvalidArgument("folder", f"must be a folder of records, and `{base}` isn't there")
     if since is not None and utc(since) is None:
         raise InvalidArgument("since", "must be a datetime with a time zone")
     trusted = [Vkey.of(key) for key in keys]
     work = _Verification(base, trusted, kept(checkpoint, trusted), since)
-    return work.report(), work.leaves
+    return Verified(work.report(), work.leaves, work.prunes)
 
 
 @final
@@ -160,7 +171,7 @@ class _Start:
     @classmethod
     def of_segment(cls, path: Path, first: int, since: dt.datetime) -> _Start | None:
         """Return the start that a segment names in its first record; None: it began later, or names none."""
-        told = _opening(path)
+        told = first_record(path)
         try:
             tree = Tree(first, map(bytes.fromhex, told["about"]["tree"]))
             if told["seq"] == first and dt.datetime.fromisoformat(told["ts"]) <= since:
@@ -185,11 +196,14 @@ class _Verification:
         self._damages: list[Damage] = []
         self._ends: dict[str, tuple[int, str]] = {}
         self._listed: set[str] = set()
+        self._told: list[Prune] = []
+        self._unseen = False  # what says that segments went, no witness has seen
         self.leaves: dict[str, Leaves] = {}
 
     def report(self) -> Report:
         self._read_catalog()
         reports = [self._stream(path) for path in streams(self._base)]
+        self._let_go({report.id: report for report in reports})
         there = {report.id for report in reports}
         for stream in sorted((self._listed | {each.stream for each in self._witnessed}) - there):
             self._add("truncated", stream, "the whole stream is missing")
@@ -206,13 +220,55 @@ class _Verification:
             return Verdict.INCOMPLETE
         if kinds or any(report.lost for report in reports):
             return Verdict.RECOVERED
-        if reports and all(report.witnessed for report in reports):
+        if reports and all(report.witnessed for report in reports) and not self._unseen:
             return Verdict.OK
         return Verdict.UNWITNESSED
 
+    # ---- what was let go of
+
+    @property
+    def prunes(self) -> list[Prune]:
+        """Return what the log says of pruning, in records that are what was written, as far as it was looked at."""
+        return [each for each in self._told if self._holds(each)]
+
+    def _holds(self, prune: Prune) -> bool:
+        known = self.leaves.get(prune.stream, [])
+        return prune.seq < len(known) and known[prune.seq] == prune.leaf
+
+    def _let_go(self, reports: Mapping[str, StreamReport]) -> None:
+        """Hold hashes without their text to the records that say that it went.
+
+        SECURITY: whoever may write the folder can put the hashes in the place of any segment.
+        """
+        left = {one.id: one.verified_from for one in reports.values() if one.verified_from and not one.skipped}
+        told = vouched(left, self.prunes)
+        if left.keys() - told.keys():
+            told = vouched(left, self._further(reports))
+        for stream, size in left.items():
+            if stream not in told:
+                self._add("deleted", stream, "the text was taken away: no record says that it was pruned", 0, size - 1)
+            elif not any(each.seq < reports[each.stream].witnessed for each in told[stream]):
+                self._unseen = True
+
+    def _further(self, reports: Mapping[str, StreamReport]) -> Iterator[Prune]:
+        """Yield what the log says of pruning also where it wasn't looked at: before a moment, or written meanwhile."""
+        yield from self.prunes
+        for path in streams(self._base):
+            if (report := reports.get(path.name)) is None or not (report.live or report.skipped):
+                continue
+            for _, file in segments(path):
+                with contextlib.suppress(FileNotFoundError):  # it has just been pruned
+                    for each in prunes_in(file.read_bytes()):
+                        before = report.skipped and each.seq < report.verified_from
+                        if each.stream == report.id and (before or (report.live and each.seq >= report.size)):
+                            yield each
+
+    # ---- the catalog and the checkpoints
+
     def _read_catalog(self) -> None:
         before = {NO_HASH}
-        for line, entry in entries(self._catalog):
+        found = list(entries(self._catalog))
+        for line, entry in found:
             if entry is None:
                 before.add(leaf_hash(line).hex())  # what a dying process left: the next one may have gone on from it
                 continue
@@ -223,16 +279,19 @@ class _Verification:
             size, last = entry.get("size"), entry.get("last")
             if entry["what"] in ("closed", "recovered") and type(size) is int and isinstance(last, str):
                 self._ends[str(entry["stream"])] = (size, last)
+        if found and found[-1][1] is None:  # such a fragment becomes a line with the next one only
+            said = STREAM.search(found[-1][0].decode(errors="replace"))
+            self._add("edited", said[0] if said else "unknown", "the catalog's last line isn't what was written")
 
     def _read_checkpoints(self) -> list[Checkpoint]:
+        path = self._base / CHECKPOINTS
         try:
-            text = (self._base / CHECKPOINTS).read_text("utf-8", errors="replace")
+            return read_checkpoints(path.read_text("utf-8", errors="replace")) if path.is_file() else []
         except OSError:
             return []
-        return read_checkpoints(text)
 
-    def _add(self, kind: Kind, stream: str, text: str, seq: int | None = None) -> None:
-        self._damages.append(Damage(kind, stream, text, seq))
+    def _add(self, kind: Kind, stream: str, text: str, seq: int | None = None, last: int | None = None) -> None:
+        self._damages.append(Damage(kind, stream, text, seq, last))
 
     # ---- one stream
 
@@ -256,30 +315,9 @@ class _Verification:
                 start = _Start.of_segment(files[place], numbered[place][0], self._since)
                 if start is not None:
                     return start, files[place:]
-        pruned = self._pruned(path, files)
+        pruned, wrong = hashes_left(path, files)
+        self._damages += wrong
         return _Start(pruned, pruned[-1].hex() if pruned else NO_HASH), files
-
-    def _pruned(self, path: Path, files: Sequence[Path]) -> list[bytes]:
-        """Return the hashes that are left of pruned segments, if they are those that the next segment goes on from."""
-        there = {file.stem for file in files}
-        kept: list[bytes] = []
-        for first, file in leaves(path):
-            if file.stem in there:  # the segment itself hasn't gone yet
-                continue
-            if first != len(kept):
-                self._add("deleted", path.name, "the hashes of a pruned segment are missing", len(kept))
-            data = file.read_bytes()
-            if len(data) % 32:
-                self._add("edited", path.name, "the hashes of a pruned segment aren't what was written", first)
-            kept += [data[i : i + 32] for i in range(0, len(data) - 31, 32)]
-        if kept and files:
-            about = _opening(files[0]).get("about")
-            told = about.get("tree") if isinstance(about, dict) else None
-            tree = Tree()
-            tree.extend(kept)
-            if told != [peak.hex() for peak in tree.peaks]:
-                self._add("edited", path.name, "the hashes of pruned segments aren't what was written", 0)
-        return kept
 
     def _is_live(self, path: Path) -> bool:
         if path.name in self._ends or not (path / "lock").exists():
@@ -296,9 +334,11 @@ class _Verification:
         hashes: list[bytes | None] = found.leaves
         seq, prev = start, before.encode()
         misnamed: list[int] = []
+        told: list[Prune] = []
         beginning = f'{{"v":"{VERSION}","stream":"{stream}","seq":'.encode()
         for name, data in files:
             found.lost += lost_in(data)
+            told += prunes_in(data)
             if data and name != segment_path(Path(), seq).name:
                 misnamed.append(seq)
             *lines, rest = data.split(b"\n")
@@ -313,6 +353,7 @@ class _Verification:
                 return self._diagnosed(stream, files, start, before, end)
         if end is not None and (seq, prev.decode()) != end:
             return self._diagnosed(stream, files, start, before, end)
+        self._told += told
         for first in misnamed:  # pruning and shipping go by the names
             self._add("edited", stream, "a file isn't named after its first record", first)
         return found
@@ -320,7 +361,9 @@ class _Verification:
     def _diagnosed(self, stream: str, files: _Files, start: int, before: str, end: tuple[int, str] | None) -> Found:
         lines: list[Line] = list(lines_of(files))
         found = diagnose(stream, lines, start, before, end)
-        found.lost += sum(lost_in(data) for _, data in files)
+        for _, data in files:
+            found.lost += lost_in(data)
+            self._told += prunes_in(data)
         self._damages += found.damages
         return found
 
@@ -389,16 +432,6 @@ class _Files:
             if self.live and path is self.paths[-1]:
                 data = data[: data.rfind(b"\n") + 1]
             yield path.name, data
-
-
-def _opening(path: Path) -> dict[str, Any]:
-    """Return the first record of a segment; nothing, where it is damaged."""
-    try:
-        with path.open("rb") as file:
-            tree = json.loads(file.readline(MAX_LINE))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return tree if isinstance(tree, dict) else {}
 
 
 def _roots(known: Sequence[bytes | None], sizes: set[int], tree: Tree) -> dict[int, bytes]:

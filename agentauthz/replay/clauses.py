@@ -17,6 +17,7 @@ from agentauthz.replay.compare import explain
 from agentauthz.replay.policies import recorded_policies
 
 MAX_RULES: Final = 40  # that one decision tells of
+MAX_TEXT: Final = 1024 * 1024  # characters of policies that are read for one account, some 20 seconds' worth
 
 
 @final
@@ -63,14 +64,17 @@ class Accounts:
     """
 
     def __init__(self, policies: Sequence[PolicyRecord], openings: Openings | None = None) -> None:
-        self._records = policies
+        self._records: dict[str, list[PolicyRecord]] = {}
+        for each in policies:
+            self._records.setdefault(each.digest, []).append(each)
+        self._left = MAX_TEXT
         self._openings = openings
         self._known: dict[str, PolicySet | str] = {}
 
     def why(self, record: DecisionRecord) -> Why:
         """Return the why of a decision; where it can't be derived again, what was recorded then."""
         try:
-            policies = self._policies(record.policy.digest)
+            policies = self.policies(record.policy.digest)
             explanation = explain(record, policies, openings=self._openings)
             told, flips = _derived(explanation), tuple(flip.words() for flip in explanation.flips)
         except NotReplayable as cause:
@@ -79,16 +83,29 @@ class Accounts:
             return _named([], record, f"the record is damaged ({class_name(cause)})")
         return _named(told, record, None, flips)
 
-    def _policies(self, digest: str) -> PolicySet:
+    def policies(self, digest: str) -> PolicySet:
+        """Return the policy set of `digest`, as `recorded_policies` does.
+
+        Raises:
+            NotReplayable: its text isn't there, or is another's, or so much has been read that no more is.
+        """
         if digest not in self._known:
             try:
-                self._known[digest] = recorded_policies(self._records, digest)
+                self._known[digest] = self._read(digest)
             except NotReplayable as cause:
                 self._known[digest] = cause.reason
         found = self._known[digest]
         if isinstance(found, str):
             raise NotReplayable(found)
         return found
+
+    def _read(self, digest: str) -> PolicySet:
+        records = self._records.get(digest, [])
+        size = sum(len(one.text) for one in {(one.source, one.part): one for one in records}.values())
+        if size > self._left:  # SECURITY: a forged log may hold any number of texts, and each costs time
+            raise NotReplayable(f"of the policies in the log more than {MAX_TEXT:,} characters aren't read")
+        self._left -= size
+        return recorded_policies(records, digest)
 
 
 def _derived(explanation: Explanation) -> list[Mapping[str, object]]:

@@ -7,8 +7,10 @@ import datetime as dt
 import os
 import signal
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Final, TypeAlias, final
 
 from attrs import frozen
@@ -47,21 +49,28 @@ class SinkReport:
 
 
 def check_sink(
-    make_sink: Make, *, kept: Kept | None = None, breaking: contextlib.AbstractContextManager[object] | None = None
+    make_sink: Make,
+    *,
+    kept: Kept | None = None,
+    breaking: contextlib.AbstractContextManager[object] | None = None,
+    timeout: float = 60.0,
 ) -> SinkReport:
     """Try out the sinks that `make_sink` makes, and return what is known of them then.
 
     `make_sink` is called several times, and each sink is closed; all write to one place. `kept` returns the lines that
     are in that place; without it only what a sink says can be checked, not what it keeps. Inside `breaking` the place
-    must be out of order: an append has to fail then, within a minute, and go well again afterwards.
+    must be out of order: an append has to fail then, and go well again afterwards. What a sink doesn't do within
+    `timeout` seconds, it never does: nothing else is looked at then.
 
     Raises:
         AssertionError: the sink doesn't keep what it promises, or what every sink must; all that was found is in it.
-        InvalidArgument: `make_sink` returns nothing that can append and be closed.
+        InvalidArgument: `make_sink` returns nothing that can append and be closed, or no positive time-out.
     """
-    check = _Check(make_sink, kept, breaking)
-    for step in (check.kinds, check.threads, check.twice, check.inside, check.killed, check.broken, check.closed):
-        step()
+    if not isinstance(timeout, int | float) or not 0 < timeout <= threading.TIMEOUT_MAX:
+        raise InvalidArgument("timeout", "must be a positive number of seconds")
+    check = _Check(make_sink, kept, breaking, timeout)
+    with contextlib.suppress(_Hangs):
+        check.run()
     if check.problems:
         raise AssertionError(f"{check.name}:\n" + "\n".join(f"- {problem}" for problem in check.problems))
     return SinkReport(check.promises, tuple(check.known), tuple(check.unknown))
@@ -70,20 +79,40 @@ def check_sink(
 @final
 class _Check:
     def __init__(
-        self, make_sink: Make, kept: Kept | None, breaking: contextlib.AbstractContextManager[object] | None
+        self,
+        make_sink: Make,
+        kept: Kept | None,
+        breaking: contextlib.AbstractContextManager[object] | None,
+        timeout: float,
     ) -> None:
         self._make = make_sink
+        self._timeout = timeout
         self._kept = kept
         self._breaking = breaking
         self._samples = _samples()
         self._stream = 0
+        self._given: set[bytes] = set()
+        self._hangs = False
+        self.name = "the sink"
+        self.promises = Guarantee("best_effort")
         self.problems: list[str] = []
         self.known: list[str] = []
         self.unknown: list[str] = []
+        with contextlib.suppress(Exception):  # there may be nothing yet that could be read
+            self._given.update([] if kept is None else kept())
+
+    def run(self) -> None:
+        """Look at everything.
+
+        Raises:
+            _Hangs: the sink does.
+        """
         with self._sink() as sink:
             self.name = class_name(sink)
             self.promises = guarantee_of(sink)
             self._shape(sink)
+        for step in (self.kinds, self.threads, self.twice, self.inside, self.killed, self.broken, self.closed):
+            step()
 
     # ---- what is looked at
 
@@ -97,18 +126,14 @@ class _Check:
         """Append a record of each kind: allowed, denied, reviewed; with hostile names; as long as may be."""
         records = self._next(self._samples)
         with self._sink() as sink:
-            self._append(sink, *records)
-            self._arrived(sink, records, "a record of each kind is kept, to the byte")
+            self._append(sink, records)
+            self._arrived(sink, records, "a record of each kind is kept, to the byte, and nothing else")
 
     def threads(self) -> None:
         """Append from several threads at once."""
         each = [self._next([self._samples[0]] * _EACH) for _ in range(_THREADS)]
         with self._sink() as sink:
-            running = [threading.Thread(target=self._append, args=(sink, *mine)) for mine in each]
-            for thread in running:
-                thread.start()
-            for thread in running:
-                thread.join()
+            self._append(sink, *each)
             found = self._arrived(sink, [one for mine in each for one in mine], "threads lose nothing")
         if found is not None and self.promises.ordered:
             place_of = {line: index for index, line in enumerate(found)}
@@ -122,7 +147,7 @@ class _Check:
         [record] = self._next(self._samples[:1])
         for _ in range(2):  # also by another sink, as after a crash
             with self._sink() as sink:
-                self._append(sink, record, record)
+                self._append(sink, [record, record])
         if self._kept is None:
             self.unknown.append("a record that comes twice is kept once: give `kept`")
         else:
@@ -151,7 +176,7 @@ class _Check:
             self.unknown.append(f"{promise}: give `kept`, where processes fork")
             return
         records = self._next([self._samples[0]] * _EACH)
-        ended = _in_a_child(lambda: _append_all(self._make(), records))
+        ended = _in_a_child(lambda: _append_all(self._make(), records), self._timeout)
         found = set(self._kept())
         self._say(promise, ended == -signal.SIGKILL and all(record.line() in found for record in records))
 
@@ -162,7 +187,7 @@ class _Check:
             return
         first, during, after = self._next([self._samples[0]] * 3)
         with self._sink() as sink:
-            self._append(sink, first)
+            self._append(sink, [first])
             with self._breaking:
                 failed = self._fails(sink, during)
             self._say("an append that isn't kept raises, in time", failed)
@@ -171,71 +196,98 @@ class _Check:
     def closed(self) -> None:
         """Close a sink twice, and append to it."""
         [record] = self._next(self._samples[:1])
-        sink = self._make()
-        try:
-            sink.close()
-            sink.close()
-        except Exception as error:
-            self.problems.append(f"closing it, or closing it again, raises {class_name(error)}")
+        sink = self._made()
+        for _ in range(2):
+            [error] = self._done(sink.close)
+            if error is not None:
+                self.problems.append(f"closing it, or closing it again, raises {class_name(error)}")
         self._say("a closed sink takes nothing", self._fails(sink, record))
 
     # ---- how
 
     @contextlib.contextmanager
     def _sink(self) -> Iterator[Sink]:
-        sink = self._make()
+        sink = self._made()
         if not callable(getattr(sink, "append", None)) or not callable(getattr(sink, "close", None)):
             raise InvalidArgument("make_sink", "must return a sink: what has `append` and `close`")
         try:
             yield sink
         finally:
-            with contextlib.suppress(Exception):  # `closed` looks at that
-                sink.close()
+            if not self._hangs:
+                self._done(sink.close)  # `closed` looks at what that raises
+
+    def _made(self) -> Sink:
+        made: list[Sink] = []
+        [error] = self._done(lambda: made.append(self._make()))
+        if error is not None:
+            raise error
+        return made[0]
+
+    def _done(self, *works: Callable[[], object]) -> list[BaseException | None]:
+        """Do things at the same time; return what each raised.
+
+        Raises:
+            _Hangs: one didn't end in time. It goes on, where it does.
+        """
+        errors: list[BaseException | None] = [None] * len(works)
+
+        def attempt(place: int) -> None:
+            try:
+                works[place]()
+            except BaseException as error:
+                errors[place] = error
+
+        running = [threading.Thread(target=attempt, args=(place,), daemon=True) for place in range(len(works))]
+        for thread in running:
+            thread.start()
+        ends = time.monotonic() + self._timeout
+        for thread in running:
+            thread.join(max(0.0, ends - time.monotonic()))
+        if any(thread.is_alive() for thread in running):
+            self._hangs = True
+            self.problems.append(f"it hangs: it wasn't done within {self._timeout:g} seconds")
+            raise _Hangs
+        return errors
 
     def _next(self, samples: Sequence[Record]) -> list[Record]:
         """Return records like `samples` in a stream that nobody has used yet."""
         self._stream += 1
         stream = f"{os.getpid():010}{id(self):012}{self._stream:04}"[-26:]
-        return [
+        records = [
             of_line(placed(record.line(), place(stream, seq, NO_HASH, seq)), record)
             for seq, record in enumerate(samples)
         ]
+        self._given.update(record.line() for record in records)
+        return records
 
-    def _append(self, sink: Sink, *records: Record) -> None:
-        try:
-            _append_all(sink, records)
-        except BaseException as error:
-            self.problems.append(f"append raises {class_name(error)}")
+    def _append(self, sink: Sink, *many: Sequence[Record]) -> None:
+        """Append records, each sequence in a thread of its own."""
+        for error in self._done(*(partial(_append_all, sink, records) for records in many)):
+            if error is not None:
+                self.problems.append(f"append raises {class_name(error)}")
 
     def _fails(self, sink: Sink, record: Record) -> bool:
-        failed: list[bool] = []
-
-        def attempt() -> None:
-            try:
-                append_to(sink, record.line(), record)
-            except BaseException:  # whatever says that it isn't kept
-                failed.append(True)
-            else:
-                failed.append(False)
-
-        thread = threading.Thread(target=attempt, daemon=True)
-        thread.start()
-        thread.join(60)
-        return failed == [True]
+        [error] = self._done(lambda: append_to(sink, record.line(), record))
+        return error is not None  # whatever says that it isn't kept
 
     def _arrived(self, sink: Sink, records: Sequence[Record], promise: str) -> list[bytes] | None:
         """Look whether all records are there once; return what is."""
         if callable(flush := getattr(sink, "flush", None)):
-            flush(False, 60)
+            self._done(lambda: flush(False, self._timeout))
         if self._kept is None:
             self.unknown.append(f"{promise}: give `kept`")
             return None
         found = list(self._kept())
-        self._say(promise, all(found.count(record.line()) == 1 for record in records))
+        once = all(found.count(record.line()) == 1 for record in records)
+        self._say(promise, once and self._given.issuperset(found))
         return found
 
     def _say(self, promise: str, holds: bool) -> None:
         (self.known if holds else self.problems).append(promise if holds else f"it isn't so that {promise}")
+
+
+class _Hangs(Exception):
+    """Say that a sink hangs, so that nothing else can be looked at."""
 
 
 @final
@@ -282,13 +334,15 @@ def _until(holds: Callable[[], bool]) -> bool:
     return any(holds() for _ in range(20))
 
 
-def _in_a_child(work: Callable[[], None]) -> int:
-    """Do something in a forked process that kills itself right after; return how it ended."""
+def _in_a_child(work: Callable[[], None], timeout: float) -> int:
+    """Do something in a forked process that kills itself right after; return how it ended, by an alarm if it hangs."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads: it lives for one append
         child = os.fork()
     if child == 0:
         try:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.setitimer(signal.ITIMER_REAL, timeout)
             work()
             os.kill(os.getpid(), signal.SIGKILL)
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import gzip
 import json
 import os
@@ -32,7 +33,7 @@ from agentauthz.records import (
     read_record,
 )
 from agentauthz.records.catalog import used
-from agentauthz.records.verify import verify
+from agentauthz.records.verify import Verdict, verify
 from tests.commands import ran as command
 from tests.logs import lines as lines_of
 from tests.loopback import Connection, Loopback, answer
@@ -370,6 +371,26 @@ def test_row_38_a_quota_bounds_the_disk(tmp_path: Path, capsys: pytest.CaptureFi
     [gap, *_] = [record for record in told if record.type == "stream.gap"]
     assert gap.about["count"] == len(causes)
     assert [damage.kind for damage in verify(log.folder).damages] == []
+
+
+def test_row_38_a_quota_bounds_what_is_written_later_too(tmp_path: Path) -> None:
+    """In async mode a call is denied at once; what was queued before is written, and no more than the queue holds."""
+    quota, room = 30_000, 8_000
+    log = FileSink(tmp_path / "log", segment_size=5_000, quota=quota, mode="async", room=room)
+    causes: list[BaseException | None] = []
+    with Authorizer(POLICIES, sinks=[log]) as authorizer, authorizer.session(MARIA, BOT):
+        for _ in range(200):
+            try:
+                look()
+            except Denied as refused:
+                causes.append(refused.__cause__)
+            log.flush()
+        assert len(causes) > 50
+        assert all("the quota of the log is used up" in f"{cause} {cause and cause.__cause__}" for cause in causes)
+        assert quota <= used(log.folder) < quota + room + 10_000
+        assert log.prune(dt.datetime.now(dt.UTC), max_bytes=quota - 10_000) > 0
+        look()
+    assert verify(log.folder).verdict is Verdict.UNWITNESSED
 
 
 def _worked(folder: Path) -> None:

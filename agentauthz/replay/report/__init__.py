@@ -62,7 +62,7 @@ def _sections(found: Story, verified: Report) -> Iterator[tuple[str, str, Part]]
     inline = [step for step in found.steps if step.fate == "inline"]
     yield "integrity", "What the log proves", banner(verified, found.unreadable)
     yield "parties", "Who acted for whom", tree(delegations((step.decision for step in found.steps), found.passed))
-    yield "policies", "Policies", policies(found, names)
+    yield "policies", "Policies", policies(found, accounts, names)
     guarded = [step for step in found.steps if step.fate != "inline"]
     yield "timeline", "What happened", timeline(guarded, accounts, names, "g", found.strays)
     if inline:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from agentauthz.errors import NotReplayable
-from agentauthz.records import DecisionRecord, EffectRecord
+from agentauthz.records import DecisionRecord, EffectRecord, PolicyRecord
 from agentauthz.records.delegations import Party
 from agentauthz.records.findings import meaning, place, proven
 from agentauthz.records.record import Input, Obliged
@@ -14,7 +14,6 @@ from agentauthz.records.story import Step, Story
 from agentauthz.records.verify import Report, Verdict
 from agentauthz.records.words import count, effect_words, party, refusal_words, value_words, when, why
 from agentauthz.replay.clauses import Accounts, ToldRule, Why
-from agentauthz.replay.policies import recorded_policies
 from agentauthz.replay.report.html import Html, Part, joined, lines, tag
 
 _OUTCOMES: Final = {"allow": "good", "deny": "bad", "review": "wait"}
@@ -81,32 +80,43 @@ def _about(one: Party) -> Iterator[Part]:
 # ---- policies
 
 
-def policies(found: Story, names: Mapping[str, str]) -> Html:
+def policies(found: Story, accounts: Accounts, names: Mapping[str, str]) -> Html:
     """Draw which policies decided when, with their texts as far as the log has them."""
-    return tag("ul", *(_policy(found, digest, name) for digest, name in names.items()), class_="plain")
+    used: dict[str, list[DecisionRecord]] = {digest: [] for digest in names}
+    for step in found.steps:
+        used[step.decision.policy.digest].append(step.decision)
+    texts: dict[str, list[PolicyRecord]] = {}
+    for one in found.policies:
+        texts.setdefault(one.digest, []).append(one)
+    return tag(
+        "ul",
+        *(_policy(used[digest], texts.get(digest, []), accounts, digest, name) for digest, name in names.items()),
+        class_="plain",
+    )
 
 
-def _policy(found: Story, digest: str, name: str) -> Html:
-    used = [step.decision for step in found.steps if step.decision.policy.digest == digest]
+def _policy(
+    used: Sequence[DecisionRecord], texts: Sequence[PolicyRecord], accounts: Accounts, digest: str, name: str
+) -> Html:
     return tag(
         "li",
         tag("strong", name),
         " ",
         tag("code", digest or "none was asked"),
         tag("div", f"{count(len(used), 'decision')}, from {when(used[0])} to {when(used[-1])}", class_="small soft"),
-        _texts(found, digest, name),
+        _texts(texts, accounts, digest, name),
     )
 
 
-def _texts(found: Story, digest: str, name: str) -> Html | None:
-    parts = {(one.source, one.part): one for one in found.policies if one.digest == digest}
+def _texts(texts: Sequence[PolicyRecord], accounts: Accounts, digest: str, name: str) -> Html | None:
+    parts = {(one.source, one.part): one for one in texts}
     if not parts:
         return tag("p", f"The text of {name} isn't in the log.", class_="small soft") if digest else None
     files: dict[str, str] = {}
     for _, one in sorted(parts.items(), key=lambda item: item[0]):
         files[one.name] = files.get(one.name, "") + one.text
     try:
-        recorded_policies(found.policies, digest)
+        accounts.policies(digest)
     except NotReplayable as cause:  # SECURITY: whoever reads a text takes it for what decided
         return tag("p", f"The text of {name} can't be shown: {cause.reason}.", class_="small lost")
     bodies = [

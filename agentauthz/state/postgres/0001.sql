@@ -71,7 +71,7 @@ END $$;
 
 -- ---- sessions
 
--- Return a session's row, locked: to be changed, or only so that nobody else changes it.
+-- Return a session's row, locked: to be changed, and then made where it isn't there, or so that nobody else changes it.
 CREATE FUNCTION agentauthz.hold(of_session text, to_change boolean) RETURNS agentauthz.sessions
     LANGUAGE plpgsql AS $$
 DECLARE
@@ -84,7 +84,7 @@ BEGIN
         ELSE
             SELECT * INTO held FROM agentauthz.sessions WHERE id = of_session FOR SHARE;
         END IF;
-        IF FOUND THEN
+        IF FOUND OR NOT to_change THEN
             RETURN held;
         END IF;
         moment := agentauthz.now();
@@ -217,6 +217,45 @@ BEGIN
     RETURN NULL;
 END $$;
 
+-- Say whether something is in the way, for all that a look without locks can tell: budgets may have got room since.
+CREATE FUNCTION agentauthz.seems_refused(
+    of_session text, keys text[], asked numeric[], bounds numeric[], windows bigint[], consents text[]
+) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    FOR part IN 1 .. cardinality(keys) LOOP
+        IF (SELECT total + asked[part] > bounds[part] FROM agentauthz.budgets WHERE key = keys[part]
+            AND session = CASE WHEN windows[part] = 0 THEN coalesce(of_session, '') ELSE '' END) THEN
+            RETURN true;
+        END IF;
+    END LOOP;
+    RETURN cardinality(consents) > (
+        SELECT count(*) FROM agentauthz.approvals WHERE id = ANY (consents) AND status = 'approved'
+    );
+END $$;
+
+-- Return the budgets that are asked for, locked or only looked at.
+CREATE FUNCTION agentauthz.budgets(of_session text, keys text[], windows bigint[], locking boolean)
+    RETURNS agentauthz.budgets[] LANGUAGE plpgsql AS $$
+DECLARE
+    owner text;
+    held agentauthz.budgets;
+    taken agentauthz.budgets[] := '{}';
+BEGIN
+    FOR part IN 1 .. cardinality(keys) LOOP
+        owner := CASE WHEN windows[part] = 0 THEN coalesce(of_session, '') ELSE '' END;
+        IF locking THEN
+            held := agentauthz.budget(owner, keys[part]);
+        ELSE
+            SELECT * INTO held FROM agentauthz.budgets WHERE session = owner AND key = keys[part];
+            IF NOT FOUND THEN
+                SELECT owner, keys[part], '{}'::bigint[], '{}'::numeric[], 0, 0, NULL INTO held;
+            END IF;
+        END IF;
+        taken[part] := held;
+    END LOOP;
+    RETURN taken;
+END $$;
+
 -- Windows and widths of buckets are in microseconds; a window of 0 is the session. The answer is `["stale"]`,
 -- `["unfit", ids]`, or `["full" | "done", what was used of each budget, room after which bucket, buckets]`.
 CREATE FUNCTION agentauthz.commit(
@@ -227,9 +266,12 @@ CREATE FUNCTION agentauthz.commit(
 DECLARE
     wanted int := cardinality(keys);
     remembers boolean := cardinality(new_marks) > 0 OR new_action IS NOT NULL;
+    -- what will be refused locks and writes nothing: a budget that is used up costs little, however often it is asked
+    locking boolean := reserving
+        AND NOT agentauthz.seems_refused(of_session, keys, asked, bounds, windows, consents);
     seen agentauthz.sessions;
     held agentauthz.budgets;
-    kept agentauthz.budgets[] := '{}';
+    kept agentauthz.budgets[];
     moment bigint;
     oldest bigint;
     used numeric[] := '{}';
@@ -238,76 +280,79 @@ DECLARE
     newest int;
     unfit text[];
 BEGIN
-    -- first every lock, then the clock: what had to wait for a budget must not spend in the past
-    IF of_session IS NOT NULL AND ((reserving AND remembers) OR marks_seen IS NOT NULL OR cardinality(seen_kinds) > 0) THEN
-        seen := agentauthz.hold(of_session, reserving AND remembers);
-    END IF;
-    IF cardinality(consents) > 0 THEN
-        PERFORM 1 FROM agentauthz.approvals WHERE id = ANY (consents) ORDER BY id FOR UPDATE;
-    END IF;
-    FOR part IN 1 .. wanted LOOP
-        IF reserving THEN
-            held := agentauthz.budget(CASE WHEN windows[part] = 0 THEN coalesce(of_session, '') ELSE '' END, keys[part]);
-        ELSE
-            SELECT * INTO held FROM agentauthz.budgets WHERE key = keys[part]
-                AND session = CASE WHEN windows[part] = 0 THEN coalesce(of_session, '') ELSE '' END;
-            IF NOT FOUND THEN
-                held := ROW('', '', '{}', '{}', 0, 0, NULL);
-            END IF;
+    LOOP
+        -- first every lock, then the clock: what had to wait for a budget must not spend in the past
+        IF of_session IS NOT NULL AND locking AND (remembers OR marks_seen IS NOT NULL OR cardinality(seen_kinds) > 0) THEN
+            seen := agentauthz.hold(of_session, remembers);
+        ELSIF of_session IS NOT NULL AND (marks_seen IS NOT NULL OR cardinality(seen_kinds) > 0) THEN
+            SELECT * INTO seen FROM agentauthz.sessions WHERE id = of_session;
         END IF;
-        kept[part] := held;
-    END LOOP;
-    moment := CASE WHEN reserving THEN agentauthz.now() ELSE agentauthz.peek() END;
+        IF locking AND cardinality(consents) > 0 THEN
+            PERFORM 1 FROM agentauthz.approvals WHERE id = ANY (consents) ORDER BY id FOR UPDATE;
+        END IF;
+        kept := agentauthz.budgets(of_session, keys, windows, locking);
+        -- a session that wasn't there had no row to lock: with the budgets in hand, it must still not be there
+        CONTINUE WHEN locking AND seen.id IS NULL AND (marks_seen IS NOT NULL OR cardinality(seen_kinds) > 0)
+            AND EXISTS (SELECT 1 FROM agentauthz.sessions WHERE id = of_session);
+        moment := CASE WHEN locking THEN agentauthz.now() ELSE agentauthz.peek() END;
 
-    IF last_revocation IS NOT NULL
-        AND last_revocation <> coalesce((SELECT max(number) FROM agentauthz.revocations), 0) THEN
-        RETURN '["stale"]';
-    END IF;
-    IF marks_seen IS NOT NULL AND NOT (marks_seen <@ seen.marks AND seen.marks <@ marks_seen) THEN
-        RETURN '["stale"]';
-    END IF;
-    FOR part IN 1 .. cardinality(seen_kinds) LOOP
-        IF (CASE seen_kinds[part] WHEN 'began' THEN seen.began ELSE seen.done END ->> seen_actions[part])::bigint
-            IS DISTINCT FROM seen_ats[part] THEN
+        IF last_revocation IS NOT NULL
+            AND last_revocation <> coalesce((SELECT max(number) FROM agentauthz.revocations), 0) THEN
             RETURN '["stale"]';
         END IF;
-    END LOOP;
-    IF cardinality(consents) > 0 THEN
-        unfit := ARRAY(
-            SELECT given FROM unnest(consents) WITH ORDINALITY AS listed (given, place) WHERE NOT EXISTS (
-                SELECT 1 FROM agentauthz.approvals WHERE id = given AND status = 'approved' AND expires > moment
-            ) ORDER BY place
-        );
-        IF cardinality(unfit) > 0 THEN
-            RETURN jsonb_build_array('unfit', unfit);
+        IF marks_seen IS NOT NULL AND NOT (
+            marks_seen <@ coalesce(seen.marks, '{}') AND coalesce(seen.marks, '{}') <@ marks_seen
+        ) THEN
+            RETURN '["stale"]';
         END IF;
-    END IF;
-
-    FOR part IN 1 .. wanted LOOP
-        IF windows[part] = 0 THEN
-            places[part] := 0;
-        ELSE
-            places[part] := moment / widths[part];
-            oldest := moment - windows[part];
-            IF oldest < 0 THEN -- division rounds towards zero
-                oldest := oldest - widths[part] + 1;
+        FOR part IN 1 .. cardinality(seen_kinds) LOOP
+            IF (CASE seen_kinds[part] WHEN 'began' THEN seen.began ELSE seen.done END ->> seen_actions[part])::bigint
+                IS DISTINCT FROM seen_ats[part] THEN
+                RETURN '["stale"]';
             END IF;
-            kept[part] := agentauthz.counting(kept[part], oldest / widths[part]);
+        END LOOP;
+        IF cardinality(consents) > 0 THEN
+            unfit := ARRAY(
+                SELECT given FROM unnest(consents) WITH ORDINALITY AS listed (given, place) WHERE NOT EXISTS (
+                    SELECT 1 FROM agentauthz.approvals WHERE id = given AND status = 'approved' AND expires > moment
+                ) ORDER BY place
+            );
+            IF cardinality(unfit) > 0 THEN
+                RETURN jsonb_build_array('unfit', unfit);
+            END IF;
         END IF;
-        used[part] := kept[part].total;
-    END LOOP;
-    FOR part IN 1 .. wanted LOOP
-        IF used[part] + asked[part] > bounds[part] THEN
-            FOR each IN 1 .. wanted LOOP
-                after[each] := CASE WHEN used[each] + asked[each] > bounds[each] AND windows[each] > 0
-                    AND asked[each] <= bounds[each] THEN agentauthz.room_after(kept[each], asked[each], bounds[each]) END;
-            END LOOP;
-            RETURN jsonb_build_array('full', used, after);
+
+        FOR part IN 1 .. wanted LOOP
+            IF windows[part] = 0 THEN
+                places[part] := 0;
+            ELSE
+                places[part] := moment / widths[part];
+                oldest := moment - windows[part];
+                IF oldest < 0 THEN -- division rounds towards zero
+                    oldest := oldest - widths[part] + 1;
+                END IF;
+                kept[part] := agentauthz.counting(kept[part], oldest / widths[part]);
+            END IF;
+            used[part] := kept[part].total;
+        END LOOP;
+        FOR part IN 1 .. wanted LOOP
+            IF used[part] + asked[part] > bounds[part] THEN
+                FOR each IN 1 .. wanted LOOP
+                    IF used[each] + asked[each] > bounds[each] AND windows[each] > 0 AND asked[each] <= bounds[each] THEN
+                        after[each] := agentauthz.room_after(kept[each], asked[each], bounds[each]);
+                    ELSE
+                        after[each] := NULL;
+                    END IF;
+                END LOOP;
+                RETURN jsonb_build_array('full', used, after);
+            END IF;
+        END LOOP;
+        IF NOT reserving THEN
+            RETURN jsonb_build_array('done', used);
         END IF;
+        EXIT WHEN locking;
+        locking := true; -- it isn't refused after all
     END LOOP;
-    IF NOT reserving THEN
-        RETURN jsonb_build_array('done', used);
-    END IF;
 
     FOR part IN 1 .. wanted LOOP
         held := kept[part];
@@ -368,9 +413,13 @@ END $$;
 CREATE FUNCTION agentauthz.once(asked text, ends bigint) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    moment bigint := agentauthz.now();
+    moment bigint;
     granted boolean;
 BEGIN
+    IF EXISTS (SELECT 1 FROM agentauthz.once WHERE key = asked AND expires >= agentauthz.peek()) THEN
+        RETURN 'false'; -- a replay writes nothing
+    END IF;
+    moment := agentauthz.now();
     INSERT INTO agentauthz.once AS known (key, expires) VALUES (asked, ends)
         ON CONFLICT (key) DO UPDATE SET expires = excluded.expires WHERE known.expires < moment;
     granted := FOUND;
@@ -434,16 +483,18 @@ BEGIN
     RETURN agentauthz.shown(known);
 END $$;
 
-CREATE FUNCTION agentauthz.answer(of_id text, state text, answered text) RETURNS jsonb
+-- One that stays pending waits for more people; `known` is the answer that theirs is added to.
+CREATE FUNCTION agentauthz.answer(of_id text, state text, answered text, known text) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    known agentauthz.approvals;
+    held agentauthz.approvals;
 BEGIN
-    IF state NOT IN ('approved', 'rejected') THEN
+    IF state NOT IN ('pending', 'approved', 'rejected') THEN
         RAISE check_violation;
     END IF;
-    SELECT * INTO known FROM agentauthz.approvals WHERE id = of_id FOR UPDATE;
-    IF NOT FOUND OR known.status <> 'pending' OR known.expires <= agentauthz.now() THEN
+    SELECT * INTO held FROM agentauthz.approvals WHERE id = of_id FOR UPDATE;
+    IF NOT FOUND OR held.status <> 'pending' OR held.expires <= agentauthz.now()
+        OR held.answer IS DISTINCT FROM known THEN
         RETURN 'false';
     END IF;
     UPDATE agentauthz.approvals SET status = state, answer = answered WHERE id = of_id;

@@ -2,5 +2,6 @@
 
 from agentauthz.state.postgres.schema import init
 from agentauthz.state.postgres.store import PostgresState, Pruned, Shown
+from agentauthz.state.postgres.wire import VERSION
 
-__all__ = ["PostgresState", "Pruned", "Shown", "init"]
+__all__ = ["VERSION", "PostgresState", "Pruned", "Shown", "init"]

@@ -28,7 +28,6 @@ class Pool:
         self._size: Final = size
         self._timeout: Final = timeout
         self._closed = False
-        self._inherited: Final[list[Wire]] = []  # held: to collect one would say farewell in the parent's name
         self._begin()
         self.ask("version", ())
 
@@ -38,15 +37,21 @@ class Pool:
         self._free = threading.BoundedSemaphore(self._size)
         self._idle: list[Wire] = []
 
+    def _own_process(self) -> None:
+        """Begin anew in the child of a fork."""
+        if self._process != os.getpid():
+            inherited = self._idle
+            self._begin()
+            for wire in inherited:
+                wire.disown()
+
     def ask(self, function: str, values: Sequence[Value]) -> Any:
         """Return what a function of the schema answers; on another connection where one was cut while it was idle.
 
         Raises:
             StateError: it failed, or didn't answer in time, or the pool is closed.
         """
-        if self._process != os.getpid():
-            self._inherited.extend(self._idle)
-            self._begin()
+        self._own_process()
         ends = time.monotonic() + self._timeout
         free = self._free
         if not free.acquire(timeout=self._timeout):
@@ -101,9 +106,7 @@ class Pool:
 
     def close(self) -> None:
         """Leave the server; what is asked afterwards raises."""
-        if self._process != os.getpid():
-            self._inherited.extend(self._idle)
-            self._begin()
+        self._own_process()
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []

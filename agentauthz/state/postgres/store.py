@@ -128,8 +128,9 @@ class PostgresState:
         """Do all that a decision changes, or nothing; see `StateStore.commit`."""
         spends = sorted(intent.spends, key=lambda spend: spend.key)  # INVARIANT: locks are taken in the keys' order
         named = secrets.token_hex(16) if intent.releasable and intent.reserve and spends else None
-        seen = None if intent.marks_seen is None else sorted(intent.marks_seen)
-        kinds, actions, ats = zip(*intent.times_seen, strict=True) if intent.times_seen else ((), (), ())
+        reads = intent.session is not None
+        seen = sorted(intent.marks_seen) if reads and intent.marks_seen is not None else None
+        kinds, actions, ats = zip(*intent.times_seen, strict=True) if reads and intent.times_seen else ((), (), ())
         answer, *told = self._pool.ask("commit", (
             intent.session, seen, kinds, actions, [None if at is None else micros(at) for at in ats], intent.marks,
             intent.began, [spend.key for spend in spends], [spend.amount for spend in spends],
@@ -195,9 +196,11 @@ class PostgresState:
             approval.request, approval.status, approval.answer,
         )))  # fmt: skip
 
-    def answer(self, id: str, status: Literal["approved", "rejected"], answer: str) -> bool:
-        """Answer a pending request that hasn't expired; False for any other."""
-        return self._pool.ask("answer", (id, status, answer)) is True
+    def answer(
+        self, id: str, status: Literal["pending", "approved", "rejected"], answer: str, *, known: str | None = None
+    ) -> bool:
+        """Answer a pending request that hasn't expired, and whose answer so far is `known`; False for any other."""
+        return self._pool.ask("answer", (id, status, answer, known)) is True
 
     def approval(self, id: str) -> Approval | None:
         """Return a request; None: there is none with this id."""
