@@ -59,6 +59,7 @@ ALL = (
     "a request for consent is kept as it is",
     "only one request for the same call is open",
     "a request is answered once",
+    "of answers that don't know each other only one counts",
     "an approval is used once, and only if it was given",
     "what has expired can't be answered, and holds up nobody",
     "requests are listed oldest first, by all that is asked for",
@@ -243,11 +244,13 @@ class _Faulty:
                 return known
         return self._store.ask(approval)
 
-    def answer(self, id: str, status: Any, answer: str) -> bool:
-        done = self._store.answer(id, status, answer)
-        known = self._store.approval(id)
-        late = known is not None and known.expires <= self._store.now() and self._fault == "answers late"
-        return done or late or (self._fault == "answers again" and known is not None)
+    def answer(self, id: str, status: Any, answer: str, *, known: str | None = None) -> bool:
+        row = self._store.approval(id)
+        if self._fault == "forgets an answer" and row is not None:
+            known = row.answer
+        done = self._store.answer(id, status, answer, known=known)
+        late = row is not None and row.expires <= self._store.now() and self._fault == "answers late"
+        return done or late or (self._fault == "answers again" and row is not None)
 
     def approvals(self, **asked: Any) -> Sequence[Approval]:
         found = self._store.approvals(**asked)
@@ -291,6 +294,7 @@ _FAULTS = [
     ("asks again", "only one request"),
     ("answers again", "a request is answered once"),
     ("uses approvals again", "an approval is used once"),
+    ("forgets an answer", "of answers that don't know"),
     ("expired is open", "only one request"),
     ("answers late", "what has expired"),
     ("newest request first", "requests are listed"),

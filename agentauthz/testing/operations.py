@@ -302,6 +302,18 @@ def approvals(trial: Trial, one: StateStore, other: StateStore) -> None:
             and kept.answer == '{"by": 1}'
         )
 
+    def several() -> bool:
+        made = one.ask(request(one, trial.name())).id
+        answers = [
+            one.answer(made, "pending", "a"),
+            other.answer(made, "pending", "b"),
+            other.answer(made, "approved", "b", known="c"),
+            other.answer(made, "approved", "ab", known="a"),
+        ]
+        kept = one.approval(made)
+        told = None if kept is None else (kept.status, kept.answer)
+        return answers == [True, False, False, True] and told == ("approved", "ab")
+
     def used_up() -> bool:
         good = approved(one, trial.name()).id
         pending = one.ask(request(one, trial.name())).id
@@ -334,6 +346,7 @@ def approvals(trial: Trial, one: StateStore, other: StateStore) -> None:
     trial.say("a request for consent is kept as it is", stored)
     trial.say("only one request for the same call is open", once_open)
     trial.say("a request is answered once", answered)
+    trial.say("of answers that don't know each other only one counts", several)
     trial.say("an approval is used once, and only if it was given", used_up)
     trial.say("what has expired can't be answered, and holds up nobody", expired)
     trial.say("requests are listed oldest first, by all that is asked for", listed)
