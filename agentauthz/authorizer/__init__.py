@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import functools
-import logging
 import os
 import threading
 import time
@@ -28,7 +27,6 @@ from agentauthz.authorizer.resources import Resources
 from agentauthz.authorizer.revocations import MAX_AGE, Revocations
 from agentauthz.authorizer.taking import Taking
 from agentauthz.calls import NOTHING, Call, Effect, Expiry, Stop, Verdict, allowed, effect_of, repeatable
-from agentauthz.canonical import class_name
 from agentauthz.decision import Basis, Decision, Obligation, Reason
 from agentauthz.delegating import brought
 from agentauthz.errors import InvalidArgument, TokenError
@@ -42,7 +40,7 @@ from agentauthz.records.redaction import PUBLIC, Class, Redaction
 from agentauthz.request import Request, Resource, SessionFacts, Unknown
 from agentauthz.session import Session
 from agentauthz.state.memory import MemoryState
-from agentauthz.state.store import NOTHING_YET, Reservation, State, StateStore
+from agentauthz.state.store import NOTHING_YET, State, StateStore
 from agentauthz.tracing import Ids, Tracer
 from agentauthz.values import UNKNOWN, utc
 
