@@ -167,7 +167,8 @@ class Machine(RuleBasedStateMachine):
     @rule(
         session=SESSIONS, amounts=st.dictionaries(st.sampled_from(sorted(BUDGETS)), AMOUNTS, max_size=3),
         marks=st.sets(NAMES), began=st.none() | NAMES, approval=st.sampled_from([*[None] * 16, *range(4)]),
-        reserve=st.sampled_from([True, True, True, True, False]), stale=st.sampled_from([*[None] * 16, "marks", "began", "done", "revoked"]),
+        reserve=st.sampled_from([True, True, True, True, False]),
+        stale=st.sampled_from([*[None] * 16, "marks", "began", "done", "revoked"]),
         releasable=st.booleans(),
     )  # fmt: skip
     def commit(
