@@ -178,10 +178,11 @@ def _as(user: int, work: Callable[[], bool]) -> bool:
 def test_row_40_without_a_session_a_limit_still_needs_the_store(tmp_path: Path) -> None:
     """A request of no session is denied too where its budget can't be asked."""
     path = tmp_path / "state.db"
-    with _working(path) as (state, session):
+    state = SqliteState(path, timeout=TIMEOUT)
+    with Authorizer(PolicySet.parse(POLICY), state=state, sinks=[MemorySink()]) as authorizer:
         request = Request("shop.pay", subject=Principal.user("otto"))
-        assert session.authorizer.decide(request).allowed
+        assert authorizer.decide(request).allowed
         path.unlink()
-        assert _codes(session.authorizer.decide(request)) == ["state_failed"]
+        assert _codes(authorizer.decide(request)) == ["state_failed"]
         state.close()
-        assert _codes(session.authorizer.decide(request)) == ["state_failed"]
+        assert _codes(authorizer.decide(request)) == ["state_failed"]
