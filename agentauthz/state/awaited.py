@@ -106,9 +106,11 @@ class AwaitedState:
         """Keep a request for consent, or find the open one that is bound to the same call."""
         return cast(Approval, self._asked("ask", approval))
 
-    def answer(self, id: str, status: Literal["approved", "rejected"], answer: str) -> bool:
-        """Answer a pending request that hasn't expired."""
-        return cast(bool, self._asked("answer", id, status, answer))
+    def answer(
+        self, id: str, status: Literal["pending", "approved", "rejected"], answer: str, *, known: str | None = None
+    ) -> bool:
+        """Answer a pending request that hasn't expired, and whose answer so far is `known`."""
+        return cast(bool, self._asked("answer", id, status, answer, known=known))
 
     def approval(self, id: str) -> Approval | None:
         """Return a request; None: there is none with this id."""

@@ -223,10 +223,12 @@ def use(file: sqlite3.Connection, id: str) -> None:
     file.execute("UPDATE approvals SET status = 'used' WHERE id = ?", (blob(id),))
 
 
-def answer(file: sqlite3.Connection, id: str, status: str, text: str, now: int) -> bool:
-    """Answer a pending request that hasn't expired; say whether there was one."""
-    changed = "UPDATE approvals SET status = ?, answer = ? WHERE id = ? AND status = 'pending' AND expires > ?"
-    return file.execute(changed, (status, blob(text), blob(id), now)).rowcount > 0
+def answer(file: sqlite3.Connection, id: str, status: str, text: str, known: str | None, now: int) -> bool:
+    """Answer a pending request that hasn't expired, and whose answer is `known`; say whether there was one."""
+    held = "id = ? AND status = 'pending' AND expires > ? AND answer IS ?"
+    changed = f"UPDATE approvals SET status = ?, answer = ? WHERE {held}"  # noqa: S608  (both parts are constants)
+    before = None if known is None else blob(known)
+    return file.execute(changed, (status, blob(text), blob(id), now, before)).rowcount > 0
 
 
 def _approval(

@@ -286,10 +286,12 @@ class SqliteState:
             self._written(approval.session)
         return approval
 
-    def answer(self, id: str, status: Literal["approved", "rejected"], answer: str) -> bool:
-        """Answer a pending request that hasn't expired; False for any other."""
+    def answer(
+        self, id: str, status: Literal["pending", "approved", "rejected"], answer: str, *, known: str | None = None
+    ) -> bool:
+        """Answer a pending request that hasn't expired, and whose answer so far is `known`; False for any other."""
         with self._writing() as (file, now):
-            return rows.answer(file, id, status, answer, micros(now))
+            return rows.answer(file, id, status, answer, known, micros(now))
 
     def approval(self, id: str) -> Approval | None:
         """Return a request; None: there is none with this id."""
