@@ -292,6 +292,7 @@ _FAULTS = [
     ("changes requests", "a request for consent is kept"),
     ("asks again", "only one request"),
     ("answers again", "a request is answered once"),
+    ("forgets who answered", "an answer that knows what others have said adds to theirs, and no other does"),
     ("uses approvals again", "an approval is used once"),
     ("expired is open", "only one request"),
     ("answers late", "what has expired"),
