@@ -723,3 +723,45 @@ def test_what_the_store_says_was_used_is_used() -> None:
 
     state.commit = first
     assert refused(review.retry) == "approval_used"
+
+
+# ---- what was revoked
+
+
+@pytest.mark.parametrize(
+    ("revoke", "code"),
+    [
+        ({"session": "s"}, "session_revoked"),
+        ({"principal": MARIA}, "principal_revoked"),
+        ({"principal": LEAD}, "principal_revoked"),
+        (None, "halted"),
+    ],
+)
+def test_nothing_is_approved_that_was_revoked(revoke: Any, code: str) -> None:
+    """A request of a revoked session or party, one that a revoked person would approve, or any under a halt, stays."""
+    made = shop()
+    session = made.session(id="s")
+    review = asked(session, "o-1", 700)
+    if revoke is None:
+        made.authorizer.halt("r")
+    else:
+        made.authorizer.revoke(reason="r", **revoke)
+    with pytest.raises(ApprovalRefused) as refused:
+        made.authorizer.approvals.approve(review.id, LEAD)
+    assert refused.value.reason == code
+    assert made.authorizer.approvals.show(review.id).standing == "pending"
+    made.authorizer.approvals.reject(review.id, LEAD)
+
+
+def test_an_approval_given_before_does_not_outlive_a_revocation() -> None:
+    """The approved call is decided again, and denied; the approval isn't used up by that."""
+    made = shop()
+    session = made.session(id="s")
+    review = asked(session, "o-1", 700)
+    made.authorizer.approvals.approve(review.id, LEAD)
+    made.authorizer.revoke(session="s", reason="r")
+    with pytest.raises(Denied, match="session_revoked"):
+        session.bind(refund)("o-1", 700)
+    with pytest.raises(Denied, match="session_revoked"):
+        made.authorizer.approvals.call(review.id, refund)
+    assert made.authorizer.approvals.show(review.id).standing == "approved"

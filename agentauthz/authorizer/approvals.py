@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias, fina
 from agentauthz.approvals.keeper import Answered, Keeper
 from agentauthz.approvals.review import Answer, Consent, Review, Standing
 from agentauthz.authorizer.reviewing import asking, fitting, may_consent
+from agentauthz.authorizer.revocations import Revocations
 from agentauthz.decision import Decision, Outcome
 from agentauthz.errors import ApprovalRefused, InvalidArgument
 from agentauthz.policy.policyset import PolicySet
-from agentauthz.principals import Principal
+from agentauthz.principals import Chain, Principal
 from agentauthz.state.store import Approval, StateStore
 
 if TYPE_CHECKING:
@@ -180,6 +181,10 @@ class Approvals:
             raise ApprovalRefused(
                 "approval_void", "other policies are in force by now: the call must be asked for again"
             )
+        revoked = Revocations.read(self._store)
+        for chain in (review.chain, Chain(who)):  # who was revoked can't be helped, and can't help
+            if (stop := revoked.against(revoked.known(), review.session, chain)) is not None:
+                raise ApprovalRefused(stop[1].code, "this call, or who answers, may not go on: nothing can be approved")
         if not may_consent(review.chain, who):
             code, why = (
                 ("not_user", "isn't a person") if who.kind != "user" else ("in_chain", "acts in this call itself")
