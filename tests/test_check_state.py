@@ -59,6 +59,7 @@ ALL = (
     "a request for consent is kept as it is",
     "only one request for the same call is open",
     "a request is answered once",
+    "an answer that knows what others have said adds to theirs, and no other does",
     "an approval is used once, and only if it was given",
     "what has expired can't be answered, and holds up nobody",
     "requests are listed oldest first, by all that is asked for",
