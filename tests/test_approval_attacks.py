@@ -765,3 +765,18 @@ def test_an_approval_given_before_does_not_outlive_a_revocation() -> None:
     with pytest.raises(Denied, match="session_revoked"):
         made.authorizer.approvals.call(review.id, refund)
     assert made.authorizer.approvals.show(review.id).standing == "approved"
+
+
+def test_the_consent_of_somebody_who_was_revoked_since_counts_no_more() -> None:
+    """The call asks anew, for somebody else."""
+    made = shop()
+    session = made.session(id="s")
+    review = asked(session, "o-1", 700)
+    made.authorizer.approvals.approve(review.id, LEAD)
+    made.authorizer.revoke(principal=LEAD, reason="left the company")
+    with pytest.raises(ReviewRequired) as again:
+        session.bind(refund)("o-1", 700)
+    assert again.value.review is not None
+    assert again.value.review.id != review.id
+    with pytest.raises(Denied, match="approval_used"):
+        review.retry()
