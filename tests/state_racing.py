@@ -63,9 +63,16 @@ def _mark(store: PostgresState, number: int) -> str | None:
     return "first" if isinstance(done, Committed) and not seen else None
 
 
+def _single(store: PostgresState, number: int) -> str | None:
+    """Do one of those things of which each may happen once."""
+    return (_use, _once, _mark)[number // 7 % 3](store, number)
+
+
 WORK: Final[dict[str, Callable[[PostgresState, int], str | None]]] = {
-    "spend": _spend, "count": _count, "use": _use, "once": _once, "mark": _mark,
-}  # fmt: skip
+    "spend": _spend,
+    "count": _count,
+    "single": _single,
+}
 
 
 def main(url: str, what: str, many: str, threads: str) -> None:

@@ -13,6 +13,7 @@ from agentauthz.state.store import StateStore
 
 Clock: TypeAlias = Callable[[], dt.datetime]
 Make: TypeAlias = Callable[[Path, Clock], StateStore]
+Shared: TypeAlias = Callable[[Path], StateStore]
 
 START: Final = dt.datetime(2026, 11, 23, 9, tzinfo=dt.UTC)
 
@@ -34,4 +35,4 @@ def in_file(place: Path, clock: Clock = system_time) -> StateStore:
 
 # stores with a clock that is given; SHARED are those whose place other processes can open too, by the folder
 WITH_CLOCK: Final[dict[str, Make]] = {"memory": in_memory, "sqlite": in_file}
-SHARED: Final[dict[str, Make]] = {"sqlite": in_file}
+SHARED: Final[dict[str, Shared]] = {"sqlite": in_file}

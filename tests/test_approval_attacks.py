@@ -344,24 +344,6 @@ def test_an_approval_lets_nothing_happen_in_a_closed_session(kept: Recorded) -> 
     assert refused(review.retry) == "session_closed"
 
 
-@pytest.mark.parametrize("what", ["session", "subject", "actor", "everything"])
-def test_nobody_can_approve_what_rests_on_something_revoked(kept: Recorded, what: str) -> None:
-    """Revoked before the answer: it is refused; after it: the call is denied all the same."""
-    session, authorizer = kept.session(id="s"), kept.authorizer
-    review, late = approved(kept, session), asked(session, "o-2", 600)
-    if what == "everything":
-        authorizer.halt("stop")
-    elif what == "session":
-        authorizer.revoke(session="s", reason="stop")
-    else:
-        authorizer.revoke(principal=MARIA if what == "subject" else BOT, reason="stop")
-    code = {"session": "session_revoked", "everything": "halted"}.get(what, "principal_revoked")
-    with pytest.raises(ApprovalRefused, match=code):
-        authorizer.approvals.approve(late.id, LEAD)
-    assert refused(review.retry) == code
-    assert authorizer.approvals.reject(late.id, LEAD).standing == "rejected"
-
-
 def test_what_changed_between_asking_and_retrying_is_not_what_runs(kept: Recorded) -> None:
     """Containers are copied when the call is made: changing the caller's own changes nothing that was approved."""
     items = ["one"]
@@ -747,3 +729,60 @@ def test_what_the_store_says_was_used_is_used() -> None:
 
     state.commit = first
     assert refused(review.retry) == "approval_used"
+
+
+# ---- what was revoked
+
+
+@pytest.mark.parametrize(
+    ("revoke", "code"),
+    [
+        ({"session": "s"}, "session_revoked"),
+        ({"principal": MARIA}, "principal_revoked"),
+        ({"principal": LEAD}, "principal_revoked"),
+        (None, "halted"),
+    ],
+)
+def test_nothing_is_approved_that_was_revoked(revoke: Any, code: str) -> None:
+    """A request of a revoked session or party, one that a revoked person would approve, or any under a halt, stays."""
+    made = shop()
+    session = made.session(id="s")
+    review = asked(session, "o-1", 700)
+    if revoke is None:
+        made.authorizer.halt("r")
+    else:
+        made.authorizer.revoke(reason="r", **revoke)
+    with pytest.raises(ApprovalRefused) as refused:
+        made.authorizer.approvals.approve(review.id, LEAD)
+    assert refused.value.reason == code
+    assert made.authorizer.approvals.show(review.id).standing == "pending"
+    made.authorizer.approvals.reject(review.id, LEAD)
+
+
+def test_an_approval_given_before_does_not_outlive_a_revocation() -> None:
+    """The approved call is decided again, and denied; the approval isn't used up by that."""
+    made = shop()
+    session = made.session(id="s")
+    review = asked(session, "o-1", 700)
+    made.authorizer.approvals.approve(review.id, LEAD)
+    made.authorizer.revoke(session="s", reason="r")
+    with pytest.raises(Denied, match="session_revoked"):
+        session.bind(refund)("o-1", 700)
+    with pytest.raises(Denied, match="session_revoked"):
+        made.authorizer.approvals.call(review.id, refund)
+    assert made.authorizer.approvals.show(review.id).standing == "approved"
+
+
+def test_the_consent_of_somebody_who_was_revoked_since_counts_no_more() -> None:
+    """The call asks anew, for somebody else."""
+    made = shop()
+    session = made.session(id="s")
+    review = asked(session, "o-1", 700)
+    made.authorizer.approvals.approve(review.id, LEAD)
+    made.authorizer.revoke(principal=LEAD, reason="left the company")
+    with pytest.raises(ReviewRequired) as again:
+        session.bind(refund)("o-1", 700)
+    assert again.value.review is not None
+    assert again.value.review.id != review.id
+    with pytest.raises(Denied, match="approval_used"):
+        review.retry()

@@ -59,7 +59,7 @@ ALL = (
     "a request for consent is kept as it is",
     "only one request for the same call is open",
     "a request is answered once",
-    "of answers that don't know each other only one counts",
+    "an answer that knows what others have said adds to theirs, and no other does",
     "an approval is used once, and only if it was given",
     "what has expired can't be answered, and holds up nobody",
     "requests are listed oldest first, by all that is asked for",
@@ -245,10 +245,10 @@ class _Faulty:
         return self._store.ask(approval)
 
     def answer(self, id: str, status: Any, answer: str, *, known: str | None = None) -> bool:
-        row = self._store.approval(id)
-        if self._fault == "forgets an answer" and row is not None:
-            known = row.answer
+        if self._fault == "forgets who answered" and (there := self._store.approval(id)) is not None:
+            known = there.answer
         done = self._store.answer(id, status, answer, known=known)
+        row = self._store.approval(id)
         late = row is not None and row.expires <= self._store.now() and self._fault == "answers late"
         return done or late or (self._fault == "answers again" and row is not None)
 
@@ -293,8 +293,8 @@ _FAULTS = [
     ("changes requests", "a request for consent is kept"),
     ("asks again", "only one request"),
     ("answers again", "a request is answered once"),
+    ("forgets who answered", "an answer that knows what others have said adds to theirs, and no other does"),
     ("uses approvals again", "an approval is used once"),
-    ("forgets an answer", "of answers that don't know"),
     ("expired is open", "only one request"),
     ("answers late", "what has expired"),
     ("newest request first", "requests are listed"),

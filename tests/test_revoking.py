@@ -596,6 +596,20 @@ def test_the_reader_ends_with_the_authorizer() -> None:
     until(lambda: len(readers()) == before)
 
 
+def test_who_asks_once_reads_once() -> None:
+    """`read` knows what the store tells now, leaves no thread, and raises where nothing can be told."""
+    store = DistantState()
+    store.near.revoke("principal", principal_name(BOT), "r")
+    before = len(readers())
+    read = Revocations.read(store)
+    assert read.against(read.known(), None, Chain(BOT)) is not None
+    assert read.against(read.known(), None, Chain(MARIA)) is None
+    until(lambda: len(readers()) <= before)
+    store.down = {"*"}
+    with pytest.raises(StateError):
+        Revocations.read(store)
+
+
 def test_a_store_that_does_not_block_needs_no_thread() -> None:
     """Whoever keeps state in memory gets no thread for it."""
     before = len(readers())

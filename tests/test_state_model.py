@@ -167,7 +167,8 @@ class Machine(RuleBasedStateMachine):
     @rule(
         session=SESSIONS, amounts=st.dictionaries(st.sampled_from(sorted(BUDGETS)), AMOUNTS, max_size=3),
         marks=st.sets(NAMES), began=st.none() | NAMES, approval=st.sampled_from([*[None] * 16, *range(4)]),
-        reserve=st.sampled_from([True, True, True, True, False]), stale=st.sampled_from([*[None] * 16, "marks", "began", "done", "revoked"]),
+        reserve=st.sampled_from([True, True, True, True, False]),
+        stale=st.sampled_from([*[None] * 16, "marks", "began", "done", "revoked"]),
         releasable=st.booleans(),
     )  # fmt: skip
     def commit(
@@ -221,8 +222,8 @@ class Machine(RuleBasedStateMachine):
         model.marks[session] |= marks
         if began is not None:
             model.began[session][began] = model.now
-        for each in used:
-            model.approvals[each][1] = "used"
+        for name in used:
+            model.approvals[name][1] = "used"
         if marks or began or any(part[0].window is None for part in getattr(answer.reservation, "parts", ())):
             model.known.add(session)
         if answer.reservation is not None:
@@ -319,7 +320,7 @@ class Machine(RuleBasedStateMachine):
         ]
         assert list(self.store.approvals()) == expected
         for status in ("pending", "used"):
-            asked = self.store.approvals(status=status, binding="a", session="s")  # type: ignore[arg-type]
+            asked = self.store.approvals(status=status, binding="a", session="s")
             assert list(asked) == [
                 one for one in expected if (one.status, one.binding, one.session) == (status, "a", "s")
             ]

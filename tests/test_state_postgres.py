@@ -15,13 +15,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agentauthz.decision import Spend
+from agentauthz.errors import InvalidArgument, StateError
 from agentauthz.state.memory import MemoryState
-from agentauthz.state.postgres import PostgresState, init
+from agentauthz.state.postgres import PostgresState, Pruned, init
 from agentauthz.state.postgres.text import escape, unescape
-from agentauthz.state.store import Approval, Committed, Intent, Reservation, StateStore
+from agentauthz.state.store import Approval, Committed, Intent, Refused, Reservation, Seen, StateStore
 from agentauthz.state.windows import micros
+from tests.loopback import everything_told
 from tests.postgres import Postgres
-from tests.state_racing import HOUR, WHY
+from tests.state_racing import HOUR, WHY, counted
 
 NOW: Final = dt.datetime(2026, 11, 23, 9, tzinfo=dt.UTC)
 SECOND: Final = dt.timedelta(seconds=1)
@@ -135,7 +137,7 @@ class Run:
     def take(self, step: Step) -> object:
         """Return what the store answers."""
         name, given = step
-        return getattr(self, name, getattr(self.store, name, None))(*given)
+        return getattr(self if hasattr(self, name) else self.store, name)(*given)
 
     def begin(self, session: str, ago: dt.timedelta, watched: frozenset[str], keep: bool) -> object:
         """Begin a session, and hold on to it."""
@@ -150,12 +152,14 @@ class Run:
     ) -> object:  # fmt: skip
         """Commit what has read the session, or only believes to."""
         state = self.store.read(session or "s-1")
-        times = () if action is None or session is None else (("began", action, state.began.get(action)),)
+        times: tuple[tuple[Seen, str, dt.datetime | None], ...] = ()
+        if action is not None and session is not None:
+            times = (("began", action, state.began.get(action)),)
         intent = Intent(
             session, frozenset({"secret"}) if not reads and marks else state.marks if session else None,
             times if reads else (), marks if session else (), began if session else None, spends,
             approvals, revocations, reserve, named,
-        )  # type: ignore[arg-type]  # fmt: skip
+        )  # fmt: skip
         answer = self.store.commit(intent)
         if isinstance(answer, Committed) and answer.reservation is not None:
             if answer.reservation.id is None:
@@ -164,13 +168,14 @@ class Run:
             return evolve(answer, reservation=evolve(answer.reservation, id="named"))
         return answer
 
-    def give_back(self, which: int, actual: Decimal | None) -> object:
+    def give_back(self, which: int, actual: Decimal | None) -> None:
         """Settle or release something, perhaps for the second time."""
         if which >= len(self.reserved):
-            return None
+            return
         if actual is None:
-            return self.store.release(self.reserved[which])
-        return self.store.settle(self.reserved[which], {"a": actual})
+            self.store.release(self.reserved[which])
+        else:
+            self.store.settle(self.reserved[which], {"a": actual})
 
     def once(self, key: str, ahead: dt.timedelta) -> object:
         """Use a key."""
@@ -223,3 +228,169 @@ def test_any_text_is_kept(text: str) -> None:
     assert "\0" not in kept
     kept.encode()
     assert unescape(kept) == text
+
+
+# ---- a database that isn't prepared, and who may use it
+
+
+def test_a_database_must_be_prepared(postgres: Postgres) -> None:
+    """Without the schema, or with another version of it, there is no store, and the message says what to do."""
+    postgres.run("DROP SCHEMA IF EXISTS agentauthz CASCADE")
+    with pytest.raises(StateError, match="isn't prepared: `agentauthz state init` does that"):
+        PostgresState(postgres.dsn)
+    assert (init(postgres.dsn), init(postgres.dsn)) == (0, 1)
+    PostgresState(postgres.dsn).close()
+    postgres.run("UPDATE agentauthz.version SET number = 2")
+    with pytest.raises(StateError, match="has version 2 of the schema `agentauthz`, not 1"):
+        PostgresState(postgres.dsn)
+    with pytest.raises(StateError, match="has version 2 of the schema `agentauthz`, and this is 1"):
+        init(postgres.dsn)
+
+
+def test_preparing_again_keeps_all(url: str) -> None:
+    """A second `init` forgets nothing."""
+    with closing(PostgresState(url)) as store:
+        store.mark("s", "secret")
+        init(url)
+        assert store.read("s").marks == {"secret"}
+
+
+def test_a_schema_of_somebody_else_stays_as_it_is(postgres: Postgres) -> None:
+    """A schema of the same name that isn't ours is neither used nor changed."""
+    postgres.run("DROP SCHEMA IF EXISTS agentauthz CASCADE; CREATE SCHEMA agentauthz; CREATE TABLE agentauthz.mine ()")
+    with pytest.raises(StateError, match="somebody else's"):
+        init(postgres.dsn)
+    assert postgres.rows("SELECT relname::text FROM pg_class WHERE relnamespace = 'agentauthz'::regnamespace") == [
+        ("mine",)
+    ]
+
+
+def test_a_role_may_only_call_functions(url: str, postgres: Postgres) -> None:
+    """An application's role needs nothing but what `init` grants, and can neither read, change nor forget beside it."""
+    postgres.run("DROP ROLE IF EXISTS app; CREATE ROLE app LOGIN")
+    theirs = url.replace("tests:", "app:")
+    with pytest.raises(StateError, match="may not use the schema `agentauthz`"):
+        PostgresState(theirs)
+    with pytest.raises(StateError, match="no such role"):
+        init(url, ['nobody "here'])
+    init(url, ["app"])
+    with closing(PostgresState(theirs)) as store:
+        assert isinstance(store.commit(Intent("s", marks=("m",), spends=(counted(1),))), Committed)
+        assert isinstance(store.commit(Intent("s", spends=(counted(1),))), Refused)
+        with pytest.raises(StateError, match="may not use"):
+            store.prune(NOW)
+    with psycopg.connect(theirs, autocommit=True) as connection:
+        for statement in (
+            "UPDATE agentauthz.budgets SET total = 0",
+            "SELECT * FROM agentauthz.approvals",
+            "DELETE FROM agentauthz.revocations",
+            "SELECT setval('agentauthz.clock', 1)",
+            "SELECT agentauthz.hold('s', true)",
+            "CREATE FUNCTION agentauthz.server_time(int) RETURNS bigint LANGUAGE sql AS 'SELECT 1'",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute(statement.encode())
+    with pytest.raises(StateError, match="can't be prepared: the role may not"):
+        init(theirs)
+    postgres.run("DROP OWNED BY app; DROP ROLE app")
+
+
+def test_it_commits_synchronously(url: str, postgres: Postgres) -> None:
+    """A database that could forget what it has granted is refused."""
+    postgres.run("ALTER DATABASE postgres SET synchronous_commit = off")
+    try:
+        with pytest.raises(StateError, match="`synchronous_commit` must be on"):
+            PostgresState(url)
+    finally:
+        postgres.run("ALTER DATABASE postgres RESET synchronous_commit")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"url": "postgresql://CANARY:CANARY@/x?CANARY=1"}, "`url` must be a connection string or URL"),
+        ({"url": "nonsense CANARY"}, "`url` must be a connection string or URL"),
+        ({"timeout": 0}, "`timeout` must be a positive number"),
+        ({"timeout": float("nan")}, "`timeout` must be a positive number"),
+        ({"connections": 0}, "`connections` must be a number above zero"),
+    ],
+)
+def test_wrong_arguments(given: dict[str, object], said: str) -> None:
+    """What can't be used is refused before anything is tried, and nothing of an address is told."""
+    with pytest.raises(InvalidArgument, match=said) as error:
+        PostgresState(**{"url": "postgresql:///", **given})  # type: ignore[arg-type]
+    assert "CANARY" not in everything_told(error.value)
+
+
+def test_a_password_is_never_told(postgres: Postgres) -> None:
+    """Neither what can't be reached nor what refuses tells the address that it was given."""
+    for url in ("postgresql://u:CANARY@127.0.0.1:1/x", postgres.dsn.replace("/postgres?", "/nowhere?")):
+        with pytest.raises(StateError, match="the database can't be reached") as error:
+            PostgresState(url, timeout=2.0)
+        assert "CANARY" not in everything_told(error.value)
+
+
+def test_what_is_closed_answers_nothing(url: str) -> None:
+    """After `close` every operation raises; to close again does nothing."""
+    store = PostgresState(url)
+    store.close()
+    store.close()
+    with pytest.raises(StateError, match="the state store is closed"):
+        store.now()
+
+
+# ---- time
+
+
+def test_the_clock_never_steps_back(url: str, store: PostgresState, clock: Clock) -> None:
+    """What one process was told stays the least that any process is told, whatever the server's clock does."""
+    clock.set(NOW + HOUR)
+    assert store.now() == NOW + HOUR
+    clock.set(NOW)
+    with closing(PostgresState(url, timeout=20.0)) as other:
+        assert other.now() == NOW + HOUR
+        assert other.show().ahead == HOUR
+    clock.set(NOW + 2 * HOUR)
+    assert store.now() == NOW + 2 * HOUR
+    assert store.show().ahead == 0 * SECOND
+
+
+# ---- what is forgotten
+
+
+def test_pruning_forgets_what_cannot_matter(store: PostgresState, clock: Clock) -> None:
+    """Used keys, budgets and requests go once they have ended, sessions once nobody uses them, named ones on demand."""
+    for name, keep in (("made up", False), ("named", True), ("busy", False)):
+        store.begin(name, NOW, {}, keep=keep)
+        store.mark(name, "secret")
+    store.once("k", NOW + SECOND)
+    store.ask(Approval("i", "b", "named", NOW, NOW + SECOND, "{}"))
+    hourly, own = counted(1), Spend("own", "own:1", Decimal(1), Decimal(1), None, WHY)
+    store.commit(Intent("made up", spends=(hourly, own), releasable=True))
+    clock.set(NOW + 3 * HOUR)
+    store.commit(Intent("busy", spends=(own,)))
+    assert store.prune(NOW + HOUR) == Pruned(sessions=1, budgets=2, approvals=1, once=1)
+    marks = [store.read(name).marks for name in ("made up", "named", "busy")]
+    assert marks == [frozenset(), {"secret"}, {"secret"}]
+    assert isinstance(store.commit(Intent("busy", spends=(own,))), Refused)
+    assert store.prune(NOW + HOUR, named=True) == Pruned(sessions=1, budgets=0, approvals=0, once=0)
+    assert isinstance(store.commit(Intent("busy", spends=(own,))), Refused)
+
+
+def test_a_replay_writes_nothing(store: PostgresState, url: str) -> None:
+    """A key that was used, and a budget that is used up, can be asked for without end at no cost to the disk."""
+    ends = store.now() + HOUR
+    assert store.once("k", ends)
+    full = Intent(None, spends=(counted(0),))
+    with psycopg.connect(url, autocommit=True) as connection:
+
+        def written() -> int:
+            [row] = connection.execute("SELECT pg_current_xact_id()::text::bigint").fetchall()
+            return int(row[0])
+
+        before = written()
+        for _ in range(3):
+            assert not store.once("k", ends)
+            assert isinstance(store.commit(full), Refused)
+        after = written()
+    assert after == before + 1  # to ask for it takes one

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
@@ -152,10 +151,13 @@ def test_sixty_four_threads_get_exactly_what_there_is(kind: str, tmp_path: Path)
 
 
 def test_a_kill_in_the_middle_loses_nothing_and_grants_nothing_twice(kind: str, tmp_path: Path) -> None:
-    """Whatever step a process is killed in, what was answered is there, and what wasn't is there whole or not at all."""
+    """Whatever step a process is killed in, what was answered is there; what wasn't is there whole or not at all."""
     SHARED[kind](tmp_path).close()
     said = [line.split() for line in _run(_KILLING, kind, tmp_path, KILLS, timeout=3_600 if LONG else 300)]
-    names: Callable[[str], set[str]] = lambda what: {word[1] for word in said if word[0] == what}
+
+    def names(what: str) -> set[str]:
+        return {word[1] for word in said if word[0] == what}
+
     spent, released = (sum(word[0] == what for word in said) for what in ("spent", "released"))
     store = SHARED[kind](tmp_path)
     [money] = used(store, spend("money", "0.1", "1E+9"))

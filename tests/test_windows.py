@@ -77,5 +77,6 @@ def test_what_is_given_back_can_be_spent_again(steps: list[tuple[int, Decimal, b
     kept.give_back(99, Decimal(5))
     assert kept.total == before
     kept.forget(99)
-    assert (kept.total, kept.spent) == (0, {})
+    assert kept.total == 0
+    assert kept.spent == {}
     assert kept.has_room(asked)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import functools
-import logging
 import os
 import threading
 import time
@@ -18,17 +17,16 @@ from attrs import evolve
 from agentauthz.approvals.keeper import Keeper
 from agentauthz.authorizer.approvals import Approvals, Notify
 from agentauthz.authorizer.consulting import Approver, Consultation, Teller
-from agentauthz.authorizer.deciding import Case, ajudged, ataken, failed, judged, previewed, taken
+from agentauthz.authorizer.deciding import Case, ataken, previewed, taken
 from agentauthz.authorizer.handlers import Handlers
 from agentauthz.authorizer.memory import UNTRACKED, Memory
-from agentauthz.authorizer.obliging import abegun, begun, obliges, raise_interrupt
 from agentauthz.authorizer.opening import Asked, new_session
 from agentauthz.authorizer.orders import Orders
 from agentauthz.authorizer.recording import OnFailure, Recording, regardless
 from agentauthz.authorizer.resources import Resources
 from agentauthz.authorizer.revocations import MAX_AGE, Revocations
+from agentauthz.authorizer.taking import Taking
 from agentauthz.calls import NOTHING, Call, Effect, Expiry, Stop, Verdict, allowed, effect_of, repeatable
-from agentauthz.canonical import class_name
 from agentauthz.decision import Basis, Decision, Obligation, Reason
 from agentauthz.delegating import brought
 from agentauthz.errors import InvalidArgument, TokenError
@@ -42,7 +40,7 @@ from agentauthz.records.redaction import PUBLIC, Class, Redaction
 from agentauthz.request import Request, Resource, SessionFacts, Unknown
 from agentauthz.session import Session
 from agentauthz.state.memory import MemoryState
-from agentauthz.state.store import NOTHING_YET, Reservation, State, StateStore
+from agentauthz.state.store import NOTHING_YET, State, StateStore
 from agentauthz.tracing import Ids, Tracer
 from agentauthz.values import UNKNOWN, utc
 
@@ -140,11 +138,12 @@ class Authorizer:
                 raise InvalidArgument(name, "must be a function")
         self._keeper: Final = Keeper(own)
         teller = Teller(self._recording, self.now, notify)
-        self._approvals: Final = Approvals(
-            self._state, self._keeper, lambda: self.policies, teller, self._revoked, self._reopened
-        )
+        self._approvals: Final = Approvals(self._state, self._keeper, lambda: self.policies, teller, self._reopened)
         self._consultation: Final = Consultation(
             self._approvals, teller, approver, forgetful=key is None and self._state.blocking
+        )
+        self._taking: Final = Taking(
+            self._state, self._recording, self._consultation, lambda: self._in_force[0], self.now
         )
         self._lock: Final = threading.RLock()  # a signal's handler may replace the policies at any point
 
@@ -369,7 +368,7 @@ class Authorizer:
         Raises:
             InvalidArgument: `request` is no Request.
         """
-        return self._taken(self._by_hand(request)).decision
+        return self._taking.taken(self._by_hand(request)).decision
 
     def authorize(self, request: Request) -> Decision:
         """Decide a request, record it, and raise unless it may happen now.
@@ -383,7 +382,7 @@ class Authorizer:
     def _insist(self, request: Request, approval: str | None = None) -> Decision:
         case = self._by_hand(request)
         case.approval = approval
-        return allowed(repeatable(self._taken(case), lambda own: self._insist(request.at(self.now()), own)))
+        return allowed(repeatable(self._taking.taken(case), lambda own: self._insist(request.at(self.now()), own)))
 
     def decide_verified(
         self,
@@ -404,7 +403,7 @@ class Authorizer:
         """
         case = self._of_request(request)
         case.carries_out, case.objects = carries_out, objects
-        return self._taken(case).decision
+        return self._taking.taken(case).decision
 
     @contextlib.contextmanager
     def performing(self, decision: Decision) -> Iterator[None]:
@@ -426,7 +425,7 @@ class Authorizer:
             raise
         finally:
             effect = effect_of(decision, error, started)
-            self._recording.write_effect(None, effect, self._finished(effect))
+            self._recording.write_effect(None, effect, self._taking.finished(effect))
 
     def refuse(self, request: Request, reason: Reason, *, basis: Basis = Basis.AUTHORITY) -> Decision:
         """Record the denial of a request that no policy is asked about, and return it.
@@ -436,7 +435,7 @@ class Authorizer:
         """
         case = self._of_request(request)
         case.stopped = (basis, reason)
-        return self._taken(case).decision
+        return self._taking.taken(case).decision
 
     def refuse_token(self, error: TokenError, *, action: str, route: str | None = None) -> Decision:
         """Record that a call of `action` was refused because of its token, in nobody's name; return the denial.
@@ -451,7 +450,7 @@ class Authorizer:
 
     async def adecide(self, request: Request) -> Decision:
         """Do what `decide` does without blocking the loop on a sink."""
-        return (await self._ataken(self._by_hand(request))).decision
+        return (await self._taking.ataken(self._by_hand(request))).decision
 
     async def aauthorize(self, request: Request) -> Decision:
         """Do what `authorize` does without blocking the loop on a sink."""
@@ -460,7 +459,9 @@ class Authorizer:
     async def _ainsist(self, request: Request, approval: str | None = None) -> Decision:
         case = self._by_hand(request)
         case.approval = approval
-        return allowed(repeatable(await self._ataken(case), lambda own: self._ainsist(request.at(self.now()), own)))
+        return allowed(
+            repeatable(await self._taking.ataken(case), lambda own: self._ainsist(request.at(self.now()), own))
+        )
 
     def preview(self, request: Request, *, state: State | None = None) -> Decision:
         """Decide a request; commit and record nothing. `state` stands for what its session remembers.
@@ -509,11 +510,11 @@ class Authorizer:
 
     def decide_call(self, session: Session, call: Call) -> Verdict:
         """Decide, commit and record one call of a session."""
-        return self._taken(self._of_session(session, call))
+        return self._taking.taken(self._of_session(session, call))
 
     def adecide_call(self, session: Session, call: Call) -> Coroutine[Any, Any, Verdict]:
         """Decide, commit and record one call of a session, without blocking the loop on a sink."""
-        return self._ataken(self._of_session(session, call))
+        return self._taking.ataken(self._of_session(session, call))
 
     def pass_on(self, session: Session, passing: Passing) -> str | None:
         """Record an attempt to pass a session's authority on; return the record's id, None where no sink wants it.
@@ -545,137 +546,17 @@ class Authorizer:
 
     def follows(self, verdict: Verdict) -> bool:
         """Say whether how a call ended is to be recorded, as its decision was, remembered or settled."""
-        return (
-            verdict.decision.record_id is not None
-            or verdict.decision.action in self.policies.tracked
-            or (verdict.reservation is not None and verdict.reservation.id is not None)
-        )
+        return self._taking.follows(verdict)
 
     def finish_call(self, session: Session, effect: Effect) -> None:
         """Remember and record how a call ended; a sink or store that fails now is logged, since the call has run."""
-        self._recording.write_effect(session.id, effect, self._finished(effect, session))
+        self._taking.finish(session, effect)
 
-    async def afinish_call(self, session: Session, effect: Effect) -> None:
+    def afinish_call(self, session: Session, effect: Effect) -> Coroutine[Any, Any, None]:
         """Do what `finish_call` does without blocking the loop on a sink or the state store."""
-        if self._state.blocking:
-            import asyncio  # programs without a loop don't pay for it
+        return self._taking.afinish(session, effect)
 
-            now = await asyncio.to_thread(self._finished, effect, session)
-        else:
-            now = self._finished(effect, session)
-        await self._recording.awrite_effect(session.id, effect, now)
-
-    def _finished(self, effect: Effect, session: Session | None = None) -> dt.datetime:
-        if session is not None:
-            self._remember(session, effect)
-        try:
-            return self.now()
-        except Exception:  # the call has run: its result must not be lost for it
-            logging.getLogger("agentauthz.records").error(
-                "the clock failed when a call ended; its effect has the system's time"
-            )
-            return dt.datetime.now(dt.UTC)
-
-    def _remember(self, session: Session, effect: Effect) -> None:
-        """Remember that a call returned, and settle or give back what it has spent."""
-        try:
-            if effect.status == "done" and effect.decision.action in self.policies.tracked:
-                self._state.finish(session.id, effect.decision.action)
-            if effect.reservation is not None and effect.reservation.id is not None:
-                # an interruption such as Ctrl-C isn't the function's word that nothing was done
-                if effect.status == "failed" and isinstance(effect.error, Exception):
-                    self._state.release(effect.reservation)
-                else:
-                    self._state.settle(effect.reservation, {})
-        except Exception as error:  # the call has run: its result must not be lost for it
-            logging.getLogger("agentauthz.state").error(
-                "the end of decision %s couldn't be kept: %s", effect.decision.record_id, class_name(error)
-            )
-
-    # ---- one decision
-
-    def _taken(self, case: Case) -> Verdict:
-        if self._recording.recorder.writing():  # a sink that asks for decisions would be asked to record them
-            return Verdict(failed(case, "inside_a_sink", "a sink may not ask for a decision"), case.request)
-        verdict = judged(case)
-        about_people = self._consultation.concerns(verdict)
-        if about_people:
-            verdict = self._consultation.settled(case, verdict)
-        if verdict.decision.obligations and obliges(verdict.decision):
-            verdict = self._obliged(case, begun(case, verdict))
-        else:
-            verdict = self._recorded(case, verdict)
-        if about_people:
-            self._consultation.recorded(verdict)
-        return verdict
-
-    def _recorded(self, case: Case, verdict: Verdict) -> Verdict:
-        verdict = self._recording.write(case, verdict)
-        if (back := _unused(verdict)) is not None:
-            self._give_back(back)
-        return verdict
-
-    def _obliged(self, case: Case, begun: Verdict) -> Verdict:
-        """Record a call whose obligations were carried out as far as they can be before it runs."""
-        try:
-            verdict = self._recorded(case, begun)
-        except BaseException as error:
-            if begun.carrying is not None:
-                begun.carrying.ended(begun.decision, error)
-            raise
-        if begun.carrying is not None and not verdict.decision.allowed:
-            begun.carrying.ended(verdict.decision, verdict.cause)
-        raise_interrupt(begun)
-        return verdict
-
-    async def _ataken(self, case: Case) -> Verdict:
-        if self._recording.recorder.writing():
-            return Verdict(failed(case, "inside_a_sink", "a sink may not ask for a decision"), case.request)
-        case.awaits = True
-        verdict = await ajudged(case)
-        if not self._consultation.concerns(verdict):
-            return await self._akept(case, verdict)
-        import asyncio  # programs without a loop don't pay for it
-
-        verdict = await self._akept(case, await self._consultation.asettled(case, verdict))
-        await asyncio.to_thread(self._consultation.recorded, verdict)
-        return verdict
-
-    async def _akept(self, case: Case, verdict: Verdict) -> Verdict:
-        """Carry out what a call obliges to before it runs, and record its decision."""
-        if verdict.decision.obligations and obliges(verdict.decision):
-            try:
-                verdict = await abegun(case, verdict)
-            except GeneratorExit:  # what is being closed may not wait: its denial is recorded, and this is raised again
-                return self._obliged(case, verdict)
-            return await self._aobliged(case, verdict)
-        return await self._arecorded(case, verdict)
-
-    async def _arecorded(self, case: Case, verdict: Verdict) -> Verdict:
-        verdict = await self._recording.awrite(case, verdict)
-        if (back := _unused(verdict)) is not None:
-            import asyncio  # programs without a loop don't pay for it
-
-            await asyncio.to_thread(self._give_back, back)
-        return verdict
-
-    async def _aobliged(self, case: Case, begun: Verdict) -> Verdict:
-        try:
-            verdict = await self._arecorded(case, begun)
-        except BaseException as error:
-            if begun.carrying is not None:
-                await begun.carrying.aended(begun.decision, error)
-            raise
-        if begun.carrying is not None and not verdict.decision.allowed:
-            await begun.carrying.aended(verdict.decision, verdict.cause)
-        raise_interrupt(begun)
-        return verdict
-
-    def _give_back(self, reservation: Reservation) -> None:
-        try:
-            self._state.release(reservation)
-        except Exception as error:  # it stays spent, which widens nothing
-            logging.getLogger("agentauthz.state").error("a reservation couldn't be given back: %s", class_name(error))
+    # ---- cases
 
     def _of_session(self, session: Session, call: Call) -> Case:
         problem, cause = call.problem, call.cause
@@ -737,11 +618,6 @@ async def _in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) ->
     import asyncio  # programs without a loop don't pay for it
 
     return await asyncio.to_thread(work, *args, **kwargs)
-
-
-def _unused(verdict: Verdict) -> Reservation | None:
-    """Return what was reserved for a call that is denied after all."""
-    return None if verdict.decision.allowed else verdict.reservation
 
 
 def _merged(given: SessionFacts, state: State, tracked: Mapping[str, dt.datetime]) -> SessionFacts:

@@ -11,10 +11,10 @@ from agentauthz.approvals.keeper import Answered, Keeper
 from agentauthz.approvals.review import Answer, Consent, Review, Standing
 from agentauthz.authorizer.reviewing import asking, fitting, may_consent
 from agentauthz.authorizer.revocations import Revocations
-from agentauthz.decision import Decision, Outcome, Reason
+from agentauthz.decision import Decision, Outcome
 from agentauthz.errors import ApprovalRefused, InvalidArgument
 from agentauthz.policy.policyset import PolicySet
-from agentauthz.principals import Principal
+from agentauthz.principals import Chain, Principal
 from agentauthz.state.store import Approval, StateStore
 
 if TYPE_CHECKING:
@@ -67,14 +67,12 @@ class Approvals:
         keeper: Keeper,
         policies: Callable[[], PolicySet | None],
         telling: Telling | None,
-        revoked: Revocations | None = None,
         reopened: Callable[[Review], Session] | None = None,
     ) -> None:
         self._store: Final = store
         self._keeper: Final = keeper
         self._policies: Final = policies
         self._telling: Final = telling
-        self._revoked: Final = revoked
         self._reopened: Final = reopened
 
     # ---- looking
@@ -183,8 +181,10 @@ class Approvals:
             raise ApprovalRefused(
                 "approval_void", "other policies are in force by now: the call must be asked for again"
             )
-        if (stop := self._stopped(review)) is not None:
-            raise ApprovalRefused(stop.code, f"{stop.text}, so the call may not happen")
+        revoked = Revocations.read(self._store)
+        for chain in (review.chain, Chain(who)):  # who was revoked can't be helped, and can't help
+            if (stop := revoked.against(revoked.known(), review.session, chain)) is not None:
+                raise ApprovalRefused(stop[1].code, "this call, or who answers, may not go on: nothing can be approved")
         if not may_consent(review.chain, who):
             code, why = (
                 ("not_user", "isn't a person") if who.kind != "user" else ("in_chain", "acts in this call itself")
@@ -199,14 +199,6 @@ class Approvals:
             asked = "; ".join(f"`{each.rule}` asks for {each.by}" for each in review.asking if each.rule in left)
             raise ApprovalRefused("not_approver", f"{who} isn't who may approve this: {asked}")
         return "pending" if left else "approved"
-
-    def _stopped(self, review: Review) -> Reason | None:
-        """Return what was revoked that the call rests on; its token isn't among what was stored."""
-        if (revoked := self._revoked) is None:
-            return None
-        revoked.refresh()
-        stop = revoked.against(revoked.known(), review.session, review.chain)
-        return None if stop is None else stop[1]
 
     # ---- making the call
 

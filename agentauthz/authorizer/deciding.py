@@ -234,7 +234,9 @@ def _consults(case: Case, decision: Decision) -> bool:
 
 def _consulting(case: Case) -> Consulting:
     keeper = cast(Keeper, case.keeper)
-    return Consulting(case.policies, case.store, keeper, case.request, case.sensitive, case.approval)
+    return Consulting(
+        case.policies, case.store, keeper, case.request, case.sensitive, case.approval, case.revoked
+    )  # fmt: skip
 
 
 def _heard(case: Case, decision: Decision, inputs: Inputs) -> Steps[Heard]:

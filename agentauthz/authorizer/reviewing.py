@@ -20,6 +20,7 @@ from agentauthz.request import Request
 from agentauthz.state.store import Approval, Intent, StateStore
 
 if TYPE_CHECKING:
+    from agentauthz.authorizer.revocations import Revocations
     from agentauthz.policy.inputs import Inputs
 
 T = TypeVar("T")
@@ -52,6 +53,7 @@ class Consulting:
     request: Request
     sensitive: frozenset[str] = frozenset()
     approval: str | None = None
+    revoked: Revocations | None = None
 
     def heard(self, decision: Decision, inputs: Inputs) -> _Steps[Heard]:
         """Find what people have said about a call that reviews stop."""
@@ -64,7 +66,7 @@ class Consulting:
         if isinstance(review, str):
             return _refused(decision, review)
         if review is not None and review.standing == "approved":
-            consents = fitting(review.chain, review.consents)
+            consents = tuple(each for each in fitting(review.chain, review.consents) if self._stands(each.by))
             after = self.policies.judge_inputs(inputs, approvers=[consent.by for consent in consents])
             if after.outcome is not Outcome.REVIEW:
                 return Heard(after, review, review.id, consents)
@@ -79,6 +81,10 @@ class Consulting:
             heard.lapsed = lapsed
             return heard
         return Heard(_noting(decision, review), binding=binding, lapsed=lapsed)
+
+    def _stands(self, person: Principal) -> bool:
+        """Say whether somebody's consent still counts: it doesn't once they were revoked."""
+        return self.revoked is None or self.revoked.against(0, None, Chain(person)) is None
 
     def _named(self, binding: str) -> _Steps[Review | str]:
         """Return the review that the call names, or the code of why it isn't for this call."""

@@ -80,6 +80,18 @@ class Revocations:
             self.poll()
             self._poller.start()
 
+    @classmethod
+    def read(cls, store: StateStore) -> Revocations:
+        """Return what a store tells now, and read no more: for who asks once. It may wait for the store.
+
+        Raises:
+            StateError: the store can't be asked.
+        """
+        read = cls(store)
+        read.close()
+        read.refresh()
+        return read
+
     # ---- asking
 
     def known(self) -> int | None:

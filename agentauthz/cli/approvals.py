@@ -17,7 +17,6 @@ from agentauthz.approvals.view import lines
 from agentauthz.authorizer.approvals import Approvals
 from agentauthz.authorizer.consulting import Teller
 from agentauthz.authorizer.recording import Recording, regardless
-from agentauthz.authorizer.revocations import Revocations
 from agentauthz.cli.command import Run, existing, write
 from agentauthz.errors import ApprovalRefused, InvalidArgument
 from agentauthz.keys import InstanceKey
@@ -169,9 +168,7 @@ def _opened(arguments: argparse.Namespace, policies: PolicySet | None = None) ->
             closing.callback(sink.close)
             recording = Recording(Recorder([sink]), key, regardless("deny"), Tracer(None))
             teller = Teller(recording, lambda: dt.datetime.now(dt.UTC), None)
-        revoked = Revocations(store)
-        closing.callback(revoked.close)
-        yield Approvals(store, Keeper(key), lambda: policies, teller, revoked)
+        yield Approvals(store, Keeper(key), lambda: policies, teller)
 
 
 def opened_store(text: str) -> StateStore:

@@ -225,10 +225,8 @@ def use(file: sqlite3.Connection, id: str) -> None:
 
 def answer(file: sqlite3.Connection, id: str, status: str, text: str, known: str | None, now: int) -> bool:
     """Answer a pending request that hasn't expired, and whose answer is `known`; say whether there was one."""
-    changed = (
-        "UPDATE approvals SET status = ?, answer = ? "
-        "WHERE id = ? AND status = 'pending' AND expires > ? AND answer IS ?"
-    )
+    held = "id = ? AND status = 'pending' AND expires > ? AND answer IS ?"
+    changed = f"UPDATE approvals SET status = ?, answer = ? WHERE {held}"  # noqa: S608  (both parts are constants)
     before = None if known is None else blob(known)
     return file.execute(changed, (status, blob(text), blob(id), now, before)).rowcount > 0
 

@@ -302,17 +302,20 @@ def approvals(trial: Trial, one: StateStore, other: StateStore) -> None:
             and kept.answer == '{"by": 1}'
         )
 
-    def several() -> bool:
+    def answered_by_several() -> bool:
         made = one.ask(request(one, trial.name())).id
-        answers = [
-            one.answer(made, "pending", "a"),
-            other.answer(made, "pending", "b"),
-            other.answer(made, "approved", "b", known="c"),
-            other.answer(made, "approved", "ab", known="a"),
-        ]
-        kept = one.approval(made)
-        told = None if kept is None else (kept.status, kept.answer)
-        return answers == [True, False, False, True] and told == ("approved", "ab")
+        answers = [one.answer(made, "pending", "1"), other.answer(made, "pending", "2")]  # the second knew no first
+        answers += [other.answer(made, "pending", "2", known="1"), one.answer(made, "approved", "3", known="1")]
+        before = statuses(made)
+        answers += [one.answer(made, "approved", "3", known="2"), one.answer(made, "rejected", "4", known="3")]
+        kept = other.approval(made)
+        return (
+            answers == [True, False, True, False, True, False]
+            and before == ["pending"]
+            and statuses(made) == ["approved"]
+            and kept is not None
+            and kept.answer == "3"
+        )
 
     def used_up() -> bool:
         good = approved(one, trial.name()).id
@@ -346,7 +349,7 @@ def approvals(trial: Trial, one: StateStore, other: StateStore) -> None:
     trial.say("a request for consent is kept as it is", stored)
     trial.say("only one request for the same call is open", once_open)
     trial.say("a request is answered once", answered)
-    trial.say("of answers that don't know each other only one counts", several)
+    trial.say("an answer that knows what others have said adds to theirs, and no other does", answered_by_several)
     trial.say("an approval is used once, and only if it was given", used_up)
     trial.say("what has expired can't be answered, and holds up nobody", expired)
     trial.say("requests are listed oldest first, by all that is asked for", listed)

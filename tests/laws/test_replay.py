@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from agentauthz.authorizer import Authorizer
 from agentauthz.errors import NotReplayable
+from agentauthz.obligations import Duty
 from agentauthz.policy.policyset import PolicySet
 from agentauthz.records import MemorySink
 from agentauthz.replay.answer import Answer, Asker
@@ -56,9 +57,14 @@ def wrong(line: bytes, policies: PolicySet) -> str | None:
         return None if cause.reason.endswith(HELD_BACK) else cause.reason
 
 
+def _tell(duty: Duty) -> bool:
+    """Carry the obligation out for some calls, whatever the policies are, and fail for the others."""
+    return duty.request.route is None
+
+
 def recorded(policies: PolicySet, plan: Plan) -> Tree:
     """Return the record of one decision, in a session that remembers nothing else."""
     sink = MemorySink()
-    TALLY.pair(Authorizer(policies, sinks=[sink]).decide_verified(plan.request()))
+    TALLY.pair(Authorizer(policies, sinks=[sink], obligations={"tell": _tell}).decide_verified(plan.request()))
     tree: Tree = json.loads(sink.decisions[0].line())
     return tree

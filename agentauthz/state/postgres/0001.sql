@@ -223,8 +223,8 @@ CREATE FUNCTION agentauthz.seems_refused(
 ) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
 BEGIN
     FOR part IN 1 .. cardinality(keys) LOOP
-        IF (SELECT total + asked[part] > bounds[part] FROM agentauthz.budgets WHERE key = keys[part]
-            AND session = CASE WHEN windows[part] = 0 THEN coalesce(of_session, '') ELSE '' END) THEN
+        IF asked[part] + coalesce((SELECT total FROM agentauthz.budgets WHERE key = keys[part]
+            AND session = CASE WHEN windows[part] = 0 THEN coalesce(of_session, '') ELSE '' END), 0) > bounds[part] THEN
             RETURN true;
         END IF;
     END LOOP;

@@ -1,0 +1,179 @@
+"""Take one decision to its end: obligations that act before the call, the record, people who are told, what is left."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, final
+
+from agentauthz.authorizer.consulting import Consultation
+from agentauthz.authorizer.deciding import Case, ajudged, failed, judged
+from agentauthz.authorizer.obliging import abegun, begun, obliges, raise_interrupt
+from agentauthz.authorizer.recording import Recording
+from agentauthz.calls import Effect, Verdict
+from agentauthz.canonical import class_name
+from agentauthz.policy.policyset import PolicySet
+from agentauthz.state.store import Reservation, StateStore
+
+if TYPE_CHECKING:
+    from agentauthz.session import Session
+
+
+@final
+class Taking:
+    """Decide, commit, carry out and record calls; remember and record how they ended."""
+
+    def __init__(
+        self,
+        state: StateStore,
+        recording: Recording,
+        consultation: Consultation,
+        policies: Callable[[], PolicySet],
+        now: Callable[[], dt.datetime],
+    ) -> None:
+        self._state: Final = state
+        self._recording: Final = recording
+        self._consultation: Final = consultation
+        self._policies: Final = policies
+        self._now: Final = now
+
+    def taken(self, case: Case) -> Verdict:
+        if self._recording.recorder.writing():  # a sink that asks for decisions would be asked to record them
+            return Verdict(failed(case, "inside_a_sink", "a sink may not ask for a decision"), case.request)
+        verdict = judged(case)
+        about_people = self._consultation.concerns(verdict)
+        if about_people:
+            verdict = self._consultation.settled(case, verdict)
+        if verdict.decision.obligations and obliges(verdict.decision):
+            verdict = self._obliged(case, begun(case, verdict))
+        else:
+            verdict = self._recorded(case, verdict)
+        if about_people:
+            self._consultation.recorded(verdict)
+        return verdict
+
+    def _recorded(self, case: Case, verdict: Verdict) -> Verdict:
+        verdict = self._recording.write(case, verdict)
+        if (back := _unused(verdict)) is not None:
+            self._give_back(back)
+        return verdict
+
+    def _obliged(self, case: Case, begun: Verdict) -> Verdict:
+        """Record a call whose obligations were carried out as far as they can be before it runs."""
+        try:
+            verdict = self._recorded(case, begun)
+        except BaseException as error:
+            if begun.carrying is not None:
+                begun.carrying.ended(begun.decision, error)
+            raise
+        if begun.carrying is not None and not verdict.decision.allowed:
+            begun.carrying.ended(verdict.decision, verdict.cause)
+        raise_interrupt(begun)
+        return verdict
+
+    async def ataken(self, case: Case) -> Verdict:
+        if self._recording.recorder.writing():
+            return Verdict(failed(case, "inside_a_sink", "a sink may not ask for a decision"), case.request)
+        case.awaits = True
+        verdict = await ajudged(case)
+        if not self._consultation.concerns(verdict):
+            return await self._akept(case, verdict)
+        import asyncio  # programs without a loop don't pay for it
+
+        verdict = await self._akept(case, await self._consultation.asettled(case, verdict))
+        await asyncio.to_thread(self._consultation.recorded, verdict)
+        return verdict
+
+    async def _akept(self, case: Case, verdict: Verdict) -> Verdict:
+        """Carry out what a call obliges to before it runs, and record its decision."""
+        if verdict.decision.obligations and obliges(verdict.decision):
+            try:
+                verdict = await abegun(case, verdict)
+            except GeneratorExit:  # what is being closed may not wait: its denial is recorded, and this is raised again
+                return self._obliged(case, verdict)
+            return await self._aobliged(case, verdict)
+        return await self._arecorded(case, verdict)
+
+    async def _arecorded(self, case: Case, verdict: Verdict) -> Verdict:
+        verdict = await self._recording.awrite(case, verdict)
+        if (back := _unused(verdict)) is not None:
+            import asyncio  # programs without a loop don't pay for it
+
+            await asyncio.to_thread(self._give_back, back)
+        return verdict
+
+    async def _aobliged(self, case: Case, begun: Verdict) -> Verdict:
+        try:
+            verdict = await self._arecorded(case, begun)
+        except BaseException as error:
+            if begun.carrying is not None:
+                await begun.carrying.aended(begun.decision, error)
+            raise
+        if begun.carrying is not None and not verdict.decision.allowed:
+            await begun.carrying.aended(verdict.decision, verdict.cause)
+        raise_interrupt(begun)
+        return verdict
+
+    def _give_back(self, reservation: Reservation) -> None:
+        try:
+            self._state.release(reservation)
+        except Exception as error:  # it stays spent, which widens nothing
+            logging.getLogger("agentauthz.state").error("a reservation couldn't be given back: %s", class_name(error))
+
+    # ---- how a call ended
+
+    def follows(self, verdict: Verdict) -> bool:
+        """Say whether how a call ended is to be recorded, as its decision was, remembered or settled."""
+        return (
+            verdict.decision.record_id is not None
+            or verdict.decision.action in self._policies().tracked
+            or (verdict.reservation is not None and verdict.reservation.id is not None)
+        )
+
+    def finish(self, session: Session, effect: Effect) -> None:
+        """Remember and record how a call ended; a sink or store that fails now is logged, since the call has run."""
+        self._recording.write_effect(session.id, effect, self.finished(effect, session))
+
+    async def afinish(self, session: Session, effect: Effect) -> None:
+        """Do what `finish` does without blocking the loop on a sink or the state store."""
+        if self._state.blocking:
+            import asyncio  # programs without a loop don't pay for it
+
+            now = await asyncio.to_thread(self.finished, effect, session)
+        else:
+            now = self.finished(effect, session)
+        await self._recording.awrite_effect(session.id, effect, now)
+
+    def finished(self, effect: Effect, session: Session | None = None) -> dt.datetime:
+        """Remember how a call ended, and return when."""
+        if session is not None:
+            self._remember(session, effect)
+        try:
+            return self._now()
+        except Exception:  # the call has run: its result must not be lost for it
+            logging.getLogger("agentauthz.records").error(
+                "the clock failed when a call ended; its effect has the system's time"
+            )
+            return dt.datetime.now(dt.UTC)
+
+    def _remember(self, session: Session, effect: Effect) -> None:
+        """Remember that a call returned, and settle or give back what it has spent."""
+        try:
+            if effect.status == "done" and effect.decision.action in self._policies().tracked:
+                self._state.finish(session.id, effect.decision.action)
+            if effect.reservation is not None and effect.reservation.id is not None:
+                # an interruption such as Ctrl-C isn't the function's word that nothing was done
+                if effect.status == "failed" and isinstance(effect.error, Exception):
+                    self._state.release(effect.reservation)
+                else:
+                    self._state.settle(effect.reservation, {})
+        except Exception as error:  # the call has run: its result must not be lost for it
+            logging.getLogger("agentauthz.state").error(
+                "the end of decision %s couldn't be kept: %s", effect.decision.record_id, class_name(error)
+            )
+
+
+def _unused(verdict: Verdict) -> Reservation | None:
+    """Return what was reserved for a call that is denied after all."""
+    return None if verdict.decision.allowed else verdict.reservation

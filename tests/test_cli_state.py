@@ -1,0 +1,112 @@
+"""The commands `state init`, `show`, `revoke`, `halt`, `resume` and `prune`, against a real server."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from contextlib import closing
+from typing import TypeAlias
+
+import pytest
+
+from agentauthz.cli import main
+from agentauthz.cli.state import VARIABLE
+from agentauthz.state.postgres import PostgresState
+from tests.commands import Ran
+from tests.postgres import Postgres
+
+Run: TypeAlias = Callable[..., Ran]
+
+
+@pytest.fixture
+def run(postgres: Postgres, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Return what runs `agentauthz state …` on a database that isn't prepared; its password never comes out."""
+    postgres.run("DROP SCHEMA IF EXISTS agentauthz CASCADE")
+    monkeypatch.setenv(VARIABLE, postgres.dsn)
+
+    def ran(*argv: str) -> Ran:
+        try:
+            code = main(["state", *argv])
+        except SystemExit as end:
+            code = int(str(end.code))
+        out, err = capsys.readouterr()
+        assert "CANARY" not in out + err
+        return Ran(code, out, err)
+
+    return ran
+
+
+def test_a_database_is_prepared_once(run: Run, postgres: Postgres) -> None:
+    """`init` prepares it, by an address or the environment; again, it says so; before, nothing else works."""
+    found = run("show")
+    assert (found.code, found.err) == (
+        4,
+        "agentauthz: the database isn't prepared: `agentauthz state init` does that\n",
+    )
+    assert run("init") == (0, "prepared, version 1\n", "")
+    assert run("init", "--url", postgres.dsn) == (0, "it is prepared already, version 1\n", "")
+    assert run("show").out.splitlines()[1:] == [
+        "0 sessions, 0 budgets, 0 used keys", "0 requests for approval pending", "not halted",
+    ]  # fmt: skip
+
+
+def test_everything_is_halted_and_resumed(run: Run, postgres: Postgres) -> None:
+    """A halt holds until it is resumed; what was revoked stays; every order has a number and tells why."""
+    run("init")
+    assert run("halt", "--reason", "an exfiltration").out == "1  halted\n"
+    assert run("show").out.splitlines()[-1] == "halted"
+    assert run("revoke", "--session", "s-1", "--reason", "stolen").out == "2  session s-1: revoked\n"
+    assert run("revoke", "--principal", "agent:bot", "--reason", "odd").out == "3  principal agent:bot: revoked\n"
+    found = run("revoke", "--principal", "maria", "--issuer", "https://idp.example", "--reason", "left")
+    assert found.out == "4  principal user:maria of https://idp.example: revoked\n"
+    assert run("revoke", "--token", "a" * 64, "--reason", "lost").out == f"5  token {'a' * 64}: revoked\n"
+    assert run("resume", "--reason", "understood").out == "6  resumed\n"
+    assert run("show").out.splitlines()[-1] == "not halted"
+    with closing(PostgresState(postgres.dsn)) as store:
+        assert [(made.kind, made.name, made.reason, made.lifts) for made in store.revocations(0)] == [
+            ("everything", "", "an exfiltration", False),
+            ("session", "s-1", "stolen", False),
+            ("principal", '[null, "agent", "bot"]', "odd", False),
+            ("principal", '["https://idp.example", "user", "maria"]', "left", False),
+            ("token", "a" * 64, "lost", False),
+            ("everything", "", "understood", True),
+        ]
+
+
+def test_old_state_is_pruned(run: Run, postgres: Postgres) -> None:
+    """`prune` forgets what ended before a moment; named sessions only when that is asked for."""
+    run("init")
+    with closing(PostgresState(postgres.dsn)) as store:
+        for name, keep in (("made up", False), ("named", True)):
+            store.begin(name, store.now(), {}, keep=keep)
+        later = (store.now() + dt.timedelta(seconds=1)).isoformat()
+        gone = ", 0 budgets, 0 requests, 0 used keys\n"
+        assert run("prune", "--before", later).out == f"forgot 1 session{gone}"
+        assert run("prune", "--before", later, "--named").out == f"forgot 1 session{gone}"
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("show", "--url", "nonsense CANARY"),
+        ("show", "--url", "postgresql://u:CANARY@127.0.0.1:1/x"),
+        ("revoke", "--session", "s", "--token", "a" * 64, "--reason", "r"),
+        ("revoke", "--token", "CANARY", "--reason", "r"),
+        ("revoke", "--session", "s"),
+        ("revoke", "--session", "s", "--issuer", "i", "--reason", "r"),
+        ("halt",),
+        ("prune",),
+    ],
+)
+def test_wrong_calls(run: Run, argv: tuple[str, ...]) -> None:
+    """A wrong call exits with 4, does nothing, and tells neither a password nor a token."""
+    assert run(*argv).code == 4
+    run("init")
+    assert run(*argv).code == 4
+    assert run("show").out.splitlines()[-1] == "not halted"
+
+
+def test_an_address_must_be_given(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an address there is nothing to do."""
+    monkeypatch.delenv(VARIABLE)
+    assert run("show").err == f"agentauthz: `--url` must say where the database is, or {VARIABLE} must\n"
