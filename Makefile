@@ -92,7 +92,7 @@ wheel-test: $(VENV)/.dev
 	.ci/wheel_test.sh $(BIN)
 
 laws: $(VENV)/.test
-	HYPOTHESIS_PROFILE=long $(BIN) -m pytest -q -n auto tests/laws tests/faults
+	HYPOTHESIS_PROFILE=long $(BIN) -m pytest -q -n auto tests/laws tests/faults tests/test_state_model.py tests/test_state_races.py tests/test_windows.py
 
 bench: $(BENCH)/.bench
 	$(BENCH)/bin/python benchmarks/run.py

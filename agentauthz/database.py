@@ -130,7 +130,8 @@ class Database:
         try:
             if self._closed:
                 raise self._failure(f"`{self.path}` is closed")
-            self._same_file()
+            if waits or lane.connection is None:  # who writes looks once no other process can
+                self._same_file()
             if lane.connection is None:
                 lane.connection = self._opened(waits=waits)
             yield lane.connection

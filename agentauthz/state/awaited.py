@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
 import datetime as dt
 import inspect
 import os
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from decimal import Decimal
-from typing import Any, Final, Literal, TypeVar, cast, final
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast, final
 
 from attrs import define
 
 from agentauthz.errors import InvalidArgument, StateError
 from agentauthz.state.store import Answer, Approval, Begun, Intent, Reservation, Revocation, State, Status, Subject
+
+if TYPE_CHECKING:
+    import asyncio
 
 T = TypeVar("T")
 
@@ -140,12 +141,14 @@ class AwaitedState:
         return self._run(running, _called(getattr(running.store, operation), *args, **options))
 
     def _run(self, running: _Running, work: Coroutine[Any, Any, T]) -> T:
+        import asyncio
+
         future = asyncio.run_coroutine_threadsafe(work, running.loop)
         try:
             return future.result(self._timeout)
         except StateError:
             raise
-        except concurrent.futures.TimeoutError as cause:
+        except TimeoutError as cause:
             future.cancel()
             raise StateError("the state store didn't answer in time") from cause
         except Exception as cause:
@@ -159,6 +162,8 @@ class AwaitedState:
             if self._closed:
                 raise StateError("the state store is closed")
             if self._running is None:
+                import asyncio  # programs without a loop don't pay for it
+
                 loop = asyncio.new_event_loop()
                 running = _Running(loop, threading.Thread(target=_runs, args=(loop,), daemon=True))
                 running.thread.start()

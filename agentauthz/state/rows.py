@@ -52,6 +52,13 @@ SCHEMA: Final = (
 )
 NOBODY: Final = ""  # the session of budgets that belong to none
 
+_encoded: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # made once: it takes its time
+# to replace the row would write its place in the index too, where nearly always nothing changes
+_PUT_BUDGET: Final = (
+    "INSERT INTO budgets VALUES (?, ?, ?, ?)"
+    " ON CONFLICT (session, key) DO UPDATE SET spent = excluded.spent, ends = excluded.ends"
+)
+
 _SOME: Final = 256  # rows of a kind that are deleted at once: it takes no time worth telling
 _DAY: Final = 86_400 * 1_000_000  # in microseconds
 _UNUSED: Final = 30 * _DAY  # until what ended, and somebody may still ask about, is forgotten
@@ -108,7 +115,7 @@ def _kept_state(state: State) -> bytes:
         "done": {name: micros(at) for name, at in state.done.items()},
         "watched": {name: micros(at) for name, at in state.watched.items()},
     }
-    return blob(json.dumps(known, ensure_ascii=False, separators=(",", ":")))
+    return blob(_encoded(known))
 
 
 def _state(kept: bytes) -> State:
@@ -136,9 +143,9 @@ def budget(file: sqlite3.Connection, session: str, key: str) -> Buckets | None:
 
 def put_budget(file: sqlite3.Connection, session: str, key: str, kept: Buckets) -> None:
     """Keep a budget in place of what was kept of it."""
-    spent = json.dumps({number: str(amount) for number, amount in kept.spent.items()}, separators=(",", ":"))
+    spent = _encoded({number: str(amount) for number, amount in kept.spent.items()})
     values = (blob(session), blob(key), spent, kept.ends or None)
-    file.execute("INSERT OR REPLACE INTO budgets VALUES (?, ?, ?, ?)", values)
+    file.execute(_PUT_BUDGET, values)
 
 
 def put_reservation(file: sqlite3.Connection, id: str, session: str | None, ends: int | None) -> None:

@@ -1,0 +1,224 @@
+"""Test what is particular to state in a file: time, forgetting, signals, sessions with made-up ids, and its mode."""
+
+from __future__ import annotations
+
+import datetime as dt
+import gc
+import os
+import sqlite3
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from attrs import evolve
+
+from agentauthz.errors import InvalidArgument, StateError
+from agentauthz.state import Committed, Intent, Refused, SqliteState, State
+from agentauthz.testing.trying import FAR, HOUR, approved, request, spend, spending, taken, used
+from tests.stores import START
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> dt.datetime:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> _Clock:
+    return _Clock()
+
+
+@pytest.fixture
+def state(tmp_path: Path, clock: _Clock) -> Iterator[SqliteState]:
+    store = SqliteState(tmp_path / "state.db", clock=clock)
+    yield store
+    store.close()
+
+
+def _rows(state: SqliteState) -> dict[str, int]:
+    connection = sqlite3.connect(state._file.path)
+    tables = ("sessions", "budgets", "reservations", "once", "approvals")
+    counts = {table: connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables}
+    connection.close()
+    return {table: count for table, count in counts.items() if count}
+
+
+def test_time_is_never_read_lower_by_any_process(state: SqliteState, clock: _Clock) -> None:
+    """The highest time that any store of the file has seen is the least that any other reads, also after a restart."""
+    clock.now = START + HOUR
+    assert state.now() == START + HOUR
+    clock.now = START
+    other = SqliteState(state._file.path, clock=lambda: START)
+    assert other.now() == START + HOUR
+    assert other.revoke("token", "t", "").at == START + HOUR
+    other.close()
+
+
+def test_a_clock_that_is_none_is_an_error(tmp_path: Path) -> None:
+    """A time without a zone decides nothing."""
+    state = SqliteState(tmp_path / "state.db", clock=lambda: dt.datetime(2026, 1, 1))  # noqa: DTZ001
+    with pytest.raises(StateError, match="time zone"):
+        state.once("key", START)
+    state.close()
+
+
+def test_what_has_ended_goes_from_the_file(state: SqliteState, clock: _Clock) -> None:
+    """Budgets, reservations, keys and requests are deleted while others are written, once nobody needs them."""
+    for number in range(100):
+        state.commit(spending(spend(f"k{number}"), releasable=True))
+        state.once(f"key-{number}", clock.now + HOUR)
+        state.ask(request(state, f"r{number}", lasts=HOUR))
+    assert _rows(state) == {"budgets": 100, "reservations": 100, "once": 100, "approvals": 100}
+    clock.now += dt.timedelta(days=1)
+    for _ in range(64):
+        state.commit(spending(spend("new")))
+    assert _rows(state) == {"budgets": 1, "approvals": 100}
+    clock.now += dt.timedelta(days=31)
+    for _ in range(64):
+        state.commit(spending(spend("new")))
+    assert _rows(state) == {"budgets": 1}
+
+
+def test_a_session_with_a_made_up_id_goes_with_its_last_holder(state: SqliteState, clock: _Clock) -> None:
+    """It isn't even in the file before there is something to remember; what it spent goes with it."""
+    mine = spend("own", window=None)
+    held = [state.begin("made-up", START, {"a": START}, keep=False) for _ in range(2)]
+    assert state.read("made-up") == State(watched={"a": START})
+    assert _rows(state) == {}
+    state.commit(Intent("made-up", marks=("m",), spends=(mine,), releasable=True))
+    assert _rows(state) == {"sessions": 1, "budgets": 1, "reservations": 1}
+    held.pop()
+    _write_often(state)
+    assert state.read("made-up").marks == {"m"}
+    held.clear()
+    gc.collect()
+    _write_often(state)
+    assert _rows(state) == {}
+
+
+def test_a_session_that_somebody_may_resume_stays(state: SqliteState, clock: _Clock) -> None:
+    """One whose id the host chose, or that a request for consent names, outlives its holders."""
+    state.begin("chosen", START, {}, keep=True)
+    held = [state.begin("asking", START, {}, keep=False)]
+    state.mark("asking", "m")
+    state.ask(request(state, "r", "asking"))
+    held.clear()
+    gc.collect()
+    clock.now += dt.timedelta(days=90)
+    _write_often(state)
+    assert _rows(state)["sessions"] == 2
+    assert state.read("asking").marks == {"m"}
+
+
+def test_a_session_that_a_fork_holds_too_stays(state: SqliteState) -> None:
+    """A parent that lets go of a session doesn't take its marks from the child that goes on with it."""
+    held = [state.begin("made-up", START, {}, keep=False)]
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    state.mark("made-up", "m")
+    held.clear()
+    gc.collect()
+    _write_often(state)
+    assert state.read("made-up").marks == {"m"}
+
+
+def test_a_session_that_is_gone_from_the_file_is_an_error(state: SqliteState) -> None:
+    """A session that is held on to never begins anew without its marks."""
+    held = state.begin("made-up", START, {}, keep=False)
+    state.mark("made-up", "m")
+    connection = sqlite3.connect(state._file.path)
+    connection.execute("DELETE FROM sessions")
+    connection.commit()
+    connection.close()
+    assert held.started == START
+    with pytest.raises(StateError, match="gone"):
+        state.read("made-up")
+    with pytest.raises(StateError, match="gone"):
+        state.commit(Intent("made-up", marks=("n",)))
+
+
+def test_what_was_left_by_a_process_that_died_is_forgotten_after_a_month(state: SqliteState, clock: _Clock) -> None:
+    """Nobody can ask for a session with a made-up id whose process is no more."""
+    other = SqliteState(state._file.path, clock=clock)
+    held = other.begin("made-up", START, {}, keep=False)
+    other.mark("made-up", "m")
+    assert held.started == START
+    other.close()
+    for days, left in ((29, {"sessions": 1}), (2, {})):
+        clock.now += dt.timedelta(days=days)
+        _write_often(state)
+        assert _rows(state) == left
+
+
+def test_a_signal_may_revoke_in_the_middle_of_anything(state: SqliteState) -> None:
+    """A revocation inside of another operation is kept with it; a decision there is refused."""
+    with state._file.writing():
+        made = state.revoke("everything", "", "the red button")
+        with pytest.raises(StateError):
+            state.commit(spending(spend("key")))
+    assert list(state.revocations(0)) == [made]
+    assert taken(state.commit(spending(spend("key"))))
+
+
+def test_an_approval_ends_at_the_moment_it_says(state: SqliteState, clock: _Clock) -> None:
+    """At that moment it can't be used any more, and a moment before it can."""
+    for late in (True, False):
+        made = approved(state, f"r{late}")
+        clock.now = made.expires - (dt.timedelta(0) if late else dt.timedelta(microseconds=1))
+        answer = state.commit(Intent(None, approvals=(made.id,)))
+        assert isinstance(answer, Refused if late else Committed)
+        clock.now = made.expires
+
+
+def test_a_key_is_remembered_to_the_moment_it_expires(state: SqliteState, clock: _Clock) -> None:
+    """It is free again only after that."""
+    assert state.once("key", START + HOUR)
+    clock.now = START + HOUR
+    assert not state.once("key", START + FAR)
+    clock.now += dt.timedelta(microseconds=1)
+    assert state.once("key", START + FAR)
+
+
+def test_what_one_releases_another_can_spend(state: SqliteState) -> None:
+    """Reservations outlive the process: what is in the file is enough to give them back."""
+    answer = state.commit(spending(spend("key", "3"), releasable=True))
+    assert isinstance(answer, Committed)
+    assert answer.reservation is not None
+    other = SqliteState(state._file.path, clock=lambda: START)
+    other.release(evolve(answer.reservation))
+    state.release(answer.reservation)
+    assert used(state, spend("key")) == [Decimal(0)]
+    other.close()
+
+
+def test_the_file_is_for_its_owner_alone(state: SqliteState) -> None:
+    """The file and what SQLite puts beside it are of mode 0600."""
+    state.once("key", START + HOUR)
+    assert {path.stat().st_mode & 0o777 for path in state._file.path.parent.iterdir()} == {0o600}
+
+
+def test_how_it_is_written(tmp_path: Path) -> None:
+    """`durable` brings each answer to the device; without it, only the death of the process is survived."""
+    for durable, level in ((False, 1), (True, 2)):
+        state = SqliteState(tmp_path / f"{durable}.db", durable=durable)
+        with state._file.writing() as file:
+            assert file.execute("PRAGMA synchronous").fetchone() == (level,)
+            assert file.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        state.close()
+
+
+def test_arguments_are_checked(tmp_path: Path) -> None:
+    """A time-out is a positive number of seconds."""
+    with pytest.raises(InvalidArgument, match="timeout"):
+        SqliteState(tmp_path / "state.db", timeout=0)
+
+
+def _write_often(state: SqliteState) -> None:
+    for _ in range(64):
+        state.commit(Intent(None, revocations=0))
