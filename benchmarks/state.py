@@ -153,7 +153,11 @@ def promises(found: dict[str, float]) -> list[Target]:
         where = "one hot key" if keys == 1 else f"{keys} keys"
         cost = None if ours is None or bare is None else bare / ours
         shown = "-" if cost is None else f"{cost:.2f} x"
-        rows.append(Target(f"PostgresState, {where}, beside a bare UPDATE", shown, "1.5 x", None if cost is None else cost <= 1.5))
+        rows.append(
+            Target(
+                f"PostgresState, {where}, beside a bare UPDATE", shown, "1.5 x", None if cost is None else cost <= 1.5
+            )
+        )
         shown = "-" if ours is None else f"{1e6 / ours:,.0f} µs"
         met = None if ours is None else ours >= least
         rows.append(Target(f"a limited decision, PostgresState, {where}", shown, f"{1e6 / least:,.0f} µs", met))
