@@ -13,7 +13,7 @@ from typing import Final, final
 
 from attrs import define, field
 
-from benchmarks import deciding, enforcing, loading, peers, reading, recording, replaying, tokens, versus
+from benchmarks import deciding, enforcing, loading, peers, reading, recording, replaying, state, tokens, versus
 from benchmarks.report import Target, table, targets
 from benchmarks.timing import Clock, Figure, duration, one_core
 
@@ -60,7 +60,9 @@ def main(arguments: Sequence[str]) -> None:
         rows = [*_targets(found), *recording.promises(records), *reading.promises(log)]
     rates = replaying.measured(replaying.RECORDS // 4 if options.quick else replaying.RECORDS)  # on all cores
     print(replaying.shown(rates))
-    print(targets([*rows, _replayed(rates)]))
+    limited = state.measured(1 if options.quick else 3)
+    print(state.tables(limited))
+    print(targets([*rows, _replayed(rates), *state.promises(limited)]))
     clock.write(RESULTS / "agentauthz.json")
     print(f"\nall values: {RESULTS / 'agentauthz.json'} (python -m pyperf show)")
 

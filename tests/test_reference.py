@@ -295,12 +295,12 @@ def _is_passed_on(reason: ast.expr) -> bool:
     return isinstance(reason, ast.Attribute) and ast.unparse(reason) == "refusal.reason"
 
 
-@pytest.mark.parametrize("name", [*GROUPS["records"][1]])
-def test_every_command_and_option_is_told(name: str) -> None:
+@pytest.mark.parametrize(("group", "name"), [(group, name) for group in GROUPS for name in GROUPS[group][1]])
+def test_every_command_and_option_is_told(group: str, name: str) -> None:
     """The page of the command line names each command, and each option that its help has."""
     code = _code(REFERENCE / "cli.md")
     parser = Parser()
-    GROUPS["records"][1][name](parser)
+    GROUPS[group][1][name](parser)
     options = [
         option for action in parser._actions for option in action.option_strings if option not in ("-h", "--help")
     ]

@@ -1,4 +1,4 @@
-"""Races of real processes for one PostgreSQL, processes killed in the middle, and a server that isn't as it should be."""
+"""Race real processes for one PostgreSQL, kill them in the middle, and let the server not be as it should."""
 
 from __future__ import annotations
 
@@ -82,7 +82,8 @@ def granted(url: str, what: str, many: int, processes: int, threads: int = 1) ->
 
 def spent(postgres: Postgres) -> dict[object, object]:
     """Return what is spent of each budget."""
-    return {key: total for key, total in postgres.rows("SELECT key, total FROM agentauthz.budgets")}
+    rows = postgres.rows("SELECT key, total FROM agentauthz.budgets")
+    return {row[0]: row[1] for row in rows}
 
 
 # ---- races
@@ -150,7 +151,7 @@ def test_a_server_that_goes_and_comes_back(url: str, postgres: Postgres) -> None
         postgres.stop()
         for _ in range(2):
             begun = time.monotonic()
-            with pytest.raises(StateError, match="the connection to the database was lost|can't be reached"):
+            with pytest.raises(StateError, match=r"the connection to the database was lost|can't be reached"):
                 store.commit(spend)
             assert time.monotonic() - begun < 5
         postgres.start()
