@@ -162,12 +162,13 @@ def test_a_server_that_goes_and_comes_back(url: str, postgres: Postgres) -> None
 def test_a_crash_of_the_server_in_the_middle(url: str, postgres: Postgres) -> None:
     """Whoever was granted something before a crash has it still; what failed is spent at most, never granted twice."""
     done: Counter[str] = Counter()
+    enough = threading.Event()
     with closing(PostgresState(url, timeout=10.0, connections=8)) as store:
 
         def work() -> None:
-            for _ in range(60):
+            while not enough.is_set():
                 try:
-                    done[type(store.commit(Intent(None, spends=(counted(),)))).__name__] += 1
+                    done[type(store.commit(Intent(None, spends=(counted(10**9),)))).__name__] += 1
                 except StateError:
                     done["failed"] += 1
                     time.sleep(0.05)
@@ -179,6 +180,8 @@ def test_a_crash_of_the_server_in_the_middle(url: str, postgres: Postgres) -> No
         postgres.crash()
         time.sleep(0.3)
         postgres.start()
+        time.sleep(0.3)
+        enough.set()
         for each in threads:
             each.join()
         assert done["failed"] > 0
