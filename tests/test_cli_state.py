@@ -5,12 +5,14 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 from typing import TypeAlias
 
 import pytest
 
 from agentauthz.cli import main
-from agentauthz.cli.state import VARIABLE
+from agentauthz.cli.stores import VARIABLE
+from agentauthz.state import SqliteState
 from agentauthz.state.postgres import PostgresState
 from tests.commands import Ran
 from tests.postgres import Postgres
@@ -44,7 +46,7 @@ def test_a_database_is_prepared_once(run: Run, postgres: Postgres) -> None:
         "agentauthz: the database isn't prepared: `agentauthz state init` does that\n",
     )
     assert run("init") == (0, "prepared, version 1\n", "")
-    assert run("init", "--url", postgres.dsn) == (0, "it is prepared already, version 1\n", "")
+    assert run("init", "--state", postgres.dsn) == (0, "it is prepared already, version 1\n", "")
     assert run("show").out.splitlines()[1:] == [
         "0 sessions, 0 budgets, 0 used keys", "0 requests for approval pending", "not halted",
     ]  # fmt: skip
@@ -88,8 +90,8 @@ def test_old_state_is_pruned(run: Run, postgres: Postgres) -> None:
 @pytest.mark.parametrize(
     "argv",
     [
-        ("show", "--url", "nonsense CANARY"),
-        ("show", "--url", "postgresql://u:CANARY@127.0.0.1:1/x"),
+        ("show", "--state", "nonsense CANARY"),
+        ("show", "--state", "postgresql://u:CANARY@127.0.0.1:1/x"),
         ("revoke", "--session", "s", "--token", "a" * 64, "--reason", "r"),
         ("revoke", "--token", "CANARY", "--reason", "r"),
         ("revoke", "--session", "s"),
@@ -109,4 +111,20 @@ def test_wrong_calls(run: Run, argv: tuple[str, ...]) -> None:
 def test_an_address_must_be_given(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without an address there is nothing to do."""
     monkeypatch.delenv(VARIABLE)
-    assert run("show").err == f"agentauthz: `--url` must say where the database is, or {VARIABLE} must\n"
+    assert run("show").err == f"agentauthz: `--state` must say where the state store is, or {VARIABLE} must\n"
+
+
+def test_a_file_is_halted_and_resumed_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is stopped in a SQLite file stops whoever shares it; a file that isn't there is never made."""
+    path = tmp_path / "state.db"
+    store = SqliteState(path)
+    for command in ("halt", "resume"):
+        assert main(["state", command, "--state", str(path), "--reason", "a test"]) == 0
+    assert main(["state", "revoke", "--state", str(path), "--principal", "agent:bot", "--reason", "a test"]) == 0
+    told = [(each.kind, each.name, each.lifts) for each in store.revocations(0)]
+    assert told == [("everything", "", False), ("everything", "", True), ("principal", '[null, "agent", "bot"]', False)]
+    assert main(["state", "halt", "--state", str(tmp_path / "other.db"), "--reason", "a test"]) == 4
+    assert main(["state", "show", "--state", str(path)]) == 4
+    assert not (tmp_path / "other.db").exists()
+    assert "isn't there" in capsys.readouterr().err
+    store.close()

@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime as dt
-import importlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final, cast
+from typing import Final
 
 from agentauthz.approvals.keeper import Keeper
 from agentauthz.approvals.review import Review
@@ -18,15 +17,14 @@ from agentauthz.authorizer.approvals import Approvals
 from agentauthz.authorizer.consulting import Teller
 from agentauthz.authorizer.recording import Recording, regardless
 from agentauthz.cli.command import Run, existing, write
+from agentauthz.cli.stores import opened, state_option
 from agentauthz.errors import ApprovalRefused, InvalidArgument
 from agentauthz.keys import InstanceKey
 from agentauthz.policy.policyset import PolicySet
 from agentauthz.principals import Principal
 from agentauthz.records import FileSink, Recorder
-from agentauthz.state.store import StateStore
 from agentauthz.tracing import Tracer
 
-_URLS: Final = ("postgres://", "postgresql://")
 _CODES: Final = {"approved": 0, "used": 0, "pending": 1, "rejected": 2, "expired": 3}
 
 
@@ -76,9 +74,7 @@ def wait(parser: argparse.ArgumentParser) -> Run:
 
 
 def _stored(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--state", metavar="STORE", required=True, help="the state store: a SQLite file, or a postgresql:// address"
-    )
+    state_option(parser)
     parser.add_argument("--instance-key", metavar="FILE", required=True, help="the authorizer's key")
 
 
@@ -160,8 +156,7 @@ def _opened(arguments: argparse.Namespace, policies: PolicySet | None = None) ->
     """Give the block what is asked for, with its log where answers are recorded."""
     key = InstanceKey.from_file(arguments.instance_key)
     with contextlib.ExitStack() as closing:
-        store = opened_store(arguments.state)
-        closing.callback(store.close)
+        store = closing.enter_context(opened(arguments))
         teller = None
         if (folder := getattr(arguments, "records", None)) is not None:
             sink = FileSink(existing(folder))  # a stream of its own, which says who answered
@@ -169,19 +164,3 @@ def _opened(arguments: argparse.Namespace, policies: PolicySet | None = None) ->
             recording = Recording(Recorder([sink]), key, regardless("deny"), Tracer(None))
             teller = Teller(recording, lambda: dt.datetime.now(dt.UTC), None)
         yield Approvals(store, Keeper(key), lambda: policies, teller)
-
-
-def opened_store(text: str) -> StateStore:
-    """Return the store at an address, or in a file that is there: a mistyped name must not make one.
-
-    Raises:
-        InvalidArgument: it isn't there.
-        StateError: it can't be used.
-    """
-    if text.startswith(_URLS):
-        module, name = "agentauthz.state.postgres", "PostgresState"
-    else:
-        module, name = "agentauthz.state.sqlite", "SqliteState"
-        if not Path(text).is_file():
-            raise InvalidArgument("--state", f"must be a state store, and `{text}` isn't there")
-    return cast("StateStore", getattr(importlib.import_module(module), name)(text))

@@ -1,4 +1,4 @@
-"""Hold the commands `state …`: prepare a store, look at it, and stop what uses it."""
+"""Hold the commands `state …`: prepare a database, look at it, and stop what uses a state store."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import argparse
 import contextlib
 import datetime as dt
 import json
-import os
 import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
+from agentauthz.authorizer.revocations import principal_name
 from agentauthz.cli.command import Run, conclude, moment, write
+from agentauthz.cli.stores import database, opened, state_option
 from agentauthz.errors import InvalidArgument
 from agentauthz.principals import Principal, PrincipalKind
 from agentauthz.records.query import KINDS
@@ -21,28 +22,26 @@ from agentauthz.state.store import Revocation
 if TYPE_CHECKING:
     from agentauthz.state.postgres import PostgresState
 
-VARIABLE: Final = "AGENTAUTHZ_STATE"  # a password is better off here than in the list of processes
-
 _TOKEN: Final = re.compile(r"[0-9a-f]{64}")
 _ENDS: Final = "exits with 0: done; 4: usage, or it failed"
 
 
 def init(parser: argparse.ArgumentParser) -> Run:
     """Prepare a PostgreSQL database to keep state, or bring it to this version; what is there stays."""
-    _url(parser)
+    _store(parser)
     parser.add_argument("--grant", metavar="ROLE", action="append", default=[], help="a role that may use it")
     return _init
 
 
 def show(parser: argparse.ArgumentParser) -> Run:
     """Tell how much is kept, and what was revoked."""
-    _url(parser)
+    _store(parser)
     return _show
 
 
 def revoke(parser: argparse.ArgumentParser) -> Run:
     """Revoke a session, a principal or a token, for ever and for all who share the store."""
-    _url(parser)
+    _store(parser)
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--session", metavar="ID", help="the id of a session; what was delegated from it stops too")
     which.add_argument("--principal", metavar="NAME", help="a user's id, or `agent:bot`; every chain that runs through")
@@ -54,21 +53,21 @@ def revoke(parser: argparse.ArgumentParser) -> Run:
 
 def halt(parser: argparse.ArgumentParser) -> Run:
     """Stop everything, for all who share the store, until `state resume`."""
-    _url(parser)
+    _store(parser)
     _reason(parser)
     return lambda arguments: _order(arguments, lifts=False)
 
 
 def resume(parser: argparse.ArgumentParser) -> Run:
     """Let everything go on that `state halt` has stopped; what was revoked stays revoked."""
-    _url(parser)
+    _store(parser)
     _reason(parser)
     return lambda arguments: _order(arguments, lifts=True)
 
 
 def prune(parser: argparse.ArgumentParser) -> Run:
     """Forget what can't matter any more, and requests and sessions that ended before a moment."""
-    _url(parser)
+    _store(parser)
     parser.add_argument("--before", metavar="TIME", type=moment, required=True, help="longer ago than sessions last")
     parser.add_argument(
         "--named", action="store_true", help="sessions too whose id the host chose: they lose their marks"
@@ -76,9 +75,9 @@ def prune(parser: argparse.ArgumentParser) -> Run:
     return _prune
 
 
-def _url(parser: argparse.ArgumentParser) -> None:
+def _store(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _ENDS
-    parser.add_argument("--url", metavar="URL", help=f"the database; without it, what {VARIABLE} says")
+    state_option(parser)
 
 
 def _reason(parser: argparse.ArgumentParser) -> None:
@@ -91,23 +90,11 @@ def _token(text: str) -> str:
     return text
 
 
-def _given(arguments: argparse.Namespace) -> str:
-    """Return the address of the store.
-
-    Raises:
-        InvalidArgument: none is given.
-    """
-    url: str | None = arguments.url or os.environ.get(VARIABLE)
-    if not url:
-        raise InvalidArgument("--url", f"must say where the database is, or {VARIABLE} must")
-    return url
-
-
 @contextlib.contextmanager
-def _opened(arguments: argparse.Namespace) -> Iterator[PostgresState]:
+def _opened_database(arguments: argparse.Namespace) -> Iterator[PostgresState]:
     from agentauthz.state.postgres import PostgresState
 
-    with contextlib.closing(PostgresState(_given(arguments), connections=1, timeout=30.0)) as store:
+    with contextlib.closing(PostgresState(database(arguments), connections=1, timeout=30.0)) as store:
         yield store
 
 
@@ -115,14 +102,14 @@ def _init(arguments: argparse.Namespace) -> int:
     from agentauthz.state.postgres import VERSION
     from agentauthz.state.postgres import init as prepare
 
-    before = prepare(_given(arguments), arguments.grant)
+    before = prepare(database(arguments), arguments.grant)
     if before == VERSION:
         return conclude(0, f"it is prepared already, version {VERSION}")
     return conclude(0, f"prepared, version {VERSION}" + (f"; it was {before}" if before else ""))
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    with _opened(arguments) as store:
+    with _opened_database(arguments) as store:
         shown, revoked = store.show(), store.revocations(0)
     write(
         f"version {shown.version}, {shown.now.isoformat(timespec='seconds')} by its clock",
@@ -153,7 +140,7 @@ def _told(made: Revocation) -> str:
 def _revoke(arguments: argparse.Namespace) -> int:
     if arguments.issuer is not None and arguments.principal is None:
         raise InvalidArgument("--issuer", "goes with --principal")
-    with _opened(arguments) as store:
+    with opened(arguments) as store:
         if arguments.session is not None:
             made = store.revoke("session", arguments.session, arguments.reason)
         elif arguments.token is not None:
@@ -171,17 +158,17 @@ def _principal(arguments: argparse.Namespace) -> str:
         if colon and kind == each:
             known = each
     name = own if colon and kind in KINDS else arguments.principal
-    return json.dumps(Principal(known, name, arguments.issuer).identity)
+    return principal_name(Principal(known, name, arguments.issuer))
 
 
 def _order(arguments: argparse.Namespace, *, lifts: bool) -> int:
-    with _opened(arguments) as store:
+    with opened(arguments) as store:
         made = store.revoke("everything", "", arguments.reason, lifts=lifts)
     return conclude(0, f"{made.number}  {_told(made)}")
 
 
 def _prune(arguments: argparse.Namespace) -> int:
-    with _opened(arguments) as store:
+    with _opened_database(arguments) as store:
         gone = store.prune(arguments.before, named=arguments.named)
     return conclude(
         0,
