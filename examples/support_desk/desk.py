@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -46,20 +47,17 @@ class Desk:
         return self.folder / "records"
 
     def set_up(self) -> None:
-        """Make the folder and the key, unless they are there."""
+        """Make the folder and the key."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        if not self.key.exists():
-            self.key.touch(mode=0o600)
-            self.key.write_bytes(secrets.token_bytes(32))
+        self.key.touch(mode=0o600)
+        self.key.write_bytes(secrets.token_bytes(32))
 
-    def authorizer(self, sinks: Iterable[Sink] = ()) -> Authorizer:
-        """Return what decides in this process; all processes share policies, state and key."""
-        return Authorizer(
-            POLICY,
-            state=SqliteState(self.state),
-            key=InstanceKey.from_file(self.key),
-            sinks=[FileSink(self.records), *sinks],
-        )
+    @contextmanager
+    def authorizer(self, sinks: Iterable[Sink] = ()) -> Iterator[Authorizer]:
+        """Give the block what decides in this process; all processes share policies, state and key."""
+        key, kept = InstanceKey.from_file(self.key), [FileSink(self.records), *sinks]
+        with closing(SqliteState(self.state)) as state, Authorizer(POLICY, state=state, key=key, sinks=kept) as made:
+            yield made
 
 
 def ticket_session(authorizer: Authorizer, ticket: str) -> Session:

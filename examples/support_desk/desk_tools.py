@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from decimal import Decimal
 from itertools import count
+from typing import cast
 
 from shop import CUSTOMERS, ORDERS, TICKETS, Order
 
@@ -38,7 +39,7 @@ def _order(order: str) -> Order:
 @authorize("payments.refund", resource=_order)
 def refund(order: str, amount: Decimal) -> str:
     """Give money back for an order."""
-    found = current().resource  # the very object that was decided about
+    found = cast(Order, current().resource)  # the very object that was decided about
     found.refunded += amount
     return f"{amount} went back for {order}"
 

@@ -33,6 +33,8 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as passing:
         desk = Desk((given.folder or Path(passing)).resolve())
+        if desk.state.exists():
+            parser.error(f"`{desk.folder}` remembers another run, with what was spent and revoked: take a new folder")
         story(desk, Terminal(desk, by_hand=given.by_hand))
 
 

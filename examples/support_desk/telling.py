@@ -9,14 +9,14 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
 from desk import POLICY, Desk
 
-from agentauthz import Denied, ReviewRequired, Stopped, current
+from agentauthz import Basis, Denied, ReviewRequired, Stopped, current
 from agentauthz.approvals.review import Review
 from agentauthz.records import DecisionRecord, Record
 
@@ -27,7 +27,6 @@ LIBRARY: Final = ("-m", "agentauthz")
 VARYING: Final = {  # ids, moments, durations and digests, and what stands in their place
     r"\b[0-9a-f]{32}\b": "ID",
     r"  [0-9A-Z]{26}\b": "",
-    r"\b[0-9A-Z]{26}\b": "STREAM",
     r"\b20[0-9]{2}-[0-9]{2}-[0-9]{2}[T ][0-9:.]+(Z|\+00:00)": "TIME",
     r" in [0-9.]+ ms": "",
     r"sha256:[0-9a-f]{64}": "DIGEST",
@@ -57,13 +56,17 @@ class Story:
         """Print a decision; all else is for the file alone."""
         if not isinstance(record, DecisionRecord):
             return
-        reason = record.reasons[0]
-        outcome(record.outcome.upper(), f"{reason.rule or reason.code}: {reason.because or reason.text}")
+        told = [f"{each.rule or each.code}: {each.because or each.text}" for each in record.reasons]
+        for head, text in zip([record.outcome.upper(), *[""] * len(told)], told, strict=False):
+            outcome(head, text)
         for each in record.budgets:
+            used, amount, bound = map(_number, (each.used, each.amount, each.bound))
             if each.granted:
-                outcome("", f"{each.rule}: {_number(each.used) + _number(each.amount)} of {_number(each.bound)} used")
-        for each in record.obligations:
-            outcome("", f"with {each.type}")
+                outcome("", f"{each.rule}: {used + amount} of {bound} used")
+            elif used + amount > bound:
+                outcome("", f"{each.rule}: {used} of {bound} used, so {amount} more is too much")
+        for obliged in record.obligations:
+            outcome("", f"with {obliged.type}")
         if record.marks and record.outcome == "allow":
             outcome("", f"the session is marked {', '.join(record.marks)}")
 
@@ -73,7 +76,7 @@ class Story:
 
 def _number(tagged: Any) -> Decimal:
     """Return a number as records hold it."""
-    return Decimal(tagged["$d"] if isinstance(tagged, dict) else tagged)
+    return Decimal(tagged["$d"] if isinstance(tagged, Mapping) else tagged)
 
 
 # ---- the agents' calls
@@ -90,8 +93,9 @@ def heed(call: Callable[[], object]) -> Review | None:
     """Make a call that may be refused or stopped; decisions are told by the sink."""
     try:
         outcome("->", str(call()))
-    except Denied:
-        pass
+    except Denied as denied:
+        if denied.decision is not None and denied.decision.basis is Basis.ERROR:  # the sink that tells may have failed
+            outcome("DENY", str(denied))
     except ReviewRequired as waiting:
         return waiting.review
     except Stopped as stopped:
@@ -128,8 +132,8 @@ class Terminal:
         self._given(who, ("python", str(STOP), str(self._desk.folder), *order), ())
 
     def records(self, who: str, command: str, *given: str) -> None:
-        """Run a command of `agentauthz records`, in this terminal."""
-        self._run(who, ("agentauthz", "records", command, *given), LIBRARY)
+        """Run a command of `agentauthz records`, in this terminal; of `verify`, the verdict is shown."""
+        self._run(who, ("agentauthz", "records", command, *given), LIBRARY, most=1 if command == "verify" else None)
 
     def until(self, true: Callable[[], bool]) -> None:
         """Wait for what an order does: other processes learn of it within a second, and it may be given late."""
@@ -145,11 +149,11 @@ class Terminal:
         else:
             self._run(who, command, module)
 
-    def _run(self, who: str, command: tuple[str, ...], module: tuple[str, ...]) -> None:
+    def _run(self, who: str, command: tuple[str, ...], module: tuple[str, ...], most: int | None = None) -> None:
         print(f"  {who:<{INDENT - 2}}{self._steady(f'$ {shlex.join(command)}')}", flush=True)
         program = [sys.executable, *module, *command[1:]]
-        done = subprocess.run(program, capture_output=True, encoding="utf-8", timeout=60, check=False)
-        for line in self._steady(done.stdout + done.stderr).splitlines():
+        done = subprocess.run(program, capture_output=True, encoding="utf-8", timeout=60, check=False)  # noqa: S603  (they are all ours)
+        for line in self._steady(done.stdout + done.stderr).splitlines()[:most]:
             print(f"{'':<{INDENT}}{line}".rstrip(), flush=True)
 
     def _steady(self, text: str) -> str:

@@ -25,7 +25,7 @@ def broken_lamp(authorizer: Authorizer, terminal: Terminal) -> None:
 
 def lost_table(authorizer: Authorizer, terminal: Terminal) -> None:
     """A refund that a finance lead has to confirm, in another process."""
-    headline("TICKET 2: BERT'S TABLE. 450 is more than the desk may refund alone, so a finance lead is asked.")
+    headline("TICKET 2: BERT'S TABLES. 450 is more than the desk may refund alone, so a finance lead is asked.")
     with ticket_session(authorizer, "ticket-2"):
         ask(read_ticket, ticket="ticket-2")
         ask(check_identity, customer="c-2")
@@ -78,9 +78,9 @@ def _raise_refund() -> None:
 
 def _multiply(session: Session) -> None:
     headline("It sends helpers, each of whom might have a budget of its own. Each is charged to who sent it, too.")
-    for number in (1, 2, 3):
-        with session.delegate(helper(f"helper-{number}"), actions=["payments.refund"]):
-            ask(refund, order="o-19", amount=Decimal(50))
+    for name, amount in (("helper-1", 50), ("helper-2", 50), ("helper-3", 5)):
+        with session.delegate(helper(name), actions=["payments.refund"]):
+            ask(refund, order="o-19", amount=Decimal(amount))
     tell("desk-bot", "hands off to helper-4, so that itself isn't asked any more")
     heed(lambda: session.delegate(helper("helper-4"), actions=["payments.refund"], handoff=True))
 
