@@ -38,10 +38,11 @@ def reason(tool: Any, *args: object) -> str:
     try:
         tool(*args)
     except (Denied, ReviewRequired) as stopped:
-        assert stopped.decision is not None
-        first = stopped.decision.reasons[0]
-        return str(first.rule or first.code)
-    return ""
+        decision = stopped.decision
+    else:
+        return ""
+    assert decision is not None
+    return str(decision.reasons[0].rule or decision.reasons[0].code)
 
 
 def test_policy_has_no_warning_against_its_tools() -> None:

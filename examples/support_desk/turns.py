@@ -38,7 +38,7 @@ def lost_table(authorizer: Authorizer, terminal: Terminal) -> None:
     terminal.approve("maria", review.id, '["support", "finance-lead"]')
     terminal.approve("lena", review.id, '["finance-lead"]')
     standing = authorizer.approvals.wait(review.id, terminal.patience).standing
-    headline(f"The request is {standing}. The host makes exactly that call, once; a model might say it otherwise.")
+    headline(f"The request is {standing}. The host makes that very call, and then once more.")
     for _ in range(2):
         tell("host", "authorizer.approvals.call(ID, refund)")
         heed(lambda: authorizer.approvals.call(review.id, refund))
@@ -108,7 +108,7 @@ def _search(session: Session, terminal: Terminal) -> str:
 
 def cracked_cup(authorizer: Authorizer, terminal: Terminal) -> None:
     """An honest ticket, for which the day's budget isn't enough."""
-    headline("TICKET 4: CLEO'S CUP. It is honest, but 590 of Maria's 600 for a day have gone.")
+    headline("TICKET 4: CLEO'S CUP. It is honest, but all tickets of Maria's day have one budget.")
     with ticket_session(authorizer, "ticket-4") as session:
         ask(check_identity, customer="c-4")
         ask(refund, order="o-20", amount=Decimal(30))
