@@ -12,11 +12,12 @@ INPUTS := pyproject.toml constraints.txt .ci/make_venv.sh
 EXAMPLES := $(patsubst %/run.py,%,$(wildcard examples/*/run.py))
 
 .NOTPARALLEL: # targets share an environment
-.PHONY: help demo demo-delegation test test-spark check lint types wheel-test laws bench compare accept test-all-pythons clean
+.PHONY: help demo demo-delegation demo-desk test test-spark check lint types wheel-test laws bench compare accept test-all-pythons clean
 
 help:
 	@echo "make demo              run a bank assistant's real tool calls under a policy"
 	@echo "make demo-delegation   pass a person's authority on over four processes, and attack it on the way"
+	@echo "make demo-desk         a support desk's agents, budgets, a review in another process, and a kill switch"
 	@echo "make test              run every test; that on Apache Spark skips"
 	@echo "make test-spark        the replay on Apache Spark, where Java 17 or newer is: in an environment of its own"
 	@echo "make check             lint, types, the wheel, and every test, that on Spark too: what CI runs"
@@ -60,6 +61,9 @@ demo: $(VENV)/.core
 
 demo-delegation: $(VENV)/.test
 	@$(BIN) examples/delegation/run.py
+
+demo-desk: $(VENV)/.core
+	@$(BIN) examples/support_desk/run.py
 
 test: $(VENV)/.test
 	$(BIN) -m pytest -q -n 2
