@@ -220,6 +220,7 @@ class Recording:
             approval=verdict.decision.approval,
             consents=_consents(case, verdict),
             sealed=case.policies.keyed_by([budget.rule for budget in decision.budgets], case.sensitive),
+            veiled=case.policies.measured_by([budget.rule for budget in decision.budgets], case.sensitive),
             held=held,
             ctx=ctx,
         )
@@ -294,7 +295,7 @@ def _unrecorded(verdict: Verdict, error: Exception) -> Verdict:
         verdict.decision, outcome=Outcome.DENY, basis=Basis.ERROR, reasons=reasons, obligations=(), enforced=True,
         budgets=budgets,
     )  # fmt: skip
-    return Verdict(denial, verdict.request, verdict.inputs, error, verdict.reservation)
+    return Verdict(denial, verdict.request, verdict.inputs, error, verdict.reservation, heard=verdict.heard)
 
 
 def _unpassed(passing: Passing, error: Exception) -> None:

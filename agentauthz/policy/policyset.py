@@ -29,7 +29,7 @@ from agentauthz.policy.parse import decode, parse
 from agentauthz.policy.reads import Reads, Remembered, asks_for_handoff, paths_of, unknown_roots
 from agentauthz.policy.source import Diagnostic, Source
 from agentauthz.policy.spending import Meter, defined
-from agentauthz.policy.syntax import CheckedRule, Statement
+from agentauthz.policy.syntax import CheckedRule, Expr, Statement
 from agentauthz.principals import Principal
 from agentauthz.request import Request
 from agentauthz.values import UNKNOWN, Value
@@ -274,11 +274,14 @@ class PolicySet:
 
     def keyed_by(self, limits: Iterable[str], arguments: frozenset[str]) -> frozenset[str]:
         """Return those of some limits, by name, that count per one of these arguments, or per what is made of it."""
+        return frozenset(name for name in limits if _reads_any(self._by_name[name].per, arguments))
+
+    def measured_by(self, limits: Iterable[str], arguments: frozenset[str]) -> frozenset[str]:
+        """Return those of some limits, by name, whose amount or bound is made of one of these arguments."""
         return frozenset(
-            name
-            for name in limits
-            for _, path in paths_of(self._by_name[name].per)
-            if path.root == "args" and (not path.steps or path.steps[0] in arguments)
+            rule.name
+            for rule in map(self._by_name.__getitem__, limits)
+            if _reads_any([each for each in (rule.bound, rule.amount) if each is not None], arguments)
         )
 
     def remembered(self, action: str, *, handing: bool = False) -> Remembered:
@@ -370,3 +373,9 @@ def _digest(texts: Iterable[str]) -> str:
 
 def _in_order(found: Iterable[Diagnostic]) -> list[Diagnostic]:
     return sorted(found, key=lambda diagnostic: (diagnostic.span.source.name, diagnostic.span.start))
+
+
+def _reads_any(expressions: Iterable[Expr], arguments: frozenset[str]) -> bool:
+    """Say whether expressions read one of these arguments, or all there are."""
+    found = (path for _, path in paths_of(expressions) if path.root == "args")
+    return any(not path.steps or path.steps[0] in arguments for path in found)
