@@ -140,7 +140,7 @@ class Authorizer:
         teller = Teller(self._recording, self.now, notify)
         self._approvals: Final = Approvals(self._state, self._keeper, lambda: self.policies, teller, self._reopened)
         self._consultation: Final = Consultation(
-            self._approvals, teller, approver, forgetful=key is None and self._state.blocking
+            self._approvals, teller, approver, self.now, forgetful=key is None and self._state.blocking
         )
         self._taking: Final = Taking(
             self._state, self._recording, self._consultation, lambda: self._in_force[0], self.now
@@ -587,7 +587,7 @@ class Authorizer:
             policies, since, self._state, session.memory, session.facts, request, self._observing(now), session.closed,
             stopped, call.sensitive, problem, cause, call.carries_out, releasable=call.releasable,
             handlers=self._handlers, reach=call.reach, revoked=self._revoked, known=known, token=session.token,
-            keeper=self._keeper, approval=call.approval,
+            session=session, keeper=self._keeper, approval=call.approval,
         )  # fmt: skip
 
     def _by_hand(self, request: Request) -> Case:

@@ -1,0 +1,151 @@
+"""Limits, marks, people's consent, obligations and revocation in one call: what each says holds beside the others."""
+
+from __future__ import annotations
+
+import json
+import threading
+from decimal import Decimal
+from typing import Any, Final
+
+import pytest
+
+from agentauthz import Denied, authorize
+from agentauthz.approvals import Answer, Review
+from tests.approving import LEAD, POLICY, asked, codes, refund, shop
+from tests.support import Recorded
+
+LIMITED: Final = POLICY + "limit cap on shop.* to sum(args.amount) <= 1000 per subject every 1d\n"
+OBLIGED: Final = LIMITED.replace("when true", "when true with tell(how: 1)", 1)
+
+
+@authorize("shop.pay", sensitive=["salary"])
+def pay(salary: Decimal) -> None:
+    """Pay somebody."""
+
+
+def kinds(made: Recorded) -> list[str]:
+    """Return what was recorded of reviews, in order."""
+    trees = [json.loads(record.line()) for record in made.sink.records]
+    return [tree["about"]["kind"] for tree in trees if tree["type"] == "approval"]
+
+
+def fails(duty: object) -> None:
+    """Carry out nothing."""
+    raise RuntimeError
+
+
+# ---- who is asked may take long
+
+
+class Slow:
+    """Be an approver that consents, after something has happened meanwhile."""
+
+    def __init__(self) -> None:
+        self.meanwhile: Any = None
+
+    def __call__(self, review: Review) -> Answer:
+        self.meanwhile()
+        return Answer(LEAD, approved=True)
+
+
+def _expires(made: Recorded, session: Any) -> None:
+    made.clock.forward(minutes=5)
+
+
+def _closes(made: Recorded, session: Any) -> None:
+    session.close()
+
+
+@pytest.mark.parametrize(("happens", "code"), [(_expires, "expired"), (_closes, "session_closed")])
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_what_ends_while_a_person_is_asked_has_ended(happens: Any, code: str, is_async: bool) -> None:
+    """A call that is consented to inline is decided as of then: its session may have ended since it was made."""
+    approver = Slow()
+    made = shop(approver=approver)
+    session = made.session(expires="2m")
+    approver.meanwhile = lambda: happens(made, session)
+    call = {"order": "o-1", "amount": 700}
+    decision = (
+        (await session.adecide("shop.refund", args=call)) if is_async else session.decide("shop.refund", args=call)
+    )
+    assert codes(decision) == [code]
+    [review] = made.authorizer.approvals.list(status=None)
+    assert review.standing == "approved"
+
+
+# ---- what is used up is told
+
+
+def test_an_approval_that_a_failing_obligation_wastes_is_told() -> None:
+    """It is used up, which is recorded; what the call took of limits is there again."""
+    made = shop(OBLIGED, obligations={"tell": fails})
+    session = made.session()
+    review = asked(session, "o-1", 700)
+    made.authorizer.approvals.approve(review.id, LEAD)
+    with pytest.raises(Denied, match="obligation_failed") as error:
+        review.retry()
+    assert made.authorizer.approvals.show(review.id).standing == "used"
+    assert kinds(made) == ["requested", "approved", "consumed"]
+    assert error.value.decision is not None
+    assert [budget.granted for budget in error.value.decision.budgets] == [False]
+    assert session.preview("shop.refund", args={"amount": 1}).budgets[0].used == 0
+
+
+def test_an_approval_whose_use_cannot_be_recorded_is_told_to_whom_it_may_concern() -> None:
+    """The call is denied, its approval used up, and `notify` says so."""
+    told: list[str] = []
+
+    class Full:
+        full = False
+
+        def append(self, line: bytes, record: Any) -> None:
+            if self.full:
+                raise OSError
+
+    sink, ends = Full(), threading.Event()
+
+    def notify(event: str, review: Review) -> None:
+        told.append(event)
+        if event == "consumed":
+            ends.set()
+
+    made = shop(LIMITED, sinks=[sink], notify=notify)
+    review = asked(made.session(), "o-1", 700)
+    made.authorizer.approvals.approve(review.id, LEAD)
+    sink.full = True
+    with pytest.raises(Denied, match="not_recorded"):
+        review.retry()
+    assert ends.wait(10)
+    assert made.authorizer.approvals.show(review.id).standing == "used"
+
+
+def test_an_approval_outlasts_a_limit_without_room() -> None:
+    """Where there is no budget at the retry nothing is used up, and the same approval does once there is."""
+    made = shop(LIMITED.replace("1d", "1m"))
+    session = made.session()
+    review = asked(session, "o-1", 700)
+    made.authorizer.approvals.approve(review.id, LEAD)
+    session.bind(refund)("o-2", 400)
+    with pytest.raises(Denied, match="no_budget"):
+        review.retry()
+    assert made.authorizer.approvals.show(review.id).standing == "approved"
+    made.clock.forward(minutes=2)
+    assert review.retry() == "refunded o-1 700"
+    assert kinds(made) == ["requested", "approved", "consumed"]
+
+
+# ---- what is secret
+
+
+def test_what_limits_count_of_a_sensitive_argument_is_in_no_record() -> None:
+    """Neither the amount, nor a bound that is made of it, nor what was used before, which was an amount too."""
+    made = Recorded(
+        "permit p on shop.* when true\n"
+        "limit l on shop.pay to sum(args.salary) <= 100000 per subject every 1d\n"
+        "limit m on shop.pay to count <= args.salary * 2 per subject every 1d\n"
+    )
+    session = made.session()
+    session.bind(pay)(Decimal("12345.67"))
+    session.bind(pay)(Decimal("23456.78"))
+    text = "".join(record.line().decode() for record in made.sink.records)
+    assert not [each for each in ("12345.67", "24691.34", "23456.78", "46913.56") if each in text]
