@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import pytest
 
-from agentauthz import Denied, authorize
+from agentauthz import Chain, Denied, ReviewRequired, authorize
 from agentauthz.approvals import Answer, Review
+from agentauthz.authorizer.revocations import Revocations
+from agentauthz.obligations import Handler
+from agentauthz.state.memory import MemoryState
 from tests.approving import LEAD, POLICY, asked, codes, refund, shop
-from tests.support import Recorded
+from tests.support import Clock, Recorded
 
 LIMITED: Final = POLICY + "limit cap on shop.* to sum(args.amount) <= 1000 per subject every 1d\n"
 OBLIGED: Final = LIMITED.replace("when true", "when true with tell(how: 1)", 1)
@@ -149,3 +153,81 @@ def test_what_limits_count_of_a_sensitive_argument_is_in_no_record() -> None:
     session.bind(pay)(Decimal("23456.78"))
     text = "".join(record.line().decode() for record in made.sink.records)
     assert not [each for each in ("12345.67", "24691.34", "23456.78", "46913.56") if each in text]
+
+
+# ---- what is interrupted
+
+
+class Inside:
+    """Be a context that knows whether it was left."""
+
+    def __init__(self) -> None:
+        self.trail: list[str] = []
+
+    def __call__(self, duty: object) -> Inside:
+        return self
+
+    def __enter__(self) -> None:
+        self.trail.append("in")
+
+    def __exit__(self, *problem: object) -> None:
+        self.trail.append("out")
+
+
+async def test_a_call_that_is_cancelled_while_its_approval_is_told_of_leaves_its_contexts() -> None:
+    """What acts around the call was entered before, and is left though the call never runs."""
+    reached, goes_on, inside = threading.Event(), threading.Event(), Inside()
+
+    class Waits:
+        def append(self, line: bytes, record: Any) -> None:
+            if b'"consumed"' in line:
+                reached.set()
+                goes_on.wait(10)
+
+    made = shop(OBLIGED, obligations={"tell": Handler(around=inside)}, sinks=[Waits()])
+    session = made.session()
+    with pytest.raises(ReviewRequired) as error:
+        async with session.perform("shop.refund", args={"amount": 700}):
+            pass
+    assert error.value.review is not None
+    made.authorizer.approvals.approve(error.value.review.id, LEAD)
+
+    async def work() -> None:
+        async with session.perform("shop.refund", args={"amount": 700}):
+            inside.trail.append("ran")
+
+    running = asyncio.create_task(work())
+    assert await asyncio.to_thread(reached.wait, 10)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    goes_on.set()
+    assert inside.trail == ["in", "out"]
+
+
+# ---- stores that may wait
+
+
+def test_an_answer_reads_once_what_was_revoked() -> None:
+    """Who approves asks the store once, and begins no thread that reads in the background."""
+
+    class Counts:
+        blocking = True
+
+        def __init__(self) -> None:
+            self.kept = MemoryState(clock=Clock())
+            self.asked = 0
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.kept, name)
+
+        def revocations(self, since: int) -> Any:
+            self.asked += 1
+            return self.kept.revocations(since)
+
+    store, threads = Counts(), set(threading.enumerate())
+    store.kept.revoke("principal", '[null, "user", "lena"]', "left")
+    read = Revocations.read(cast(Any, store))
+    assert store.asked == 1
+    assert set(threading.enumerate()) <= threads
+    assert read.against(read.known(), None, Chain(LEAD)) is not None

@@ -136,7 +136,7 @@ class Consultation:
         return verdict.heard is not None
 
     def recorded(self, verdict: Verdict) -> None:
-        """Tell that a call has used up its approval, once its decision is recorded; also where it is denied after all."""
+        """Tell that a call has used up its approval, once its decision is recorded; a denied call may have."""
         if verdict.heard is not None and verdict.heard.used and verdict.review is not None:
             self._teller.tell("consumed", verdict.review, verdict.request.actor)
 
