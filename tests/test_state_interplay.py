@@ -208,6 +208,22 @@ async def test_a_call_that_is_cancelled_while_its_approval_is_told_of_leaves_its
 # ---- stores that may wait
 
 
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_a_store_that_answers_nothing_denies(is_async: bool) -> None:
+    """A commit that gives no answer is a store that failed: the record says so, and replays."""
+    made = shop(LIMITED)
+    session = made.session()
+    store: Any = made.authorizer._state
+    store.commit = lambda intent: None
+    call = {"order": "o-1", "amount": 5}
+    decision = (
+        (await session.adecide("shop.refund", args=call)) if is_async else session.decide("shop.refund", args=call)
+    )
+    assert codes(decision) == ["state_failed"]
+    assert made.decisions[-1].cause == "failed"
+    assert codes(session.preview("shop.refund", args=call)) == ["state_failed"]
+
+
 def test_an_answer_reads_once_what_was_revoked() -> None:
     """Who approves asks the store once, and begins no thread that reads in the background."""
 

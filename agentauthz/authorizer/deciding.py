@@ -350,11 +350,15 @@ def _trial(case: Case, decision: Decision) -> Callable[[], Answer]:
 
 
 def _limited(case: Case, decision: Decision, answer: Answer) -> Decision:
-    """Return the decision with how its budgets stand, or its denial where they have no room."""
+    """Return the decision with how its budgets stand, or its denial where they have no room.
+
+    Raises:
+        StateError: the store gave another answer.
+    """
     if isinstance(answer, Committed):
         return decision._budgeted(answer.budgets) if answer.budgets else decision
-    if not isinstance(answer, Refused):  # what has no session reads nothing that could be out of date
-        return failed(case, "changed_meanwhile", "what the decision read kept changing")
+    if not isinstance(answer, Refused):  # what is only tried reads nothing that could be out of date
+        raise StateError("the state store gave an answer that is none")
     full = {budget.key for budget in answer.full if not budget.fits}
     by_limits = [spend for spend in decision.spends if spend.key in full]
     return enforced(case, denied_by_limits(decision, by_limits, answer.full))
@@ -377,9 +381,9 @@ def previewed(case: Case, state: State | None) -> Steps[tuple[Decision, Inputs |
         if not decision.spends or decision.outcome is Outcome.DENY:
             return decision, inputs
         answer = (yield _trial(case, decision)) if state is None else _supposed(decision, state)
+        return _limited(case, decision, answer), inputs
     except StateError:
         return failed(case, "state_failed", "the store that keeps what sessions remember couldn't be asked"), inputs
-    return _limited(case, decision, answer), inputs
 
 
 def _supposed(decision: Decision, state: State) -> Answer:
