@@ -10,13 +10,13 @@ from typing import Any, Final, cast
 
 import pytest
 
-from agentauthz import Chain, Denied, ReviewRequired, authorize
+from agentauthz import Chain, Denied, Request, ReviewRequired, SessionFacts, authorize
 from agentauthz.approvals import Answer, Review
 from agentauthz.authorizer.revocations import Revocations
 from agentauthz.obligations import Handler
 from agentauthz.state.memory import MemoryState
 from tests.approving import LEAD, POLICY, asked, codes, refund, shop
-from tests.support import Clock, Recorded
+from tests.support import BOT, MARIA, Clock, Recorded
 
 LIMITED: Final = POLICY + "limit cap on shop.* to sum(args.amount) <= 1000 per subject every 1d\n"
 OBLIGED: Final = LIMITED.replace("when true", "when true with tell(how: 1)", 1)
@@ -208,6 +208,50 @@ async def test_a_call_that_is_cancelled_while_its_approval_is_told_of_leaves_its
 # ---- stores that may wait
 
 
+class Waiting:
+    """Be a store that may wait; it notes what is asked of it in a loop's thread, and how often what was revoked."""
+
+    blocking = True
+
+    def __init__(self) -> None:
+        self.kept = MemoryState(clock=Clock())
+        self.in_loop: list[str] = []
+        self.asked = 0
+
+    def __getattr__(self, name: str) -> Any:
+        operation = getattr(self.kept, name)
+
+        def ask(*args: Any, **options: Any) -> Any:
+            if asyncio._get_running_loop() is not None:
+                self.in_loop.append(name)
+            return operation(*args, **options)
+
+        return ask
+
+    def revocations(self, since: int) -> Any:
+        self.asked += 1
+        return self.kept.revocations(since)
+
+
+async def test_marks_and_explanations_do_not_block_the_loop() -> None:
+    """Their async twins ask the store in a thread, and say the same."""
+    store = Waiting()
+    made = shop(
+        'type session { marks: ["seen"] }\n'
+        'permit p on shop.* when true\nforbid f on shop.* when "seen" in session.marks',
+        state=store,
+    )
+    session = made.session(id="s")
+    await session.amark("seen")
+    assert await session.amarks() == {"seen"}
+    facts = SessionFacts("s", made.clock.now)
+    request = Request("shop.refund", subject=MARIA, actor=BOT, args={"amount": 5}, session=facts, now=made.clock.now)
+    found = await made.authorizer.aexplain(request)
+    assert store.in_loop == []
+    assert found.render() == made.authorizer.explain(request).render()
+    made.authorizer.close()
+
+
 @pytest.mark.parametrize("is_async", [False, True])
 async def test_a_store_that_answers_nothing_denies(is_async: bool) -> None:
     """A commit that gives no answer is a store that failed: the record says so, and replays."""
@@ -227,21 +271,7 @@ async def test_a_store_that_answers_nothing_denies(is_async: bool) -> None:
 def test_an_answer_reads_once_what_was_revoked() -> None:
     """Who approves asks the store once, and begins no thread that reads in the background."""
 
-    class Counts:
-        blocking = True
-
-        def __init__(self) -> None:
-            self.kept = MemoryState(clock=Clock())
-            self.asked = 0
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self.kept, name)
-
-        def revocations(self, since: int) -> Any:
-            self.asked += 1
-            return self.kept.revocations(since)
-
-    store, threads = Counts(), set(threading.enumerate())
+    store, threads = Waiting(), set(threading.enumerate())
     store.kept.revoke("principal", '[null, "user", "lena"]', "left")
     read = Revocations.read(cast(Any, store))
     assert store.asked == 1

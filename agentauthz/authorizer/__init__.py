@@ -47,6 +47,7 @@ from agentauthz.values import UNKNOWN, utc
 if TYPE_CHECKING:
     from agentauthz.approvals.review import Review
     from agentauthz.policy.explain import Explanation
+    from agentauthz.policy.inputs import Inputs
     from agentauthz.records.openings import Openings
     from agentauthz.tokens.verified import VerifiedToken
 
@@ -482,7 +483,14 @@ class Authorizer:
             InvalidArgument: `request` is no Request.
         """
         case = self._by_hand(request)
-        decision, seen = taken(previewed(case, state))
+        return self._explained(case, *taken(previewed(case, state)))
+
+    async def aexplain(self, request: Request, *, state: State | None = None) -> Explanation:
+        """Do what `explain` does without blocking the loop on the state store."""
+        case = self._by_hand(request)
+        return self._explained(case, *(await ataken(previewed(case, state), self._state)))
+
+    def _explained(self, case: Case, decision: Decision, seen: Inputs | None) -> Explanation:
         inputs = case.policies.asked(case.request) if seen is None else seen
         return evolve(case.policies.explanation(decision, inputs), flips=case.policies.flips(decision, inputs))
 
