@@ -200,6 +200,8 @@ class Recording:
         decision = verdict.decision  # not numbered yet: what calls share keeps what records write of it
         verdict.decision = decision._numbered(own, ctx)
         refused = decision.outcome is not Outcome.ALLOW
+        # most calls have nothing sensitive, and to look into each limit's expressions costs more than all the rest
+        limits = [budget.rule for budget in decision.budgets] if case.sensitive else ()
         held = None
         if self._redaction is not None:
             asked = case.policies.asked(request) if inputs is None else inputs
@@ -219,8 +221,8 @@ class Recording:
             left=case.left,
             approval=verdict.decision.approval,
             consents=_consents(case, verdict),
-            sealed=case.policies.keyed_by([budget.rule for budget in decision.budgets], case.sensitive),
-            veiled=case.policies.measured_by([budget.rule for budget in decision.budgets], case.sensitive),
+            sealed=case.policies.keyed_by(limits, case.sensitive),
+            veiled=case.policies.measured_by(limits, case.sensitive),
             held=held,
             ctx=ctx,
         )
