@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 
 import pytest
 
-from agentauthz import Chain, Denied, Request, ReviewRequired, SessionFacts, authorize
+from agentauthz import Chain, Denied, Request, Resource, ReviewRequired, SessionFacts, authorize
 from agentauthz.approvals import Answer, Review
 from agentauthz.authorizer.revocations import Revocations
 from agentauthz.obligations import Handler
@@ -153,6 +153,26 @@ def test_what_limits_count_of_a_sensitive_argument_is_in_no_record() -> None:
     session.bind(pay)(Decimal("23456.78"))
     text = "".join(record.line().decode() for record in made.sink.records)
     assert not [each for each in ("12345.67", "24691.34", "23456.78", "46913.56") if each in text]
+
+
+def test_what_limits_count_of_a_redacted_fact_is_in_no_record() -> None:
+    """It is as with sensitive arguments, keys included; `per subject` stays what it is, and replays."""
+    made = Recorded(
+        "permit p on shop.* when true\n"
+        "limit l on shop.* to sum(resource.worth) <= 100000 per subject every 1d\n"
+        "limit m on shop.* to count <= 9 per resource.owner every 1d\n"
+        "limit n on shop.* to count <= 9 per subject every 1d\n",
+        redact={"resource.worth": "secret", "resource.owner": "correlate", "subject.roles": "secret"},
+    )
+    session = made.session()
+    for worth in (Decimal("1234.5"), Decimal("777.25")):
+        of = Resource("Order", "1", {"worth": worth, "owner": "olga"})
+        decision = session.decide("shop.x", resource=of)
+    text = "".join(record.line().decode() for record in made.sink.records)
+    keys = {budget.rule: budget.key for budget in decision.budgets}
+    shown = [each for each in ("1234.5", "777.25", "2011.75", "olga", keys["m"]) if each in text]
+    assert shown == []
+    assert keys["n"] in text
 
 
 # ---- what is interrupted

@@ -72,8 +72,8 @@ def decision_record(
     shown. The arguments named in `sensitive` are never shown: not as inputs, not in `explain`, nor where a
     text repeats them. `held` is what stands at the places with a class: what opens the shredded is kept before this
     returns. `ts` has a time zone. `cause` says that it weren't the policies alone that decided, and
-    `left` has the ids of the obligations that nothing could carry out. `sealed` names the limits whose key holds a
-    sensitive argument: of its plain hash somebody could guess it; `veiled` those whose amount or bound is made of one,
+    `left` has the ids of the obligations that nothing could carry out. `sealed` names the limits whose key holds
+    something hidden: of its plain hash somebody could guess it; `veiled` those whose amount or bound is made of one,
     so that from what was used it could be told. `approval` is the id of the request for consent
     that the call waits for or was made with, `consents` are those who consented, with the attributes of theirs that the
     policies read. `ctx` is what `ctx_member` gives.
