@@ -13,6 +13,7 @@ import pytest
 from agentauthz import Chain, Denied, Request, Resource, ReviewRequired, SessionFacts, authorize
 from agentauthz.approvals import Answer, Review
 from agentauthz.authorizer.revocations import Revocations
+from agentauthz.errors import Stopped
 from agentauthz.obligations import Handler
 from agentauthz.state.memory import MemoryState
 from tests.approving import LEAD, POLICY, asked, codes, refund, shop
@@ -223,6 +224,34 @@ async def test_a_call_that_is_cancelled_while_its_approval_is_told_of_leaves_its
         await running
     goes_on.set()
     assert inside.trail == ["in", "out"]
+
+
+@authorize("shop.plain")
+def plain(amount: int) -> None:
+    """Run in a thread's own time."""
+    raise AssertionError
+
+
+@authorize("shop.plain")
+async def aplain(amount: int) -> None:
+    """Run in a loop."""
+    raise AssertionError
+
+
+@pytest.mark.parametrize("tool", [plain, aplain])
+async def test_a_handler_that_closes_the_session_stops_its_call(tool: Any) -> None:
+    """Plain functions and coroutines alike don't run any more, and their effect says so."""
+    inside: list[Any] = []
+    made = shop(OBLIGED, obligations={"tell": lambda duty: inside[0].close()})
+    inside.append(made.session())
+
+    async def work() -> None:
+        if (called := inside[0].bind(tool)(5)) is not None:
+            await called
+
+    with pytest.raises(Stopped):
+        await work()
+    assert [effect.status for effect in made.effects] == ["stopped"]
 
 
 # ---- stores that may wait
