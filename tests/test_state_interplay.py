@@ -10,13 +10,13 @@ from typing import Any, Final, cast
 
 import pytest
 
-from agentauthz import Chain, Denied, Request, Resource, ReviewRequired, SessionFacts, authorize
+from agentauthz import Chain, Denied, Principal, Request, Resource, ReviewRequired, SessionFacts, authorize
 from agentauthz.approvals import Answer, Review
 from agentauthz.authorizer.revocations import Revocations
 from agentauthz.errors import Stopped
 from agentauthz.obligations import Handler
 from agentauthz.state.memory import MemoryState
-from tests.approving import LEAD, POLICY, asked, codes, refund, shop
+from tests.approving import LEAD, OTHER, POLICY, asked, codes, refund, shop
 from tests.support import BOT, MARIA, Clock, Recorded
 
 LIMITED: Final = POLICY + "limit cap on shop.* to sum(args.amount) <= 1000 per subject every 1d\n"
@@ -76,6 +76,23 @@ async def test_what_ends_while_a_person_is_asked_has_ended(happens: Any, code: s
     assert codes(decision) == [code]
     [review] = made.authorizer.approvals.list(status=None)
     assert review.standing == "approved"
+
+
+# ---- who consented may be revoked
+
+
+def test_a_consent_of_somebody_who_was_revoked_since_completes_none() -> None:
+    """A second person's consent leaves the request pending, until somebody else gives the first one's anew."""
+    made = shop(
+        POLICY + 'review huge on shop.* when args.amount > 900 by "boss" in approver.roles and approver != subject'
+    )
+    people, boss = made.authorizer.approvals, Principal.user("bea", roles=["boss"])
+    review = asked(made.session(), "o-1", 950)
+    assert people.approve(review.id, LEAD).standing == "pending"
+    made.authorizer.revoke(principal=LEAD, reason="left the company")
+    assert people.approve(review.id, boss).standing == "pending"
+    assert people.approve(review.id, OTHER).standing == "approved"
+    assert review.retry() == "refunded o-1 950"
 
 
 # ---- what is used up is told
