@@ -136,6 +136,12 @@ class Session:
         """Return the marks that the session carries now."""
         return self.memory.marks()
 
+    async def amarks(self) -> frozenset[str]:
+        """Return what `marks` is without blocking the loop on the state store."""
+        import asyncio  # programs without a loop don't pay for it
+
+        return await asyncio.to_thread(self.memory.marks)
+
     def mark(self, name: str) -> None:
         """Add a mark on the host's word, to this session and all that share it.
 
@@ -145,6 +151,12 @@ class Session:
         if not isinstance(name, str) or not name:
             raise InvalidArgument("name", "must be a string that is not empty")
         self.memory.mark(str.__str__(name))
+
+    async def amark(self, name: str) -> None:
+        """Do what `mark` does without blocking the loop on the state store."""
+        import asyncio
+
+        await asyncio.to_thread(self.mark, name)
 
     def unmark(self, name: str, reason: str) -> bool:
         """Remove a mark on the host's word, from this session and all that share it; say whether it was there.

@@ -18,7 +18,7 @@ class Heard:
     `refused` says that a person's answer, or its lack, denies the call. Where a person must be asked, `binding` says
     about what, and `outdated` is the approval that isn't enough any more.
     `lapsed` is one that has expired.
-    `fresh` says that the person is asked only now.
+    `fresh` says that the person is asked only now, and `used` that the approval was used up.
     """
 
     decision: Decision
@@ -30,3 +30,4 @@ class Heard:
     outdated: str | None = None
     lapsed: Review | None = None
     fresh: bool = False
+    used: bool = False

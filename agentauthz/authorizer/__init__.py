@@ -47,6 +47,7 @@ from agentauthz.values import UNKNOWN, utc
 if TYPE_CHECKING:
     from agentauthz.approvals.review import Review
     from agentauthz.policy.explain import Explanation
+    from agentauthz.policy.inputs import Inputs
     from agentauthz.records.openings import Openings
     from agentauthz.tokens.verified import VerifiedToken
 
@@ -140,7 +141,7 @@ class Authorizer:
         teller = Teller(self._recording, self.now, notify)
         self._approvals: Final = Approvals(self._state, self._keeper, lambda: self.policies, teller, self._reopened)
         self._consultation: Final = Consultation(
-            self._approvals, teller, approver, forgetful=key is None and self._state.blocking
+            self._approvals, teller, approver, self.now, forgetful=key is None and self._state.blocking
         )
         self._taking: Final = Taking(
             self._state, self._recording, self._consultation, lambda: self._in_force[0], self.now
@@ -482,7 +483,14 @@ class Authorizer:
             InvalidArgument: `request` is no Request.
         """
         case = self._by_hand(request)
-        decision, seen = taken(previewed(case, state))
+        return self._explained(case, *taken(previewed(case, state)))
+
+    async def aexplain(self, request: Request, *, state: State | None = None) -> Explanation:
+        """Do what `explain` does without blocking the loop on the state store."""
+        case = self._by_hand(request)
+        return self._explained(case, *(await ataken(previewed(case, state), self._state)))
+
+    def _explained(self, case: Case, decision: Decision, seen: Inputs | None) -> Explanation:
         inputs = case.policies.asked(case.request) if seen is None else seen
         return evolve(case.policies.explanation(decision, inputs), flips=case.policies.flips(decision, inputs))
 
@@ -587,7 +595,7 @@ class Authorizer:
             policies, since, self._state, session.memory, session.facts, request, self._observing(now), session.closed,
             stopped, call.sensitive, problem, cause, call.carries_out, releasable=call.releasable,
             handlers=self._handlers, reach=call.reach, revoked=self._revoked, known=known, token=session.token,
-            keeper=self._keeper, approval=call.approval,
+            session=session, keeper=self._keeper, approval=call.approval,
         )  # fmt: skip
 
     def _by_hand(self, request: Request) -> Case:

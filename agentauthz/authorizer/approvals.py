@@ -190,8 +190,9 @@ class Approvals:
                 ("not_user", "isn't a person") if who.kind != "user" else ("in_chain", "acts in this call itself")
             )
             raise ApprovalRefused(code, f"{who} {why}, so may not approve it")
-        before = _judged(policies, review, review.consents)
-        after = _judged(policies, review, (*review.consents, said))
+        standing = [each for each in review.consents if revoked.against(revoked.known(), None, Chain(each.by)) is None]
+        before = _judged(policies, review, standing)
+        after = _judged(policies, review, (*standing, said))
         if after.outcome is Outcome.DENY:
             raise ApprovalRefused("not_decidable", "what was stored of this call isn't all that the policies ask for")
         left = _asking(policies, after)

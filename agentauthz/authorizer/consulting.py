@@ -91,12 +91,19 @@ class Consultation:
     """
 
     def __init__(
-        self, approvals: Approvals, teller: Teller, approver: Approver | None, *, forgetful: bool = False
+        self,
+        approvals: Approvals,
+        teller: Teller,
+        approver: Approver | None,
+        now: Callable[[], dt.datetime],
+        *,
+        forgetful: bool = False,
     ) -> None:
         self._forgetful = forgetful
         self._approvals: Final = approvals
         self._teller: Final = teller
         self._approver: Final = approver
+        self._now: Final = now
 
     def settled(self, case: Case, verdict: Verdict) -> Verdict:
         """Return the verdict once everybody who can be asked here was."""
@@ -105,6 +112,7 @@ class Consultation:
                 break
             if not self._took(review, _answer(approver, review)):
                 break
+            case.renew(self._now())
             verdict = judged(case)
         return verdict
 
@@ -119,6 +127,7 @@ class Consultation:
             answer = await _aanswer(approver, review)
             if not await asyncio.to_thread(self._took, review, answer):
                 break
+            case.renew(self._now())
             verdict = await ajudged(case)
         return verdict
 
@@ -127,8 +136,8 @@ class Consultation:
         return verdict.heard is not None
 
     def recorded(self, verdict: Verdict) -> None:
-        """Tell that a call has used up its approval, once its decision is recorded."""
-        if verdict.review is not None and verdict.decision.outcome is Outcome.ALLOW:
+        """Tell that a call has used up its approval, once its decision is recorded; a denied call may have."""
+        if verdict.heard is not None and verdict.heard.used and verdict.review is not None:
             self._teller.tell("consumed", verdict.review, verdict.request.actor)
 
     def _waiting(self, verdict: Verdict) -> Review | None:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from agentauthz.authorizer.revocations import Revocations
     from agentauthz.policy.inputs import Inputs
     from agentauthz.policy.policyset import PolicySet
+    from agentauthz.session import Session
     from agentauthz.tokens.verified import VerifiedToken
 
 T = TypeVar("T")
@@ -62,8 +63,8 @@ class Case:
     when all else allows the call, and returns what stops it still. `left` are the ids of the obligations that nothing
     carried out. `releasable` says that what the call spends may be given back. `revoked` says what was revoked, of
     which `known` is the number of the last one that `stopped` takes into account, and `token` is what the session
-    rests on. `keeper` seals what people are asked (None: nobody is), and `approval` is the one that the call is made
-    with.
+    rests on; `session` is the handle that the call was made through, if any. `keeper` seals what people are asked
+    (None: nobody is), and `approval` is the one that the call is made with.
     """
 
     policies: PolicySet
@@ -85,6 +86,7 @@ class Case:
     revoked: Revocations | None = None
     known: int | None = None
     token: VerifiedToken | None = None
+    session: Session | None = None
     handlers: Handlers = NONE
     reach: Reach = Reach.BEFORE
     keeper: Keeper | None = None
@@ -110,6 +112,22 @@ class Case:
         """Ask about the same call, with what the session remembers in `state`."""
         if self.told is not None:
             self.request = self.request.with_session(self.told(state, tracked))
+
+    def renew(self, now: dt.datetime) -> None:
+        """Ask about the same call at a later moment: who was asked about it may have taken long."""
+        self.request = self.request.at(now)
+        if self.revoked is not None:
+            self.known = self.revoked.known()
+            self.stopped = self.against(self.revoked)
+        if self.session is not None:
+            self.closed = self.session.closed
+            self.stopped = self.session.token_fallen() if self.stopped is None else self.stopped
+
+    def against(self, revoked: Revocations) -> Stop | None:
+        """Return what of that which was revoked, as far as it is `known`, stops the call."""
+        facts = self.request.session
+        within = facts.id if isinstance(facts, SessionFacts) else facts
+        return revoked.against(self.known, within, self.request.chain, self.token)
 
     def ask_now(self, state: State) -> None:
         """Ask about the same call, with what the store has just told of the session."""
@@ -214,6 +232,7 @@ def _judging(case: Case, remembered: Remembered) -> Steps[Verdict]:
                 continue
             decision = _limited(case, decision, answer)
             reservation = answer.reservation if isinstance(answer, Committed) else None
+            heard.used = heard.approval is not None and isinstance(answer, Committed)
             verdict = _with(heard, Verdict(decision, case.request, inputs, None, reservation))
             return _unless_stopped(case, verdict) if decision.allowed else verdict
     except StateError as error:
@@ -293,7 +312,7 @@ def _revoked(case: Case) -> Steps[Stop | None]:
         return None
     yield revoked.refresh
     case.known = revoked.known()
-    return revoked.against(case.known, None if case.memory is None else case.memory.id, case.request.chain, case.token)
+    return case.against(revoked)
 
 
 def _intent(case: Case, remembered: Remembered, decision: Decision) -> Intent:
@@ -331,11 +350,15 @@ def _trial(case: Case, decision: Decision) -> Callable[[], Answer]:
 
 
 def _limited(case: Case, decision: Decision, answer: Answer) -> Decision:
-    """Return the decision with how its budgets stand, or its denial where they have no room."""
+    """Return the decision with how its budgets stand, or its denial where they have no room.
+
+    Raises:
+        StateError: the store gave another answer.
+    """
     if isinstance(answer, Committed):
         return decision._budgeted(answer.budgets) if answer.budgets else decision
-    if not isinstance(answer, Refused):  # what has no session reads nothing that could be out of date
-        return failed(case, "changed_meanwhile", "what the decision read kept changing")
+    if not isinstance(answer, Refused):  # what is only tried reads nothing that could be out of date
+        raise StateError("the state store gave an answer that is none")
     full = {budget.key for budget in answer.full if not budget.fits}
     by_limits = [spend for spend in decision.spends if spend.key in full]
     return enforced(case, denied_by_limits(decision, by_limits, answer.full))
@@ -358,9 +381,9 @@ def previewed(case: Case, state: State | None) -> Steps[tuple[Decision, Inputs |
         if not decision.spends or decision.outcome is Outcome.DENY:
             return decision, inputs
         answer = (yield _trial(case, decision)) if state is None else _supposed(decision, state)
+        return _limited(case, decision, answer), inputs
     except StateError:
         return failed(case, "state_failed", "the store that keeps what sessions remember couldn't be asked"), inputs
-    return _limited(case, decision, answer), inputs
 
 
 def _supposed(decision: Decision, state: State) -> Answer:
@@ -440,7 +463,7 @@ def _unless_stopped(case: Case, verdict: Verdict) -> Verdict:
     """Return what was decided, or the denial by what who asks still has against it."""
     if case.objects is None or not verdict.decision.allowed or (stop := case.objects()) is None:
         return verdict
-    return Verdict(_denied(case, *stop), case.request, None, None, verdict.reservation)
+    return Verdict(_denied(case, *stop), case.request, None, None, verdict.reservation, heard=verdict.heard)
 
 
 def _denied(case: Case, basis: Basis, reason: Reason) -> Decision:

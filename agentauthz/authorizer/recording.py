@@ -20,6 +20,7 @@ from agentauthz.decision import Basis, Outcome, Reason
 from agentauthz.delegating import PASSING
 from agentauthz.errors import InvalidArgument, SinkError
 from agentauthz.keys import InstanceKey
+from agentauthz.policy.syntax import Path
 from agentauthz.principals import Principal
 from agentauthz.records import DecisionRecord, DelegationRecord, EffectRecord, Recorder, RecordIds, decision_record
 from agentauthz.records.events import Ctx, EventRecord, approval_about, effect_line, event_body
@@ -200,6 +201,9 @@ class Recording:
         decision = verdict.decision  # not numbered yet: what calls share keeps what records write of it
         verdict.decision = decision._numbered(own, ctx)
         refused = decision.outcome is not Outcome.ALLOW
+        # most calls have nothing to hide, and to look into each limit's expressions costs more than all the rest
+        hides = case.sensitive or self._redaction is not None
+        limits, is_hidden = [budget.rule for budget in decision.budgets] if hides else (), self._hides(case.sensitive)
         held = None
         if self._redaction is not None:
             asked = case.policies.asked(request) if inputs is None else inputs
@@ -219,10 +223,22 @@ class Recording:
             left=case.left,
             approval=verdict.decision.approval,
             consents=_consents(case, verdict),
-            sealed=case.policies.keyed_by([budget.rule for budget in decision.budgets], case.sensitive),
+            sealed=case.policies.keyed_by(limits, is_hidden),
+            veiled=case.policies.measured_by(limits, is_hidden),
             held=held,
             ctx=ctx,
         )
+
+    def _hides(self, sensitive: frozenset[str]) -> Callable[[Path], bool]:
+        """Return what says of a path that policies read whether records may not show what stands there."""
+
+        def hides(path: Path) -> bool:
+            if path.root == "args" and (not path.steps or path.steps[0] in sensitive):
+                return True
+            # a principal by itself is its identity, which records hold
+            return self._redaction is not None and bool(path.steps) and not self._redaction.place(str(path)).open
+
+        return hides
 
     def _passing(
         self, passing: Passing, session: str | None, now: dt.datetime, before: str | None
@@ -294,7 +310,7 @@ def _unrecorded(verdict: Verdict, error: Exception) -> Verdict:
         verdict.decision, outcome=Outcome.DENY, basis=Basis.ERROR, reasons=reasons, obligations=(), enforced=True,
         budgets=budgets,
     )  # fmt: skip
-    return Verdict(denial, verdict.request, verdict.inputs, error, verdict.reservation)
+    return Verdict(denial, verdict.request, verdict.inputs, error, verdict.reservation, heard=verdict.heard)
 
 
 def _unpassed(passing: Passing, error: Exception) -> None:

@@ -48,13 +48,21 @@ class Revocations:
 
     A store that doesn't block is asked at each decision. Another one is read when this is made, and then every half
     second in the background; once the last good reading is older than `max_age` seconds, nothing stands any more.
-    What was revoked here holds here at once. `number` is that of the last revocation that is known.
+    What was revoked here holds here at once. Without `follows`, one that may wait is read only by `refresh`. `number`
+    is that of the last revocation that is known.
 
     Raises:
         InvalidArgument: `max_age` is no positive number.
     """
 
-    def __init__(self, store: StateStore, max_age: float = MAX_AGE, clock: Callable[[], float] = _SECONDS) -> None:
+    def __init__(
+        self,
+        store: StateStore,
+        max_age: float = MAX_AGE,
+        clock: Callable[[], float] = _SECONDS,
+        *,
+        follows: bool = True,
+    ) -> None:
         if not isinstance(max_age, int | float) or not 0 < max_age < float("inf"):
             raise InvalidArgument("revocation_max_age", "must be a positive number of seconds")
         self._store: Final = store
@@ -76,7 +84,7 @@ class Revocations:
         self._failing = False
         self._last: Revocation | None = None
         self.number = 0
-        if not self._at_once:
+        if follows and not self._at_once:
             self.poll()
             self._poller.start()
 
@@ -87,7 +95,7 @@ class Revocations:
         Raises:
             StateError: the store can't be asked.
         """
-        read = cls(store)
+        read = cls(store, follows=False)
         read.close()
         read.refresh()
         return read

@@ -82,7 +82,12 @@ class Taking:
         import asyncio  # programs without a loop don't pay for it
 
         verdict = await self._akept(case, await self._consultation.asettled(case, verdict))
-        await asyncio.to_thread(self._consultation.recorded, verdict)
+        try:
+            await asyncio.to_thread(self._consultation.recorded, verdict)
+        except BaseException as error:  # the call is cancelled, or no thread could be had: it never runs
+            if verdict.carrying is not None:
+                await verdict.carrying.aended(verdict.decision, error)
+            raise
         return verdict
 
     async def _akept(self, case: Case, verdict: Verdict) -> Verdict:

@@ -391,6 +391,8 @@ def _function(guarded: Guarded, bound: Session | None) -> Callable[..., Any]:
         ACTIVE.set(mine)
         started, problem, awaited = time.perf_counter_ns(), None, False
         try:
+            if session.closed:  # since it was decided, by what it obliges to
+                session.ensure_running()
             result = binder.call(function, values)
             if type(result) is types.CoroutineType:  # nothing of it has run yet
                 awaited = True

@@ -29,7 +29,7 @@ from agentauthz.policy.parse import decode, parse
 from agentauthz.policy.reads import Reads, Remembered, asks_for_handoff, paths_of, unknown_roots
 from agentauthz.policy.source import Diagnostic, Source
 from agentauthz.policy.spending import Meter, defined
-from agentauthz.policy.syntax import CheckedRule, Statement
+from agentauthz.policy.syntax import CheckedRule, Expr, Path, Statement
 from agentauthz.principals import Principal
 from agentauthz.request import Request
 from agentauthz.values import UNKNOWN, Value
@@ -272,13 +272,16 @@ class PolicySet:
         own = self._reads(action)
         return (own, self._reads(deciding.HANDOFF).for_handoff(deciding.HANDOFF)) if handing else (own,)
 
-    def keyed_by(self, limits: Iterable[str], arguments: frozenset[str]) -> frozenset[str]:
-        """Return those of some limits, by name, that count per one of these arguments, or per what is made of it."""
+    def keyed_by(self, limits: Iterable[str], chosen: Callable[[Path], bool]) -> frozenset[str]:
+        """Return those of some limits, by name, that count per a chosen path, or per what is made of it."""
+        return frozenset(name for name in limits if _reads_any(self._by_name[name].per, chosen))
+
+    def measured_by(self, limits: Iterable[str], chosen: Callable[[Path], bool]) -> frozenset[str]:
+        """Return those of some limits, by name, whose amount or bound is made of a chosen path."""
         return frozenset(
-            name
-            for name in limits
-            for _, path in paths_of(self._by_name[name].per)
-            if path.root == "args" and (not path.steps or path.steps[0] in arguments)
+            rule.name
+            for rule in map(self._by_name.__getitem__, limits)
+            if _reads_any([each for each in (rule.bound, rule.amount) if each is not None], chosen)
         )
 
     def remembered(self, action: str, *, handing: bool = False) -> Remembered:
@@ -370,3 +373,7 @@ def _digest(texts: Iterable[str]) -> str:
 
 def _in_order(found: Iterable[Diagnostic]) -> list[Diagnostic]:
     return sorted(found, key=lambda diagnostic: (diagnostic.span.source.name, diagnostic.span.start))
+
+
+def _reads_any(expressions: Iterable[Expr], chosen: Callable[[Path], bool]) -> bool:
+    return any(chosen(path) for _, path in paths_of(expressions))

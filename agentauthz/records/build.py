@@ -58,6 +58,7 @@ def decision_record(
     cause: Cause | None = None,
     left: frozenset[str] = frozenset(),
     sealed: frozenset[str] = frozenset(),
+    veiled: frozenset[str] = frozenset(),
     approval: str | None = None,
     consents: Sequence[tuple[Principal, Iterable[str]]] = (),
     held: Held | None = None,
@@ -71,9 +72,10 @@ def decision_record(
     shown. The arguments named in `sensitive` are never shown: not as inputs, not in `explain`, nor where a
     text repeats them. `held` is what stands at the places with a class: what opens the shredded is kept before this
     returns. `ts` has a time zone. `cause` says that it weren't the policies alone that decided, and
-    `left` has the ids of the obligations that nothing could carry out. `sealed` names the limits whose key holds a
-    sensitive argument: of its plain hash somebody could guess it. `approval` is the id of the request for consent
-    that the call waits for or has used up, `consents` are those who consented, with the attributes of theirs that the
+    `left` has the ids of the obligations that nothing could carry out. `sealed` names the limits whose key holds
+    something hidden: of its plain hash somebody could guess it; `veiled` those whose amount or bound is made of one,
+    so that from what was used it could be told. `approval` is the id of the request for consent
+    that the call waits for or was made with, `consents` are those who consented, with the attributes of theirs that the
     policies read. `ctx` is what `ctx_member` gives.
 
     Raises:
@@ -99,7 +101,7 @@ def decision_record(
         named("route", route if isinstance(route, str) else None),
         draft.grounds(decision),
         draft.duties(decision.obligations, left) if decision.obligations else "",
-        draft.budgets(decision.budgets, sealed) if decision.budgets else "",
+        draft.budgets(decision.budgets, sealed, veiled) if decision.budgets else "",
         "" if approval is None else f',"approval":{quote(approval)}',
         draft.consents(consents) if consents else "",
         inputs,
@@ -208,6 +210,11 @@ class _Draft:
         else:
             self.redacted.append(pointer)
         return {"$c": digest}
+
+    def _veiled(self, value: object, pointer: str) -> Json:
+        """Commit to a value without showing it."""
+        self.redacted.append(pointer)
+        return {"$c": self.key.digest("value", encode(jsonable(value)))}
 
     def _classed(self, tree: Json, place: Place, pointer: str) -> Json:
         """Return what stands in the place of something with a class."""
@@ -367,20 +374,21 @@ class _Draft:
         end = ',"left":true}' if left else "}"
         return f'{{"id":{self.name(duty.id, pointer, "id")},"type":{self.name(duty.type, pointer, "type")}{shown}{end}'
 
-    def budgets(self, budgets: Sequence[Budget], sealed: frozenset[str]) -> str:
+    def budgets(self, budgets: Sequence[Budget], sealed: frozenset[str], veiled: frozenset[str]) -> str:
         texts = [
-            self._budget(budget, f"/budgets/{i}", sealed=budget.rule in sealed)
+            self._budget(budget, f"/budgets/{i}", sealed=budget.rule in sealed, veiled=budget.rule in veiled)
             for i, budget in self.first(budgets, "/budgets")
         ]
         return f',"budgets":[{",".join(texts)}]'
 
-    def _budget(self, budget: Budget, pointer: str, *, sealed: bool) -> str:
+    def _budget(self, budget: Budget, pointer: str, *, sealed: bool, veiled: bool) -> str:
         key = budget.key
         if sealed:
             key = self.key.digest("value", canonical(key))
             self.redacted.append(f"{pointer}/key")
         amounts = {"amount": budget.amount, "bound": budget.bound, "used": budget.used}
-        texts = [f'"{name}":{compact(self.value(amount, f"{pointer}/{name}"))}' for name, amount in amounts.items()]
+        write = self._veiled if veiled else self.value
+        texts = [f'"{name}":{compact(write(amount, f"{pointer}/{name}"))}' for name, amount in amounts.items()]
         room = "" if budget.room_at is None else f',"room_at":"{stamp(budget.room_at)}"'
         granted = "true" if budget.granted else "false"
         named = f'"rule":{self.name(budget.rule, pointer, "rule")},"key":{self.name(key, pointer, "key")}'
