@@ -88,6 +88,7 @@ class MemoryState:
         self._ends: Final[list[tuple[dt.datetime, str]]] = []  # a heap: what expires first is in front
         self._revoked: Final[list[Revocation]] = []
         self._approvals: Final[dict[str, Approval]] = {}
+        self._asked: Final[set[str]] = set()  # sessions in which approvals were asked for
         self._closed = False
         _OPEN.add(self)
 
@@ -118,7 +119,7 @@ class MemoryState:
             found, known = self._known.get(session), True
             if found is None:
                 found, known = self._known.setdefault(session, _Session(started)), False
-            if keep:
+            if keep or session in self._asked:
                 self._kept[session] = found
             before = found.state.watched
             if before.keys() != watched.keys():
@@ -299,8 +300,10 @@ class MemoryState:
             if len(self._approvals) >= self._sweep_approvals_at:
                 self._forget_approvals(now)
             self._approvals[approval.id] = approval
-            if approval.session is not None:
-                self._kept[approval.session] = self._session(approval.session)  # what it remembers is needed again
+            if approval.session is not None:  # what it remembers is needed again
+                self._asked.add(approval.session)
+                if (found := self._known.get(approval.session)) is not None:
+                    self._kept[approval.session] = found
             return approval
 
     def _forget_approvals(self, now: dt.datetime) -> None:
@@ -308,6 +311,7 @@ class MemoryState:
         for old in [own for own, one in self._approvals.items() if one.expires <= now - _REMEMBERED]:
             del self._approvals[old]
         self._sweep_approvals_at = max(_SWEEP, 2 * len(self._approvals))
+        self._asked.intersection_update([one.session for one in self._approvals.values() if one.session is not None])
 
     def answer(
         self, id: str, status: Literal["pending", "approved", "rejected"], answer: str, *, known: str | None = None
