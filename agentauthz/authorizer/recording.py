@@ -32,6 +32,8 @@ from agentauthz.records.writing import ended
 from agentauthz.tracing import Tracer, around
 from agentauthz.values import UNKNOWN
 
+_NONE: Final[frozenset[str]] = frozenset()
+
 OnFailure: TypeAlias = Literal["deny", "allow_and_alarm"] | Collection[str]
 
 
@@ -201,9 +203,10 @@ class Recording:
         decision = verdict.decision  # not numbered yet: what calls share keeps what records write of it
         verdict.decision = decision._numbered(own, ctx)
         refused = decision.outcome is not Outcome.ALLOW
-        # most calls have nothing to hide, and to look into each limit's expressions costs more than all the rest
-        hides = case.sensitive or self._redaction is not None
-        limits, is_hidden = [budget.rule for budget in decision.budgets] if hides else (), self._hides(case.sensitive)
+        sealed = veiled = _NONE
+        if decision.budgets and (case.sensitive or self._redaction is not None):
+            limits, hidden = [budget.rule for budget in decision.budgets], self._hides(case.sensitive)
+            sealed, veiled = case.policies.keyed_by(limits, hidden), case.policies.measured_by(limits, hidden)
         held = None
         if self._redaction is not None:
             asked = case.policies.asked(request) if inputs is None else inputs
@@ -223,8 +226,8 @@ class Recording:
             left=case.left,
             approval=verdict.decision.approval,
             consents=_consents(case, verdict),
-            sealed=case.policies.keyed_by(limits, is_hidden),
-            veiled=case.policies.measured_by(limits, is_hidden),
+            sealed=sealed,
+            veiled=veiled,
             held=held,
             ctx=ctx,
         )
