@@ -166,6 +166,7 @@ class _Faulty:
             intent = evolve(intent, spends=tuple(evolve(each, bound=Decimal(10**9)) for each in intent.spends if room))
         if self._fault == "locks":
             with self._lock:
+                time.sleep(0.02)  # so that a fork meets it held
                 return self._store.commit(intent)
         answer = self._store.commit(intent)
         if self._fault == "tells what is used after" and isinstance(answer, Committed):

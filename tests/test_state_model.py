@@ -294,7 +294,6 @@ class Machine(RuleBasedStateMachine):
         if not is_open:
             self.numbers += 1
             model.approvals[name] = [made, "pending", None]
-            model.known |= {session} if session is not None else set()
 
     @rule(number=st.integers(0, 3))
     def uses(self, number: int) -> None:

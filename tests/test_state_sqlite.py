@@ -222,3 +222,14 @@ def test_arguments_are_checked(tmp_path: Path) -> None:
 def _write_often(state: SqliteState) -> None:
     for _ in range(64):
         state.commit(Intent(None, revocations=0))
+
+
+def test_what_is_spent_in_a_window_begins_no_session(tmp_path: Path) -> None:
+    """A session that begins after a call of its id has spent is a new one: its actions are watched since its start."""
+    store = SqliteState(tmp_path / "state.db", clock=lambda: START)
+    intent = evolve(spending(spend("day"), session="s"), marks_seen=frozenset())
+    assert isinstance(store.commit(intent), Committed)
+    began = START - dt.timedelta(hours=1)
+    begun = store.begin("s", began, {"a": began}, keep=True)
+    assert (begun.started, store.read("s").watched) == (began, {"a": began})
+    store.close()

@@ -187,6 +187,9 @@ class SqliteState:
             return Row(session, begun.started, False, State(watched=begun.watched))
         return Row(session, now, True, NOTHING_YET)
 
+    def _is_begun(self, file: sqlite3.Connection, session: str) -> bool:
+        return rows.session(file, session) is not None or self._unwritten(session) is not None
+
     def _unwritten(self, session: str) -> _Begun | None:
         """Return what isn't in the file, but begun here; None: it isn't.
 
@@ -228,7 +231,8 @@ class SqliteState:
                 return Committed(budgets)
             for used in intent.approvals:
                 rows.use(file, used)
-            if row is not None and ((state := after(row.state, intent, now)) is not row.state or taken):
+            lasting = any(spend.window is None for spend in intent.spends)  # what is spent for as long as the session
+            if row is not None and ((state := after(row.state, intent, now)) is not row.state or lasting):
                 rows.put_session(file, evolve(row, state=state), micros(now))
             reservation = _reserved(file, intent, taken) if taken else None
         if row is not None:
@@ -280,9 +284,10 @@ class SqliteState:
             if known := rows.approvals(file, is_open, (rows.blob(approval.binding), micros(now))):
                 return known[0]
             rows.put_approval(file, approval)
-            if approval.session is not None:  # what it remembers is needed again
+            begun = approval.session is not None and self._is_begun(file, approval.session)
+            if approval.session is not None and begun:  # what it remembers is needed again
                 rows.put_session(file, evolve(self._session(file, approval.session, now), kept=True), micros(now))
-        if approval.session is not None:
+        if approval.session is not None and begun:
             self._written(approval.session)
         return approval
 

@@ -41,6 +41,8 @@ def test_what_replays_under_other_policies_is_what_they_decide(shard: int, two: 
     asker = Asker(other.made)
     for plan in case.plans:
         then, now = recorded(case.made, plan), recorded(other.made, plan)
+        if now.get("cause") == "approval":
+            continue  # no person could be asked about this call, which isn't the policies' to say
         try:
             answer = asker.answer(then)
         except NotReplayable:

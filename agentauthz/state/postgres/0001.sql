@@ -468,10 +468,7 @@ DECLARE
     known agentauthz.approvals;
     moment bigint;
 BEGIN
-    IF of_session IS NOT NULL THEN -- what it remembers is needed again
-        PERFORM agentauthz.hold(of_session, true);
-        UPDATE agentauthz.sessions SET kept = true WHERE id = of_session AND NOT kept;
-    END IF;
+    UPDATE agentauthz.sessions SET kept = true WHERE id = of_session AND NOT kept; -- what it remembers is needed again
     PERFORM pg_advisory_xact_lock(hashtextextended(bound_to, 7264091264000003)); -- one request for one call
     moment := agentauthz.now();
     SELECT * INTO known FROM agentauthz.approvals
