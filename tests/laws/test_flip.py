@@ -9,9 +9,11 @@ from unittest import mock
 
 from attrs import evolve
 
-from agentauthz.decision import Outcome
+from agentauthz.decision import Basis, Decision, Outcome
 from agentauthz.policy import evaluate
+from agentauthz.policy.decide import without_budget
 from agentauthz.policy.explain import Change
+from agentauthz.policy.inputs import Inputs
 from agentauthz.policy.syntax import Expr, Path
 from agentauthz.values import ABSENT
 from tests.laws.counting import TALLY, law
@@ -25,26 +27,34 @@ def test_a_flip_turns_the_decision(shard: int, case: Case) -> None:
     for plan in case.plans:
         decision, inputs = case.made.judge(plan.request())
         TALLY.pair(decision)
-        for flip in case.made.flips(decision, inputs):
-            assert flip.outcome is not decision.outcome
-            assert Outcome.ALLOW in (flip.outcome, decision.outcome)
-            changed = _changed(plan, flip.changes)
-            if changed is not None:
-                TALLY.applied()
-                assert _decided(case, changed, flip.changes) is flip.outcome
-            for size in range(1, len(flip.changes)):
-                for part in combinations(flip.changes, size):
-                    smaller = _changed(plan, part)
-                    if smaller is not None:
-                        outcome = _decided(case, smaller, part)
-                        assert (outcome is Outcome.ALLOW) is (decision.outcome is Outcome.ALLOW)
+        _hold_flips_to(case, plan, decision, inputs)
+        if decision.spends:  # where nobody keeps budgets, the same call is denied by its limits
+            _hold_flips_to(case, plan, without_budget(decision), inputs)
 
 
-def _decided(case: Case, plan: Plan, changes: tuple[Change, ...]) -> Outcome:
-    """Return how the definition decides where some clauses answer what they are told to."""
+def _hold_flips_to(case: Case, plan: Plan, decision: Decision, inputs: Inputs) -> None:
+    kept = decision.basis is not Basis.LIMIT
+    for flip in case.made.flips(decision, inputs):
+        assert flip.outcome is not decision.outcome
+        assert Outcome.ALLOW in (flip.outcome, decision.outcome)
+        changed = _changed(plan, flip.changes)
+        if changed is not None:
+            TALLY.applied()
+            assert _decided(case, changed, flip.changes, kept=kept) is flip.outcome
+        for size in range(1, len(flip.changes)):
+            for part in combinations(flip.changes, size):
+                smaller = _changed(plan, part)
+                if smaller is not None:
+                    outcome = _decided(case, smaller, part, kept=kept)
+                    assert (outcome is Outcome.ALLOW) is (decision.outcome is Outcome.ALLOW)
+
+
+def _decided(case: Case, plan: Plan, changes: tuple[Change, ...], *, kept: bool) -> Outcome:
+    """Return how the definition decides where some clauses answer what they are told to; `kept`: budgets have room."""
     fixed = {change.expr: change.becomes for change in changes if change.fact is None}
     with _answering(fixed, plan.action):
-        return case.made.on_definition().decide(plan.request()).outcome
+        decision = case.made.on_definition().judge(plan.request())[0]
+        return (decision if kept else without_budget(decision)).outcome
 
 
 @contextmanager
