@@ -23,6 +23,7 @@ from typing import Final
 
 from agentauthz.decision import Reason, Spend
 from agentauthz.state.memory import MemoryState
+from agentauthz.state.sqlite import SqliteState
 from agentauthz.state.store import Committed, Intent, StateStore
 from benchmarks.report import Target, table, targets
 from tests.postgres import Postgres, binaries
@@ -40,11 +41,14 @@ _BARE: Final = (
 def measured(rounds: int = _ROUNDS) -> dict[str, float]:
     """Return decisions per second, by what makes them and over how many keys; empty for what isn't here."""
     found = {f"memory, {keys}": _alone(MemoryState(), keys) for keys in KEYS}
+    with tempfile.TemporaryDirectory(prefix="agentauthz-sqlite-") as folder:
+        for keys in KEYS:
+            found[f"sqlite, {keys}"] = _together("sqlite", f"{folder}/{keys}.db", keys)
     if (server := _server()) is None:
         return found
     from agentauthz.state.postgres import init
 
-    folder, postgres = server
+    place, postgres = server
     try:
         postgres.start()
         init(postgres.dsn)
@@ -59,7 +63,7 @@ def measured(rounds: int = _ROUNDS) -> dict[str, float]:
                     found[name] = max(found.get(name, 0.0), _together(what, postgres.dsn, keys))
     finally:
         postgres.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(place, ignore_errors=True)
     return found
 
 
@@ -115,26 +119,35 @@ def _deciding(store: StateStore) -> Callable[[str], object]:
 
 def _work(what: str, url: str, keys: int) -> None:
     """Be one of the processes."""
+    if what == "sqlite":
+        with closing(SqliteState(url, timeout=30.0)) as file:
+            _race(_deciding(file), keys)
+        return
     import psycopg
 
     from agentauthz.state.postgres import PostgresState
 
-    first = os.getpid() % keys
     with psycopg.connect(url, autocommit=True) as connection, closing(PostgresState(url, timeout=30.0)) as store:
         decide = _deciding(store)
         if what == "bare":
             decide = lambda key: connection.execute(_BARE, (key,), prepare=True).fetchone()
-        for number in range(20):
-            decide(f"key:{number % keys}")
-        print("ready", flush=True)
-        sys.stdin.readline()
-        print(json.dumps(_rate(decide, keys, first, _SECONDS)))
+        _race(decide, keys)
+
+
+def _race(decide: Callable[[str], object], keys: int) -> None:
+    """Warm up, wait for the others, and print the rate."""
+    for number in range(20):
+        decide(f"key:{number % keys}")
+    print("ready", flush=True)
+    sys.stdin.readline()
+    print(json.dumps(_rate(decide, keys, os.getpid() % keys, _SECONDS)))
 
 
 def tables(found: dict[str, float]) -> str:
     """Return what was measured as a table."""
     names = {
         "memory": "MemoryState, one thread",
+        "sqlite": f"SqliteState, {PROCESSES} processes",
         "bare": f"PostgreSQL, a conditional UPDATE, {PROCESSES} processes",
         "postgres": f"PostgresState, {PROCESSES} processes",
     }
@@ -147,7 +160,11 @@ def tables(found: dict[str, float]) -> str:
 
 def promises(found: dict[str, float]) -> list[Target]:
     """Return the promises with what was found."""
-    rows = []
+    rows = [
+        Target(f"a limited decision, SqliteState, keys: {keys}", f"{1e6 / rate:,.0f} µs", "333 µs", rate >= 3_000)
+        for keys in KEYS
+        if (rate := found.get(f"sqlite, {keys}")) is not None
+    ]
     for keys, least in zip(KEYS, (300, 1_000), strict=True):
         ours, bare = found.get(f"postgres, {keys}"), found.get(f"bare, {keys}")
         where = "one hot key" if keys == 1 else f"{keys} keys"

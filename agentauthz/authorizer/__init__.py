@@ -281,7 +281,10 @@ class Authorizer:
         return now
 
     def close(self) -> None:
-        """Close the sinks; every call after that is denied, because it can't be recorded."""
+        """Close the sinks; every call after that is denied, because it can't be recorded.
+
+        A `state` that was given stays open: whoever made it closes it.
+        """
         self._revoked.close()
         self._recording.recorder.close()
 

@@ -107,7 +107,7 @@ def _shape(cls: type) -> tuple[Callable[[dict[Any, object]], object], Iterable[s
     if dataclasses.is_dataclass(cls):
         return lambda values: _filled(cls, values), [each.name for each in dataclasses.fields(cls)]
     if hasattr(cls, "__pydantic_validator__") and (fields := getattr(cls, "model_fields", None)) is not None:
-        return lambda values: cls.model_construct(**values), list(fields)  # type: ignore[attr-defined]
+        return lambda values: cls.model_construct(**values), list(fields)  # type: ignore[attr-defined]  # pydantic's
     raise InvalidArgument("result", "is no mapping, list, or object with fields")
 
 
