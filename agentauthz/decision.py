@@ -210,8 +210,9 @@ class Decision(_Decision):
         return self._with(record_id, self.budgets, ctx)
 
     def _budgeted(self, budgets: tuple[Budget, ...]) -> Decision:
-        """Return the same decision with how its budgets stand."""
-        return self._with(self.record_id, budgets, self._ctx)
+        """Say how the budgets stand of a decision that spends, which is of one call alone and not yet given out."""
+        object.__setattr__(self, "budgets", budgets)
+        return self
 
     def _with(self, record_id: str | None, budgets: tuple[Budget, ...], ctx: str) -> Decision:
         return _sealed(

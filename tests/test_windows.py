@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentauthz.decision import Reason, Spend
-from agentauthz.state.windows import PARTS, Buckets, moment, slot, width
+from agentauthz.state.windows import PARTS, Buckets, moment, width
 from tests.laws.counting import LONG
 
 MANY: Final = settings(max_examples=20_000 if LONG else 300)
@@ -39,10 +39,9 @@ def test_no_window_holds_more_than_its_bound(
     for windows, buckets, rest, amount in steps:
         now = max(now, now + windows * window + buckets * wide + rest)  # a store's time never steps back
         asked = _spend(window, amount)
-        place = slot(asked, now)
-        kept.forget(place.oldest)
+        number = kept.turn(asked, now)
         if kept.has_room(asked):
-            kept.add(asked, place.number)
+            kept.add(asked, number)
             grants.append((now, amount))
         else:
             assert sum(each for at, each in grants if at >= now - window - 2 * wide) + amount > 10
@@ -59,7 +58,7 @@ def _comes(kept: Buckets, asked: Spend, now: int) -> None:
     later = (at - moment(0)) // dt.timedelta(microseconds=1)
     for when, fits in ((later, True), (later - 1, False)):
         then = Buckets.of(kept.spent.items())
-        then.forget(slot(asked, when).oldest)
+        then.turn(asked, when)
         assert then.has_room(asked) == fits
 
 
@@ -76,7 +75,7 @@ def test_what_is_given_back_can_be_spent_again(steps: list[tuple[int, Decimal, b
     before = kept.total
     kept.give_back(99, Decimal(5))
     assert kept.total == before
-    kept.forget(99)
+    kept.turn(asked, 161)  # 62 microseconds later, the window and the bucket of the last have passed
     assert kept.total == 0
     assert kept.spent == {}
     assert kept.has_room(asked)

@@ -30,6 +30,7 @@ from agentauthz.state.store import (
     Intent,
     Refused,
     Seen,
+    SeenAt,
     Stale,
     State,
     StateStore,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 NOTHING_TO_DO: Final = Intent(None)
+_NOTHING_SEEN: Final = (None, ())
 MAX_ATTEMPTS: Final = 3  # how often a decision is taken afresh because what it read has changed
 _OBSERVED: Final = frozenset({Basis.DEFAULT, Basis.LIMIT, Basis.ERROR})  # denials that observe mode lets run
 
@@ -187,19 +189,43 @@ async def ataken(steps: Steps[T], store: StateStore) -> T:
 
 
 def _settled(case: Case) -> Verdict | Remembered:
-    """Return the verdict on a call that neither asks what a session remembers nor changes it, else what it may."""
+    """Return the verdict on a call, where that needs no wait and one attempt will do: most calls. Else what it needs.
+
+    It reads nothing of its session's past, and what it changes a store in this process keeps.
+    """
     if (stopped := refused(case)) is not None:
         return Verdict(stopped, case.request, None, case.cause)
     try:
         remembered = case.remembered()
-        if remembered.writes or remembered.reads or (remembered.started and case.lags()):
+        if remembered.reads or (remembered.writes and (case.store.blocking or case.observing)):
+            return remembered
+        if (remembered.writes or remembered.started) and case.lags():
             return remembered
         decision, inputs = asked(case, case.policies.judge)
-        if _consults(case, decision):
+        if decision.outcome is Outcome.REVIEW and (remembered.writes or _consults(case, decision)):
             return remembered
-        return _unless_stopped(case, Verdict(decision, case.request, inputs))
+        if not (remembered.writes and decision.allowed):
+            return _unless_stopped(case, Verdict(decision, case.request, inputs))
+        intent = _intent(case, remembered, decision)
+        answer = DONE if intent is NOTHING_TO_DO else case.store.commit(intent)
+        return remembered if isinstance(answer, Stale) else _answered(case, decision, inputs, answer)
+    except StateError as error:
+        return _unanswered(case, error)
     except Exception as error:  # a fault of the library's or the host's own: never an allow
         return _broken(case, error)
+
+
+def _answered(case: Case, decision: Decision, inputs: Inputs, answer: Answer) -> Verdict:
+    """Return the verdict on what was allowed, as the store answers to what it changes."""
+    decision = _limited(case, decision, answer)
+    reservation = answer.reservation if isinstance(answer, Committed) else None
+    verdict = Verdict(decision, case.request, inputs, None, reservation)
+    return _unless_stopped(case, verdict) if decision.allowed else verdict
+
+
+def _unanswered(case: Case, error: StateError) -> Verdict:
+    denial = failed(case, "state_failed", "the store that keeps what sessions remember couldn't be asked")
+    return Verdict(denial, case.request, None, error)
 
 
 def _judging(case: Case, remembered: Remembered) -> Steps[Verdict]:
@@ -230,14 +256,10 @@ def _judging(case: Case, remembered: Remembered) -> Steps[Verdict]:
                 continue
             if isinstance(answer, Refused) and answer.approvals:
                 continue
-            decision = _limited(case, decision, answer)
-            reservation = answer.reservation if isinstance(answer, Committed) else None
             heard.used = heard.approval is not None and isinstance(answer, Committed)
-            verdict = _with(heard, Verdict(decision, case.request, inputs, None, reservation))
-            return _unless_stopped(case, verdict) if decision.allowed else verdict
+            return _with(heard, _answered(case, decision, inputs, answer))
     except StateError as error:
-        denial = failed(case, "state_failed", "the store that keeps what sessions remember couldn't be asked")
-        return Verdict(denial, case.request, None, error)
+        return _unanswered(case, error)
     except Exception as error:  # a fault of the library's or the host's own: never an allow
         return _broken(case, error)
     return Verdict(failed(case, "changed_meanwhile", "what the decision read kept changing"), case.request)
@@ -326,21 +348,19 @@ def _intent(case: Case, remembered: Remembered, decision: Decision) -> Intent:
     if not (spends or decision.marks or began or remembered.reads):
         return NOTHING_TO_DO
     state = NOTHING_YET if case.state is None else case.state
+    marks, times = _seen(remembered, state) if remembered.reads else _NOTHING_SEEN
+    # what is marked, spent or seen here counts only where nothing was revoked since it was asked
+    releasable = case.releasable and len(spends) > 0
+    return Intent(memory.id, marks, times, decision.marks, began, spends, (), case.known, True, releasable)
+
+
+def _seen(remembered: Remembered, state: State) -> tuple[frozenset[str] | None, tuple[SeenAt, ...]]:
+    """Return what a decision has read of its session: its marks, if any rule reads them, and last-seen times."""
     times = tuple(
         (cast(Seen, kind), action, (state.began if kind == "began" else state.done).get(action))
         for kind, action in remembered.times
     )
-    # what is marked, spent or seen here counts only where nothing was revoked since it was asked
-    return Intent(
-        memory.id,
-        marks_seen=state.marks if remembered.marks else None,
-        times_seen=times,
-        marks=decision.marks,
-        began=began,
-        spends=spends,
-        revocations=case.known,
-        releasable=case.releasable and len(spends) > 0,
-    )
+    return state.marks if remembered.marks else None, times
 
 
 def _trial(case: Case, decision: Decision) -> Callable[[], Answer]:

@@ -80,7 +80,10 @@ def decide(
         if (allow := found.allow) is not None and allow.action == request.action:
             return allow  # it says nothing of the call but its action, and nobody can change it
         if (grants := found.grants) is not None:  # most decisions: what `_combine` would give, without its search
-            if grants.limited:
+            if len(grants.limits) == 1:  # what `spending` would give
+                if (spend := rules.meter(grants.limits[0]).spend(inputs)) is not None:
+                    return _granted(rules, request.action, grants, (spend,))
+            elif grants.limits:
                 spends = spending(rules.meter, ((inputs, found),))
                 if not isinstance(spends, Unclear):
                     return _granted(rules, request.action, grants, spends)

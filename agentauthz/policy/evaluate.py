@@ -124,13 +124,13 @@ def matching(rules: Iterable[CheckedRule], action: str) -> Iterator[CheckedRule]
 @final
 @frozen
 class Grants:
-    """Be what an allow says: its rules and their reasons, undetermined rules, marks, and whether limits apply."""
+    """Be what an allow says: its rules and their reasons, undetermined rules, marks, and the limits that apply."""
 
     names: tuple[str, ...]
     reasons: tuple[Reason, ...]
     undetermined: tuple[str, ...]
     marks: tuple[str, ...]
-    limited: bool
+    limits: tuple[CheckedRule, ...]
 
 
 @final
@@ -159,7 +159,7 @@ class Verdict:
             tuple(rule.permitted for rule in ordered),
             tuple(sorted({rule.name for found in unsure.values() for rule in found})),
             tuple(sorted({cast(str, rule.mark) for rule in marking})),
-            "limit" in self.true or "limit" in unsure,
+            (*self.true.get("limit", ()), *unsure.get("limit", ())),
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, final
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from agentauthz.policy.evaluate import evaluate
 from agentauthz.policy.inputs import Inputs
@@ -31,11 +31,10 @@ class Remembered:
     times: tuple[tuple[str, str], ...]
     writes: bool
     started: bool = False
+    reads: bool = field(init=False)  # whether any marks or times are read
 
-    @property
-    def reads(self) -> bool:
-        """Say whether anything is read."""
-        return self.marks or len(self.times) > 0
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "reads", self.marks or len(self.times) > 0)
 
 
 @final

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import enum
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Final, TypeAlias, final
 
@@ -15,7 +15,7 @@ from agentauthz.canonical import canonical
 from agentauthz.decision import Reason, Spend
 from agentauthz.policy.evaluate import Verdict, evaluate, missing_inputs
 from agentauthz.policy.inputs import Inputs
-from agentauthz.policy.syntax import CheckedRule, Expr, Path
+from agentauthz.policy.syntax import CheckedRule, Expr, Literal_, Path
 from agentauthz.principals import Principal
 from agentauthz.request import SessionFacts
 
@@ -58,38 +58,39 @@ def _is_session(expr: Expr) -> bool:
 class Meter:
     """Tell what one limit takes of a call, from what `measured` says of it."""
 
-    __slots__ = ("_keys", "_measured", "_reason", "_rule")
+    __slots__ = ("_known", "_measured", "_reason", "_rule", "_same")
 
     def __init__(self, rule: CheckedRule, measured: Measured) -> None:
         self._rule: Final = rule
         self._measured: Final = measured
         because = rule.because or NO_ROOM.format(rule.name)
         self._reason: Final = Reason("no_budget", because, rule.name, rule.at, rule.because)
-        self._keys: dict[tuple[object, ...], str] = {}
+        self._same: Final = isinstance(rule.bound, Literal_) and rule.amount is None  # for all calls with one key
+        self._known: dict[tuple[object, ...], Spend] = {}
 
     def spend(self, inputs: Inputs) -> Spend | None:
         """Return what the limit takes of one judged call; None: a key, the amount or the bound is none."""
         values = self._measured(inputs)
-        most, much = _number(values[0]), _number(values[1])
-        if most is None or much is None or (key := self._key(values[2:], inputs)) is None:
+        if (whose := _whose(values, inputs)) is None:
             return None
-        return Spend.trusted(self._rule.name, key, much, most, self._rule.window, self._reason)
+        known = self._known.get(whose)
+        if known is not None and self._same:
+            return known
+        most, much = values[0], values[1]
+        if type(most) is not Decimal or type(much) is not Decimal or most < 0 or much < 0:
+            most, much = _number(most), _number(much)
+        if most is None or much is None:
+            return None
+        key = self._name(whose) if known is None else known.key
+        made = Spend.trusted(self._rule.name, key, much, most, self._rule.window, self._reason)
+        if known is None:
+            self._keep(whose, made)
+        return made
 
-    def _key(self, values: Iterable[object], inputs: Inputs) -> str | None:
-        """Return a budget's key; its parts carry their types."""
-        parts: list[object] = []
-        for value in values:
-            kind = type(value)
-            if kind in _KEYS:
-                parts += (kind, value)
-            elif isinstance(value, Principal):
-                parts += (kind, value.identity)
-            elif kind is Whole and type(session := inputs.request.session) is SessionFacts:
-                parts += (kind, session.id)
-            else:
-                return None
-        whose = tuple(parts)
-        return self._keys.get(whose) or self._name(whose)
+    def _keep(self, whose: tuple[object, ...], made: Spend) -> None:
+        known = self._known if len(self._known) < _MOST_KEYS else {}
+        known[whose] = made
+        self._known = known
 
     def _name(self, whose: tuple[object, ...]) -> str:
         """Return the name of a budget: other values, another window, or another thing to count is another one."""
@@ -97,17 +98,29 @@ class Meter:
         window = None if rule.window is None else rule.window // dt.timedelta(microseconds=1)
         parts = [_named(kind, value) for kind, value in zip(whose[::2], whose[1::2], strict=True)]
         what = "count" if rule.amount is None else "sum"
-        name = f"{rule.name}:{hashlib.sha256(canonical([what, window, *parts])).hexdigest()[:32]}"
-        keys = self._keys if len(self._keys) < _MOST_KEYS else {}
-        keys[whose] = name
-        self._keys = keys
-        return name
+        return f"{rule.name}:{hashlib.sha256(canonical([what, window, *parts])).hexdigest()[:32]}"
 
     def missing(self, inputs: Inputs) -> frozenset[str]:
         """Return the inputs that it can't be told without what the limit takes."""
         clauses = [evaluate(each, inputs) for each in measures(self._rule) if not isinstance(each, Decimal | Whole)]
         missing = frozenset[str]().union(*map(missing_inputs, clauses))
         return missing or frozenset({f"`{self._rule.name}` (a key, amount or bound that is none)"})
+
+
+def _whose(values: Sequence[object], inputs: Inputs) -> tuple[object, ...] | None:
+    """Return what makes a budget's key, with the types of its parts; None: one of them can't be told."""
+    parts: list[object] = []
+    for value in values[2:]:
+        kind = type(value)
+        if isinstance(value, Principal):
+            parts += (kind, value.identity)
+        elif kind in _KEYS:
+            parts += (kind, value)
+        elif kind is Whole and type(session := inputs.request.session) is SessionFacts:
+            parts += (kind, session.id)
+        else:
+            return None
+    return tuple(parts)
 
 
 def _named(kind: object, value: object) -> list[object]:

@@ -33,10 +33,10 @@ from agentauthz.state.store import (
     Status,
     Subject,
 )
-from agentauthz.state.windows import Buckets, Slot, micros, slot
+from agentauthz.state.windows import Buckets, micros
 from agentauthz.values import utc
 
-_Place: TypeAlias = tuple[Spend, Buckets, Slot]
+_Taken: TypeAlias = tuple[Spend, Buckets, int]
 
 _SWEEP: Final = 10_000  # budgets, or approvals, before those that ended are looked for
 _REMEMBERED: Final = dt.timedelta(days=1)  # what became of an approval, after its end
@@ -98,13 +98,18 @@ class MemoryState:
         Raises:
             StateError: the clock returned something other than a datetime with a zone, or the store is closed.
         """
+        with self._lock:
+            return self._now()
+
+    def _now(self) -> dt.datetime:
+        """Return the time; who asks holds the lock."""
         self._check_open()
         now = utc(self._clock())
         if now is None:
             raise StateError("the clock of the state store must return a datetime with a time zone")
-        with self._lock:
-            self._latest = max(now, self._latest)
-            return self._latest
+        if now > self._latest:
+            self._latest = now
+        return self._latest
 
     def _check_open(self) -> None:
         if self._closed:
@@ -166,26 +171,21 @@ class MemoryState:
     def commit(self, intent: Intent) -> Answer:
         """Do all that a decision changes, or nothing; see `StateStore.commit`."""
         with self._lock:
-            now = self.now()
+            now = self._now()
             if self._is_stale(intent):
                 return STALE
             if intent.approvals and (unfit := tuple(filter(self._is_unfit, intent.approvals))):
                 return Refused(approvals=unfit)
-            taken = self._budgets_for(intent, micros(now)) if intent.spends else []
-            room = [kept.has_room(spend) for spend, kept, _ in taken]  # lists: generators cost more than so little
-            granted = intent.reserve and all(room)
-            budgets = tuple([kept.stands(spend, granted=granted) for spend, kept, _ in taken])
-            if not all(room):
-                return Refused(budgets)
-            return self._done(intent, taken, budgets, now) if granted else Committed(budgets)
+            taken = self._taken(intent, micros(now)) if intent.spends else ()
+            fits = True
+            for spend, kept, _ in taken:
+                fits = fits and kept.has_room(spend)
+            if fits and intent.reserve:
+                return self._done(intent, taken, now)
+            stand = tuple([kept.stands(spend, granted=False) for spend, kept, _ in taken])
+            return Committed(stand) if fits else Refused(stand)
 
-    def _done(
-        self,
-        intent: Intent,
-        taken: Sequence[tuple[Spend, Buckets, Slot]],
-        budgets: tuple[Budget, ...],
-        now: dt.datetime,
-    ) -> Committed:
+    def _done(self, intent: Intent, taken: Sequence[_Taken], now: dt.datetime) -> Committed:
         for used in intent.approvals:
             self._approvals[used] = evolve(self._approvals[used], status="used")
         if intent.session is not None and (intent.marks or intent.began is not None):
@@ -193,11 +193,14 @@ class MemoryState:
             found.state = after(found.state, intent, now)
         if not taken:
             return DONE
-        parts = tuple([(spend, kept.add(spend, place.number)) for spend, kept, place in taken])
-        reservation = Reservation(parts, intent.session, secrets.token_hex(16) if intent.releasable else None)
+        budgets, parts = [], []  # lists: generators cost more than so little
+        for spend, kept, number in taken:
+            budgets.append(Budget.trusted(spend, kept.total, True, None))
+            parts.append((spend, kept.add(spend, number)))
+        reservation = Reservation(tuple(parts), intent.session, secrets.token_hex(16) if intent.releasable else None)
         if reservation.id is not None:
             self._reserved.add(reservation.id)
-        return Committed(budgets, reservation)
+        return Committed(tuple(budgets), reservation)
 
     def _is_stale(self, intent: Intent) -> bool:
         if intent.revocations is not None and intent.revocations != len(self._revoked):
@@ -206,18 +209,16 @@ class MemoryState:
             return False
         return is_outdated(intent, self.read(intent.session))
 
-    def _budgets_for(self, intent: Intent, now: int) -> list[_Place]:
+    def _taken(self, intent: Intent, now: int) -> Sequence[_Taken]:
         if len(self._budgets) >= self._sweep_at:  # before any is found: a new one, still empty, would be swept away
             self._sweep(now)
-        found: list[_Place] = []
+        found: list[_Taken] = []
         for spend in intent.spends:
             budgets = self._budgets_of(spend, intent.session)
             kept = budgets.get(spend.key)
             if kept is None:
                 kept = budgets[spend.key] = Buckets()
-            place = slot(spend, now)
-            kept.forget(place.oldest)
-            found.append((spend, kept, place))
+            found.append((spend, kept, kept.turn(spend, now)))
         return found
 
     def _budgets_of(self, spend: Spend, session: str | None) -> dict[str, Buckets]:

@@ -35,7 +35,7 @@ from agentauthz.state.store import (
     Status,
     Subject,
 )
-from agentauthz.state.windows import Buckets, micros, moment, slot
+from agentauthz.state.windows import Buckets, micros, moment
 from agentauthz.values import utc
 
 if TYPE_CHECKING:
@@ -337,9 +337,7 @@ def _owner(spend: Spend, session: str | None) -> str:
 def _taken(file: sqlite3.Connection, session: str | None, spend: Spend, now: int) -> _Taken:
     """Return a budget, and the bucket that something falls into that is spent of it now."""
     kept = rows.budget(file, _owner(spend, session), spend.key) or Buckets()
-    place = slot(spend, now)
-    kept.forget(place.oldest)
-    return spend, kept, place.number
+    return spend, kept, kept.turn(spend, now)
 
 
 def _reserved(file: sqlite3.Connection, intent: Intent, taken: Sequence[_Taken]) -> Reservation:

@@ -42,6 +42,7 @@ class State:
 NOTHING_YET: Final = State()
 
 Seen: TypeAlias = Literal["began", "done"]
+SeenAt: TypeAlias = tuple[Seen, str, dt.datetime | None]
 
 
 @final
@@ -56,7 +57,7 @@ class Intent:
 
     session: str | None
     marks_seen: frozenset[str] | None = None
-    times_seen: tuple[tuple[Seen, str, dt.datetime | None], ...] = ()
+    times_seen: tuple[SeenAt, ...] = ()
     marks: tuple[str, ...] = ()
     began: str | None = None
     spends: tuple[Spend, ...] = ()

@@ -6,7 +6,7 @@ import datetime as dt
 import functools
 from collections.abc import Iterable
 from decimal import Decimal
-from typing import Final, NamedTuple, final
+from typing import Final, final
 
 from attrs import define, field
 
@@ -20,14 +20,6 @@ _NOTHING: Final = Decimal(0)
 _MICROSECOND: Final = dt.timedelta(microseconds=1)
 
 
-@final
-class Slot(NamedTuple):
-    """Be the bucket that a moment falls into, and the oldest one that still counts then."""
-
-    number: int
-    oldest: int
-
-
 def micros(moment: dt.datetime) -> int:
     """Return a moment as microseconds since 1970."""
     return (moment - _EPOCH) // _MICROSECOND
@@ -39,27 +31,15 @@ def moment(micros: int) -> dt.datetime:
 
 
 @functools.lru_cache(maxsize=4096)
-def length(window: dt.timedelta) -> int:
-    """Return how many microseconds a window has."""
-    return window // _MICROSECOND
+def sizes(window: dt.timedelta) -> tuple[int, int]:
+    """Return how many microseconds a window has, and how many one of its buckets is wide."""
+    length = window // _MICROSECOND
+    return length, max(1, -(-length // PARTS))
 
 
-@functools.lru_cache(maxsize=4096)
 def width(window: dt.timedelta) -> int:
     """Return how many microseconds one bucket of a window is wide."""
-    return max(1, -(-length(window) // PARTS))
-
-
-def slot(spend: Spend, now: int) -> Slot:
-    """Return where something falls that is spent at `now`, in microseconds.
-
-    INVARIANT: all that was spent in [now - window, now] lies in the buckets from `oldest` on, so that in no window
-    more is granted than its bound.
-    """
-    if spend.window is None:
-        return Slot(FOREVER, FOREVER)
-    wide = width(spend.window)
-    return Slot(now // wide, (now - length(spend.window)) // wide)
+    return sizes(window)[1]
 
 
 @final
@@ -83,10 +63,19 @@ class Buckets:
             total = EXACT.add(total, amount)
         return cls(known, total)
 
-    def forget(self, oldest: int) -> None:
-        """Drop the buckets that don't count any more."""
+    def turn(self, spend: Spend, now: int) -> int:
+        """Drop the buckets that don't count any more at `now`, in microseconds, and return that of what is spent now.
+
+        INVARIANT: all that was spent in [now - window, now] lies in the buckets that are left, so that in no window
+        more is granted than its bound.
+        """
+        if spend.window is None:
+            return FOREVER
+        length, wide = sizes(spend.window)
+        oldest = (now - length) // wide
         while self.spent and (first := next(iter(self.spent))) < oldest:
             self.total = EXACT.subtract(self.total, self.spent.pop(first))
+        return now // wide
 
     def has_room(self, spend: Spend) -> bool:
         """Say whether an amount fits."""
@@ -100,7 +89,8 @@ class Buckets:
                 return self.add(spend, newest)
             known = _NOTHING
             if spend.window is not None:
-                self.ends = (number + 1) * width(spend.window) + length(spend.window)
+                length, wide = sizes(spend.window)
+                self.ends = (number + 1) * wide + length
         self.spent[number] = EXACT.add(known, spend.amount)
         self.total = EXACT.add(self.total, spend.amount)
         return number
@@ -119,12 +109,12 @@ class Buckets:
     def _room_at(self, spend: Spend) -> dt.datetime | None:
         if spend.window is None or spend.amount > spend.bound:
             return None
-        wide, rest = width(spend.window), self.total
+        (length, wide), rest = sizes(spend.window), self.total
         for number, amount in self.spent.items():
             rest = EXACT.subtract(rest, amount)
             if EXACT.add(rest, spend.amount) <= spend.bound:
                 try:
-                    return moment((number + 1) * wide + length(spend.window))
+                    return moment((number + 1) * wide + length)
                 except OverflowError:  # after the year 9999
                     return None
         return None
