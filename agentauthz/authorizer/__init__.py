@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import functools
-import os
-import threading
 import time
-import weakref
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeAlias, TypeVar, Unpack, cast, final
+from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeAlias, TypeVar, Unpack, final
 
 from attrs import evolve
 
 from agentauthz.approvals.keeper import Keeper
 from agentauthz.authorizer.approvals import Approvals, Notify
+from agentauthz.authorizer.cases import Cases
 from agentauthz.authorizer.consulting import Approver, Consultation, Teller
 from agentauthz.authorizer.deciding import Case, ataken, previewed, taken
 from agentauthz.authorizer.handlers import Handlers
-from agentauthz.authorizer.memory import UNTRACKED, Memory
-from agentauthz.authorizer.opening import Asked, new_session
+from agentauthz.authorizer.in_force import InForce, Policies
 from agentauthz.authorizer.orders import Orders
 from agentauthz.authorizer.recording import OnFailure, Recording, regardless
-from agentauthz.authorizer.resources import Resources
 from agentauthz.authorizer.revocations import MAX_AGE, Revocations
+from agentauthz.authorizer.sessions import Asked, Sessions
 from agentauthz.authorizer.taking import Taking
 from agentauthz.calls import NOTHING, Call, Effect, Expiry, Stop, Verdict, allowed, effect_of, repeatable
 from agentauthz.decision import Basis, Decision, Obligation, Reason
@@ -37,21 +33,19 @@ from agentauthz.principals import NOBODY, Chain, Principal
 from agentauthz.records import Metrics, Recorder, Sink
 from agentauthz.records.passing import Passing
 from agentauthz.records.redaction import PUBLIC, Class, Redaction
-from agentauthz.request import Request, Resource, SessionFacts, Unknown
+from agentauthz.request import Request, Resource
 from agentauthz.session import Session
 from agentauthz.state.memory import MemoryState
-from agentauthz.state.store import NOTHING_YET, State, StateStore
+from agentauthz.state.store import State, StateStore
 from agentauthz.tracing import Ids, Tracer
-from agentauthz.values import UNKNOWN, utc
+from agentauthz.values import utc
 
 if TYPE_CHECKING:
-    from agentauthz.approvals.review import Review
     from agentauthz.policy.explain import Explanation
     from agentauthz.policy.inputs import Inputs
     from agentauthz.records.openings import Openings
     from agentauthz.tokens.verified import VerifiedToken
 
-Policies: TypeAlias = PolicySet | str | os.PathLike[str]
 Mode: TypeAlias = Literal["enforce", "observe"]
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -120,10 +114,8 @@ class Authorizer:
             raise InvalidArgument("observe_until", "must be a datetime with a time zone, in the future")
         if key is not None and type(key) is not InstanceKey:
             raise InvalidArgument("key", "must be an InstanceKey")
-        self._observe_until: Final = ends
-        # the policies, and since when their actions are watched, where that wasn't from the start: read together
-        self._handlers: Final = Handlers(obligations)
-        self._in_force: tuple[PolicySet, Mapping[str, dt.datetime]] = (self._usable(policies, digest), UNTRACKED)
+        handlers = Handlers(obligations)
+        self._in_force: Final = InForce(policies, digest, handlers, self.now)
         own = InstanceKey.random() if key is None else key
         self._recording: Final = Recording(
             Recorder(sinks, required, sink_timeout), own,
@@ -132,28 +124,29 @@ class Authorizer:
         self._state: Final[StateStore] = MemoryState(clock=clock) if state is None else state
         self._revoked: Final = Revocations(self._state, revocation_max_age)
         self._orders: Final = Orders(self._revoked, self._recording, self.now)
-        self._memories: Final[weakref.WeakValueDictionary[str, Memory]] = weakref.WeakValueDictionary()
-        self._resources: Final = Resources()
+        self._sessions: Final = Sessions(self, self._state, self._in_force)
         for name, hook in (("approver", approver), ("notify", notify)):
             if hook is not None and not callable(hook):
                 raise InvalidArgument(name, "must be a function")
-        self._keeper: Final = Keeper(own)
+        keeper = Keeper(own)
+        self._cases: Final = Cases(
+            self._in_force, self._state, self._sessions, self._revoked, handlers, keeper, self.now, ends
+        )
         teller = Teller(self._recording, self.now, notify)
-        self._approvals: Final = Approvals(self._state, self._keeper, lambda: self.policies, teller, self._reopened)
+        self._approvals: Final = Approvals(self._state, keeper, lambda: self.policies, teller, self._sessions.reopened)
         self._consultation: Final = Consultation(
             self._approvals, teller, approver, self.now, forgetful=key is None and self._state.blocking
         )
         self._taking: Final = Taking(
-            self._state, self._recording, self._consultation, lambda: self._in_force[0], self.now
+            self._state, self._recording, self._consultation, lambda: self._in_force.policies, self.now
         )
-        self._lock: Final = threading.RLock()  # a signal's handler may replace the policies at any point
 
     # ---- set-up
 
     @property
     def policies(self) -> PolicySet:
         """Return the policy set in force."""
-        return self._in_force[0]
+        return self._in_force.policies
 
     @property
     def approvals(self) -> Approvals:
@@ -172,17 +165,7 @@ class Authorizer:
             PolicyLoadError, PolicySyntaxError, PolicyCheckError, InvalidArgument: as when the authorizer
                 was made; the old set then stays in force.
         """
-        fresh = self._usable(policies, digest)
-        with self._lock:
-            old, since = self._in_force
-            watched = {name: since[name] for name in fresh.tracked if name in since}
-            self._in_force = (fresh, {**watched, **dict.fromkeys(fresh.tracked - old.tracked, self.now())})
-
-    def _usable(self, given: Policies, digest: str | None) -> PolicySet:
-        policies = given if isinstance(given, PolicySet) else PolicySet.load(given)
-        if digest is not None and policies.digest != digest:
-            raise InvalidArgument("digest", f"is {digest}, but these policies have {policies.digest}")
-        return self._handlers.checked(policies)
+        self._in_force.replace(policies, digest)
 
     def adapt(self, cls: type[T], to_resource: Callable[[T], Resource]) -> None:
         """Teach the authorizer to make a `Resource` of objects of `cls` and its subclasses.
@@ -190,7 +173,7 @@ class Authorizer:
         Raises:
             InvalidArgument: `cls` is no class, or `to_resource` can't be called.
         """
-        self._resources.adapt(cls, to_resource)
+        self._cases.resources.adapt(cls, to_resource)
 
     def add_sink(self, sink: Sink) -> None:
         """Send records to one more sink, from the next one on; it is required like the others.
@@ -237,8 +220,8 @@ class Authorizer:
                 wrong type.
             SinkError: the delegation by a token couldn't be recorded, so there is no session.
         """
-        made = new_session(
-            self, self._memory, subject, actor, id=id, chain=chain, token=token, purpose=purpose, expires=expires,
+        made = self._sessions.new(
+            subject, actor, id=id, chain=chain, token=token, purpose=purpose, expires=expires,
             attributes=attributes, context=context, route=route,
         )  # fmt: skip
         if token is not None:
@@ -249,26 +232,10 @@ class Authorizer:
         self, subject: Principal | None = None, actor: Principal | None = None, **given: Unpack[Asked]
     ) -> Session:
         """Do what `session` does without blocking the loop on a sink; `given` are the same."""
-        made = new_session(self, self._memory, subject, actor, **given)
+        made = self._sessions.new(subject, actor, **given)
         if made.token is not None:
             made.made_by = await self.apass_on(made, brought(made))
         return made
-
-    def _reopened(self, review: Review) -> Session:
-        """Return a handle on the session that a stored call was made in, as the call saw it."""
-        request, facts = review.request, cast(SessionFacts, review.request.session)
-        return Session(
-            self, self._memory(facts.id, facts.started, keep=True), request.chain, id=facts.id,
-            purpose=cast("str | None", request.purpose), expires=facts.expires, attributes=facts.attributes,
-            context=cast("Mapping[str, object]", request.context), route=cast("str | None", request.route),
-        )  # fmt: skip
-
-    def _memory(self, id: str, started: dt.datetime, *, keep: bool) -> Memory:
-        with self._lock:
-            found = self._memories.get(id)
-            if found is None or (keep and not found.keep):
-                found = self._memories[id] = Memory(self._state, lambda: self._in_force, id, started, keep=keep)
-            return found
 
     def now(self) -> dt.datetime:
         """Return the time by this authorizer's clock.
@@ -372,7 +339,7 @@ class Authorizer:
         Raises:
             InvalidArgument: `request` is no Request.
         """
-        return self._taking.taken(self._by_hand(request)).decision
+        return self._taking.taken(self._cases.by_hand(request)).decision
 
     def authorize(self, request: Request) -> Decision:
         """Decide a request, record it, and raise unless it may happen now.
@@ -384,7 +351,7 @@ class Authorizer:
         return self._insist(request)
 
     def _insist(self, request: Request, approval: str | None = None) -> Decision:
-        case = self._by_hand(request)
+        case = self._cases.by_hand(request)
         case.approval = approval
         return allowed(repeatable(self._taking.taken(case), lambda own: self._insist(request.at(self.now()), own)))
 
@@ -405,7 +372,7 @@ class Authorizer:
         Raises:
             InvalidArgument: `request` is no Request.
         """
-        case = self._of_request(request)
+        case = self._cases.of_request(request)
         case.carries_out, case.objects = carries_out, objects
         return self._taking.taken(case).decision
 
@@ -437,7 +404,7 @@ class Authorizer:
         Raises:
             InvalidArgument: `request` is no Request.
         """
-        case = self._of_request(request)
+        case = self._cases.of_request(request)
         case.stopped = (basis, reason)
         return self._taking.taken(case).decision
 
@@ -454,14 +421,14 @@ class Authorizer:
 
     async def adecide(self, request: Request) -> Decision:
         """Do what `decide` does without blocking the loop on a sink."""
-        return (await self._taking.ataken(self._by_hand(request))).decision
+        return (await self._taking.ataken(self._cases.by_hand(request))).decision
 
     async def aauthorize(self, request: Request) -> Decision:
         """Do what `authorize` does without blocking the loop on a sink."""
         return await self._ainsist(request)
 
     async def _ainsist(self, request: Request, approval: str | None = None) -> Decision:
-        case = self._by_hand(request)
+        case = self._cases.by_hand(request)
         case.approval = approval
         return allowed(
             repeatable(await self._taking.ataken(case), lambda own: self._ainsist(request.at(self.now()), own))
@@ -473,11 +440,11 @@ class Authorizer:
         Raises:
             InvalidArgument: `request` is no Request.
         """
-        return taken(previewed(self._by_hand(request), state))[0]
+        return taken(previewed(self._cases.by_hand(request), state))[0]
 
     async def apreview(self, request: Request, *, state: State | None = None) -> Decision:
         """Do what `preview` does without blocking the loop on the state store."""
-        return (await ataken(previewed(self._by_hand(request), state), self._state))[0]
+        return (await ataken(previewed(self._cases.by_hand(request), state), self._state))[0]
 
     def explain(self, request: Request, *, state: State | None = None) -> Explanation:
         """Return the decision with every clause of every rule that matches; commit and record nothing.
@@ -485,12 +452,12 @@ class Authorizer:
         Raises:
             InvalidArgument: `request` is no Request.
         """
-        case = self._by_hand(request)
+        case = self._cases.by_hand(request)
         return self._explained(case, *taken(previewed(case, state)))
 
     async def aexplain(self, request: Request, *, state: State | None = None) -> Explanation:
         """Do what `explain` does without blocking the loop on the state store."""
-        case = self._by_hand(request)
+        case = self._cases.by_hand(request)
         return self._explained(case, *(await ataken(previewed(case, state), self._state)))
 
     def _explained(self, case: Case, decision: Decision, seen: Inputs | None) -> Explanation:
@@ -521,11 +488,11 @@ class Authorizer:
 
     def decide_call(self, session: Session, call: Call) -> Verdict:
         """Decide, commit and record one call of a session."""
-        return self._taking.taken(self._of_session(session, call))
+        return self._taking.taken(self._cases.of_session(session, call))
 
     def adecide_call(self, session: Session, call: Call) -> Coroutine[Any, Any, Verdict]:
         """Decide, commit and record one call of a session, without blocking the loop on a sink."""
-        return self._taking.ataken(self._of_session(session, call))
+        return self._taking.ataken(self._cases.of_session(session, call))
 
     def pass_on(self, session: Session, passing: Passing) -> str | None:
         """Record an attempt to pass a session's authority on; return the record's id, None where no sink wants it.
@@ -549,11 +516,11 @@ class Authorizer:
 
     def preview_call(self, session: Session, call: Call, state: State | None) -> Decision:
         """Decide one call of a session; commit and record nothing."""
-        return taken(previewed(self._of_session(session, call), state))[0]
+        return taken(previewed(self._cases.of_session(session, call), state))[0]
 
     async def apreview_call(self, session: Session, call: Call, state: State | None) -> Decision:
         """Do what `preview_call` does without blocking the loop on the state store."""
-        return (await ataken(previewed(self._of_session(session, call), state), self._state))[0]
+        return (await ataken(previewed(self._cases.of_session(session, call), state), self._state))[0]
 
     def follows(self, verdict: Verdict) -> bool:
         """Say whether how a call ended is to be recorded, as its decision was, remembered or settled."""
@@ -567,76 +534,8 @@ class Authorizer:
         """Do what `finish_call` does without blocking the loop on a sink or the state store."""
         return self._taking.afinish(session, effect)
 
-    # ---- cases
-
-    def _of_session(self, session: Session, call: Call) -> Case:
-        problem, cause = call.problem, call.cause
-        resource: Resource | Unknown | None = UNKNOWN
-        try:
-            resource = self._resources.of(call.resource)
-        except Exception as error:  # the application's adapter, or an object that is no resource
-            if problem is None:
-                problem, cause = Reason("resource_failed", "the resource couldn't be read"), error
-        context: Mapping[str, object] | Unknown = session.context
-        if call.context is UNKNOWN:
-            context = UNKNOWN
-        elif call.context:
-            context = {**session.context, **call.context}
-        now = self.now()
-        request = Request.trusted(
-            call.action, session.chain, call.args, resource, session.route or call.route, session.purpose,
-            session.facts(NOTHING_YET, UNTRACKED), context, now,
-        )  # fmt: skip
-        policies, since = self._in_force
-        known = self._revoked.known()
-        stopped = None
-        if known is None or self._revoked.any:  # one call less where nothing was revoked
-            stopped = self._revoked.against(known, session.id, session.chain, session.token)
-        if stopped is None and session.token is not None:
-            stopped = session.token_fallen()
-        return Case(
-            policies, since, self._state, session.memory, session.facts, request, self._observing(now), session.closed,
-            stopped, call.sensitive, problem, cause, call.carries_out, releasable=call.releasable,
-            handlers=self._handlers, reach=call.reach, revoked=self._revoked, known=known, token=session.token,
-            session=session, keeper=self._keeper, approval=call.approval,
-        )  # fmt: skip
-
-    def _by_hand(self, request: Request) -> Case:
-        if type(request) is not Request:
-            raise InvalidArgument("request", f"must be a Request, not {type(request).__name__}")
-        return self._of_request(request.by_hand() if request.chain.delegations else request)
-
-    def _of_request(self, request: Request) -> Case:
-        if type(request) is not Request:
-            raise InvalidArgument("request", f"must be a Request, not {type(request).__name__}")
-        given = request.session
-        observing = self._observing(request.now)
-        policies, since = self._in_force
-        known, within = self._revoked.known(), given.id if type(given) is SessionFacts else given
-        memory = self._memory(given.id, given.started, keep=True) if type(given) is SessionFacts else None
-        told = functools.partial(_merged, given) if type(given) is SessionFacts else None
-        return Case(
-            policies, since, self._state, memory, told, request, observing,
-            stopped=self._revoked.against(known, within, request.chain), handlers=self._handlers,
-            revoked=self._revoked, known=known, keeper=self._keeper,
-        )  # fmt: skip
-
-    def _observing(self, now: dt.datetime) -> bool:
-        return self._observe_until is not None and now < self._observe_until
-
 
 async def _in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     import asyncio  # programs without a loop don't pay for it
 
     return await asyncio.to_thread(work, *args, **kwargs)
-
-
-def _merged(given: SessionFacts, state: State, tracked: Mapping[str, dt.datetime]) -> SessionFacts:
-    """Return a session's facts as a caller gave them, with what this authorizer remembers of it."""
-    return SessionFacts.trusted(
-        given.id, given.started, given.expires, given.attributes,
-        given.marks if given.marks is UNKNOWN else given.marks | state.marks,
-        given.began if given.began is UNKNOWN else {**given.began, **state.began},
-        given.done if given.done is UNKNOWN else {**given.done, **state.done},
-        {**tracked, **given.tracked}, given.ceiling,
-    )  # fmt: skip

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from agentauthz import Authorizer, Denied, Principal, ReviewRequired
+from agentauthz.approvals import Answer, Review
 from agentauthz.records import DecisionRecord, FileSink, MemorySink
 
 WIDTH: Final = 116
@@ -51,7 +52,7 @@ class Replay:
 
     `fresh` sets up a new environment; with a text, that text stands wherever other people can write. Each session is a
     month after the one before, with budgets that nobody has used; within one the clock stands still. The records go to
-    `folder`.
+    `folder`. `consents` says to what the person says yes when asked; otherwise nobody answers.
     """
 
     def __init__(
@@ -61,13 +62,19 @@ class Replay:
         parties: tuple[Principal, Principal],
         fresh: Callable[[str | None], None],
         folder: Path,
+        consents: Callable[[Review], bool] = lambda review: False,
     ) -> None:
         self.tools = tools
         self.parties = parties
         self.fresh = fresh
         self.memory = MemorySink()
         self.now = NOW
-        self.authorizer = Authorizer(policies, sinks=[FileSink(folder), self.memory], clock=lambda: self.now)
+        self.authorizer = Authorizer(
+            policies,
+            sinks=[FileSink(folder), self.memory],
+            clock=lambda: self.now,
+            approver=lambda review: Answer(parties[0], True) if consents(review) else None,
+        )
 
     def users(self, tasks: Iterable[Task]) -> list[Run]:
         """Run each task in a session and an environment of its own."""

@@ -6,6 +6,7 @@ python run.py [--records DIR]
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +14,7 @@ from workspace import Workspace, load_data, open_workspace
 from workspace_tools import CHANGING, TOOLS
 
 from agentauthz import PolicySet, Principal
+from agentauthz.approvals import Review
 
 sys.path.append(str(Path(__file__).parents[1] / "shared"))
 from replay import Replay, records_folder, report
@@ -40,9 +42,9 @@ def fresh(planted: str | None) -> None:
     open_workspace(EMMA.id, own)
 
 
-def replay_into(folder: Path) -> Replay:
-    """Return what makes Emma's calls, with its records in `folder`."""
-    return Replay(POLICY, TOOLS, (EMMA, ASSISTANT), fresh, folder)
+def replay_into(folder: Path, consents: Callable[[Review], bool] = lambda review: False) -> Replay:
+    """Return what makes Emma's calls, with its records in `folder`; `consents` says to what she says yes."""
+    return Replay(POLICY, TOOLS, (EMMA, ASSISTANT), fresh, folder, consents)
 
 
 def main() -> None:

@@ -53,8 +53,10 @@ def _message(
 
 def _event(event_id: str) -> Resource:
     own = own_workspace()
-    others = [one for one in own.event(event_id).participants if one != own.address]
-    return Resource("Event", event_id, {"others": len(others)})
+    event = own.event(event_id)
+    others = [one for one in event.participants if one != own.address]
+    text = f"{event.title}\n{event.description}\n{event.location or ''}"
+    return Resource("Event", event_id, {"others": len(others), "text": text})
 
 
 def _file(file_id: str) -> Resource:
