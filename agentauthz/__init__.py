@@ -1,6 +1,6 @@
 """Decide, inside the Python process, whether an AI agent's next action may happen, and record why."""
 
-from agentauthz.active import checkpoint, current
+from agentauthz.active import checkpoint, current, settle
 from agentauthz.authorizer import Authorizer
 from agentauthz.decision import Basis, Decision, Outcome
 from agentauthz.errors import (
@@ -54,4 +54,5 @@ __all__ = [
     "authorize",
     "checkpoint",
     "current",
+    "settle",
 ]

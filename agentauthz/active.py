@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, final
 
 from attrs import define, field, frozen
 
-from agentauthz.errors import NoSession
+from agentauthz.errors import NoSession, SessionError
+from agentauthz.settling import Settlement
 
 if TYPE_CHECKING:
     from agentauthz.decision import Decision
@@ -21,6 +23,7 @@ class _Open:
     session: Session
     decision: Decision | None = None
     resource: object = field(default=None, repr=False)
+    _settlement: Settlement | None = field(default=None, repr=False)
 
 
 @final
@@ -32,9 +35,9 @@ class Current(_Open):
     """
 
     @classmethod
-    def inside(cls, session: Session, decision: Decision, resource: object) -> Current:
+    def inside(cls, session: Session, decision: Decision, resource: object, settlement: Settlement | None) -> Current:
         """Return what is current inside of a call: the same as from the class, at less cost."""
-        made: Any = _Open(session, decision, resource)
+        made: Any = _Open(session, decision, resource, settlement)
         made.__class__ = cls  # both have the same slots, and from here on nothing can be set
         sealed: Current = made
         return sealed
@@ -70,3 +73,23 @@ def checkpoint() -> None:
         NoSession: no session is active here.
     """
     current().session.ensure_running()
+
+
+def settle(**amounts: Decimal | int) -> None:
+    """Say how much the running call has really taken of each limit, by the rule's name: `settle(tokens=812)`.
+
+    The last word counts, and takes effect when the call ends, however it ends: what was reserved beyond it comes back.
+    Only a function that raises with `release_on_error` gives all back. In a session of its own, a function has left its
+    call: say it outside of that. For the work of `Session.perform`, see `Performing.settle`.
+
+    Raises:
+        InvalidArgument: a rule that has reserved nothing for the call, or an amount that is no int and no finite
+            Decimal, or that is below zero or above what was reserved; then nothing of it counts.
+        SessionError: no call is running here, or it has ended.
+        NoSession: no session is active here.
+    """
+    here = current()
+    if here.decision is None:
+        raise SessionError("no call is running here: `settle` is for a function that is decorated with @authorize")
+    settlement = Settlement(here.decision) if here._settlement is None else here._settlement
+    settlement.settle(amounts)

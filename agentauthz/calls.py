@@ -6,6 +6,7 @@ import datetime as dt
 import re
 import time
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, cast, final
 
@@ -15,6 +16,7 @@ from agentauthz.decision import Basis, Decision, Obligation, Outcome, Reason
 from agentauthz.errors import Denied, InvalidArgument, ReviewRequired, SessionError, Stopped
 from agentauthz.obligations.handler import Reach
 from agentauthz.request import Request, Unknown
+from agentauthz.settling import Settlement
 from agentauthz.values import ATOMIC, UNKNOWN, copy_plain, utc
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from agentauthz.state.store import Reservation, State
 
 Expiry: TypeAlias = str | dt.timedelta | dt.datetime
-Status: TypeAlias = Literal["done", "failed", "stopped"]
+Status: TypeAlias = Literal["done", "failed", "stopped", "not_run"]
 Stop: TypeAlias = tuple[Basis, Reason]  # what denies a call that no policy is asked about
 
 NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
@@ -64,7 +66,8 @@ class Call:
 class Verdict:
     """Be a decision with what it was made on, what made it fail, and what was reserved, if anything; `inputs` None: no
     policy was asked. `carrying` is what its obligations still ask for, if it has any and may run; `heard` is what
-    people have said about it, where that was asked.
+    people have said about it, where that was asked. `settlement` is what its call says that it took, where something
+    was reserved; `veiled` names the limits whose amounts records don't show.
     """
 
     decision: Decision
@@ -74,6 +77,22 @@ class Verdict:
     reservation: Reservation | None = None
     carrying: Carrying | None = None
     heard: Heard | None = None
+    settlement: Settlement | None = None
+    veiled: frozenset[str] = frozenset()
+
+    def begun(self) -> Settlement | None:
+        """Return what the call may settle from now on; None: nothing was reserved for it."""
+        if self.reservation is not None:
+            self.settlement = Settlement(self.decision, self.veiled)
+        return self.settlement
+
+    def effect(self, error: BaseException | None, started: int, *, ran: bool = True) -> Effect:
+        """Return how its call ended, as `effect_of` does; `ran` says whether it has begun at all."""
+        effect = effect_of(self.decision, error, started, self.carrying)
+        if not ran:
+            effect.status = "not_run"
+        effect.reservation, effect.settlement = self.reservation, self.settlement
+        return effect
 
     @property
     def review(self) -> Review | None:
@@ -84,10 +103,11 @@ class Verdict:
 @final
 @define(eq=False)
 class Effect:
-    """Be how an allowed call ended: it returned, raised `error`, or was stopped; after `ns` nanoseconds.
+    """Be how an allowed call ended: it returned, raised `error`, was stopped, or never ran; after `ns` nanoseconds.
 
-    `reservation` is what it has spent, where that may still be given back. `left` has the ids of the obligations whose
-    handlers failed once it had begun.
+    `reservation` is what was reserved for it, and `settlement` what it says that it took. `left` has the ids of the
+    obligations whose handlers failed once it had begun. `spent` is what limits took in the end, by the rule's name,
+    where that was said or came back.
     """
 
     decision: Decision
@@ -96,6 +116,8 @@ class Effect:
     ns: int
     reservation: Reservation | None = None
     left: frozenset[str] = frozenset()
+    settlement: Settlement | None = None
+    spent: Mapping[str, Decimal] = MappingProxyType({})
 
 
 class Deciding(Protocol):
@@ -181,7 +203,7 @@ class Performing:
                 verdict.carrying.ended(verdict.decision, error)
         finally:
             if self._authorizer.follows(verdict):
-                self._authorizer.finish_call(self._session, self._effect(verdict, error))
+                self._authorizer.finish_call(self._session, verdict.effect(error, self._started))
 
     async def __aenter__(self) -> Decision:
         return self._begin(await self._authorizer.adecide_call(self._session, self._take()))
@@ -195,10 +217,18 @@ class Performing:
                 await verdict.carrying.aended(verdict.decision, error)
         finally:
             if self._authorizer.follows(verdict):
-                await self._authorizer.afinish_call(self._session, self._effect(verdict, error))
+                await self._authorizer.afinish_call(self._session, verdict.effect(error, self._started))
 
-    def _effect(self, verdict: Verdict, error: BaseException | None) -> Effect:
-        return effect_of(verdict.decision, error, self._started, verdict.reservation, verdict.carrying)
+    def settle(self, /, **amounts: Decimal | int) -> None:
+        """Say how much the work has really taken of each limit, as the function `settle` does for a decorated one.
+
+        Raises:
+            InvalidArgument: as `settle`.
+            SessionError: the work hasn't begun, or has ended.
+        """
+        if (verdict := self._verdict) is None:
+            raise SessionError("the work isn't running: say what it took inside of the `with`")
+        (Settlement(verdict.decision) if verdict.settlement is None else verdict.settlement).settle(amounts)
 
     def _take(self) -> Call:
         call, self._call = self._call, None
@@ -208,6 +238,7 @@ class Performing:
 
     def _begin(self, verdict: Verdict) -> Decision:
         decision = allowed(repeatable(verdict, self._again))
+        verdict.begun()
         self._verdict = verdict
         self._started = time.perf_counter_ns()
         return decision
@@ -258,11 +289,7 @@ def own_names(name: str, mapping: object) -> Mapping[str, object]:
 
 
 def effect_of(
-    decision: Decision,
-    error: BaseException | None,
-    started: int,
-    reservation: Reservation | None = None,
-    carrying: Carrying | None = None,
+    decision: Decision, error: BaseException | None, started: int, carrying: Carrying | None = None
 ) -> Effect:
     """Return the effect of a call that began at `started` (nanoseconds) and left with `error`.
 
@@ -274,10 +301,10 @@ def effect_of(
         stopped = isinstance(error, Stopped | GeneratorExit) or type(error).__name__ == "CancelledError"
         status = "stopped" if stopped else "failed"
     if carrying is None:
-        return Effect(decision, status, error, ns, reservation)
+        return Effect(decision, status, error, ns)
     if carrying.status is not None:
         status, error = carrying.status, None
-    return Effect(decision, status, error, ns, reservation, carrying.left)
+    return Effect(decision, status, error, ns, left=carrying.left)
 
 
 def repeatable(verdict: Verdict, again: Callable[[str], object]) -> Verdict:

@@ -14,8 +14,8 @@ from attrs import evolve
 
 from agentauthz.approvals.review import Review
 from agentauthz.authorizer.deciding import Case
-from agentauthz.calls import Effect, Verdict
-from agentauthz.canonical import class_name
+from agentauthz.calls import NOTHING, Effect, Verdict
+from agentauthz.canonical import Json, class_name, encode, jsonable
 from agentauthz.decision import Basis, Outcome, Reason
 from agentauthz.delegating import PASSING
 from agentauthz.errors import InvalidArgument, SinkError
@@ -207,6 +207,7 @@ class Recording:
         if decision.budgets and (case.sensitive or self._redaction is not None):
             limits, hidden = [budget.rule for budget in decision.budgets], self._hides(case.sensitive)
             sealed, veiled = case.policies.keyed_by(limits, hidden), case.policies.measured_by(limits, hidden)
+            verdict.veiled = veiled
         held = None
         if self._redaction is not None:
             asked = case.policies.asked(request) if inputs is None else inputs
@@ -266,9 +267,19 @@ class Recording:
             error_type=None if effect.error is None else class_name(effect.error),
             dur_us=effect.ns // 1000,
             left=sorted(effect.left),
+            spent=self._spent(effect) if effect.spent else NOTHING,
             ctx=effect.decision._ctx,
         )
         return EffectRecord.of_line(line)
+
+    def _spent(self, effect: Effect) -> Mapping[str, Json]:
+        """Return what limits took in the end, as records write it: where its decision commits to an amount, so."""
+        veiled = _NONE if effect.settlement is None else effect.settlement.veiled
+        told = {rule: jsonable(amount) for rule, amount in effect.spent.items()}
+        return {
+            rule: {"$c": self._key.digest("value", encode(amount))} if rule in veiled else amount
+            for rule, amount in told.items()
+        }
 
 
 def regardless(on_failure: OnFailure) -> Callable[[str], bool]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import TYPE_CHECKING, Final, final
 
 from agentauthz.authorizer.consulting import Consultation
@@ -14,6 +16,7 @@ from agentauthz.authorizer.recording import Recording
 from agentauthz.calls import Effect, Verdict
 from agentauthz.canonical import class_name
 from agentauthz.policy.policyset import PolicySet
+from agentauthz.request import SessionFacts
 from agentauthz.state.store import Reservation, StateStore
 
 if TYPE_CHECKING:
@@ -54,7 +57,11 @@ class Taking:
         return verdict
 
     def _recorded(self, case: Case, verdict: Verdict) -> Verdict:
-        verdict = self._recording.write(case, verdict)
+        try:
+            verdict = self._recording.write(case, verdict)
+        except BaseException as error:  # an interrupt, which comes when the record is complete
+            self._never_ran(case, verdict, error)
+            raise
         if (back := _unused(verdict)) is not None:
             self._give_back(back)
         return verdict
@@ -87,6 +94,7 @@ class Taking:
         except BaseException as error:  # the call is cancelled, or no thread could be had: it never runs
             if verdict.carrying is not None:
                 await verdict.carrying.aended(verdict.decision, error)
+            await self._anever_ran(case, verdict, error)
             raise
         return verdict
 
@@ -101,7 +109,11 @@ class Taking:
         return await self._arecorded(case, verdict)
 
     async def _arecorded(self, case: Case, verdict: Verdict) -> Verdict:
-        verdict = await self._recording.awrite(case, verdict)
+        try:
+            verdict = await self._recording.awrite(case, verdict)
+        except BaseException as error:  # a cancellation, which comes when the record is complete
+            await self._anever_ran(case, verdict, error)
+            raise
         if (back := _unused(verdict)) is not None:
             import asyncio  # programs without a loop don't pay for it
 
@@ -128,12 +140,26 @@ class Taking:
 
     # ---- how a call ended
 
+    def _never_ran(self, case: Case, verdict: Verdict, error: BaseException) -> None:
+        """Record that a call which was allowed was given up before it ran, and give back what was reserved for it."""
+        if verdict.decision.allowed:
+            session, effect = _session_of(case), verdict.effect(error, time.perf_counter_ns(), ran=False)
+            self._recording.write_effect(session, effect, self._ended(effect, session))
+
+    async def _anever_ran(self, case: Case, verdict: Verdict, error: BaseException) -> None:
+        if verdict.decision.allowed:
+            session, effect = _session_of(case), verdict.effect(error, time.perf_counter_ns(), ran=False)
+            if isinstance(error, GeneratorExit):  # what is being closed may not wait
+                self._recording.write_effect(session, effect, self._ended(effect, session))
+            else:
+                await self._aended(effect, session)
+
     def follows(self, verdict: Verdict) -> bool:
         """Say whether how a call ended is to be recorded, as its decision was, remembered or settled."""
         return (
             verdict.decision.record_id is not None
             or verdict.decision.action in self._policies().tracked
-            or (verdict.reservation is not None and verdict.reservation.id is not None)
+            or verdict.reservation is not None
         )
 
     def finish(self, session: Session, effect: Effect) -> None:
@@ -142,18 +168,23 @@ class Taking:
 
     async def afinish(self, session: Session, effect: Effect) -> None:
         """Do what `finish` does without blocking the loop on a sink or the state store."""
-        if self._state.blocking:
-            import asyncio  # programs without a loop don't pay for it
-
-            now = await asyncio.to_thread(self.finished, effect, session)
-        else:
-            now = self.finished(effect, session)
-        await self._recording.awrite_effect(session.id, effect, now)
+        await self._aended(effect, session.id)
 
     def finished(self, effect: Effect, session: Session | None = None) -> dt.datetime:
         """Remember how a call ended, and return when."""
-        if session is not None:
-            self._remember(session, effect)
+        return self._ended(effect, None if session is None else session.id)
+
+    async def _aended(self, effect: Effect, session: str | None) -> None:
+        if self._state.blocking:
+            import asyncio  # programs without a loop don't pay for it
+
+            now = await asyncio.to_thread(self._ended, effect, session)
+        else:
+            now = self._ended(effect, session)
+        await self._recording.awrite_effect(session, effect, now)
+
+    def _ended(self, effect: Effect, session: str | None) -> dt.datetime:
+        self._remember(session, effect)
         try:
             return self._now()
         except Exception:  # the call has run: its result must not be lost for it
@@ -162,21 +193,34 @@ class Taking:
             )
             return dt.datetime.now(dt.UTC)
 
-    def _remember(self, session: Session, effect: Effect) -> None:
-        """Remember that a call returned, and settle or give back what it has spent."""
+    def _remember(self, session: str | None, effect: Effect) -> None:
+        """Remember that a call returned, and settle or give back what it has reserved."""
+        said = {} if effect.settlement is None else effect.settlement.ended()
         try:
-            if effect.status == "done" and effect.decision.action in self._policies().tracked:
-                self._state.finish(session.id, effect.decision.action)
-            if effect.reservation is not None and effect.reservation.id is not None:
-                # an interruption such as Ctrl-C isn't the function's word that nothing was done
-                if effect.status == "failed" and isinstance(effect.error, Exception):
-                    self._state.release(effect.reservation)
-                else:
-                    self._state.settle(effect.reservation, {})
+            if effect.status == "done" and session is not None and effect.decision.action in self._policies().tracked:
+                self._state.finish(session, effect.decision.action)
+            if effect.reservation is not None:
+                effect.spent = self._settled(effect.reservation, effect, said)
         except Exception as error:  # the call has run: its result must not be lost for it
             logging.getLogger("agentauthz.state").error(
                 "the end of decision %s couldn't be kept: %s", effect.decision.record_id, class_name(error)
             )
+
+    def _settled(self, reservation: Reservation, effect: Effect, said: Mapping[str, Decimal]) -> Mapping[str, Decimal]:
+        """Settle what was reserved, and return what the limits took, where it was said or comes back."""
+        # an interruption such as Ctrl-C isn't the function's word that nothing was done
+        undone = reservation.id is not None and effect.status == "failed" and isinstance(effect.error, Exception)
+        if undone or effect.status == "not_run":
+            self._state.release(reservation)
+            return {spend.rule: Decimal(0) for spend, _ in reservation.parts}
+        if said or reservation.id is not None:
+            self._state.settle(reservation, said)
+        return said
+
+
+def _session_of(case: Case) -> str | None:
+    facts = case.request.session
+    return facts.id if isinstance(facts, SessionFacts) else None
 
 
 def _unused(verdict: Verdict) -> Reservation | None:

@@ -6,11 +6,12 @@ import functools
 import inspect
 import time
 import types
+import weakref
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from typing import TYPE_CHECKING, Any, Final, final
 
 from agentauthz.active import ACTIVE, Current
-from agentauthz.calls import Effect, Verdict, effect_of
+from agentauthz.calls import Effect, Verdict
 from agentauthz.request import Resource
 from agentauthz.session import Session
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 def _here(session: Session, verdict: Verdict) -> Current:
     resource = verdict.request.resource
     original = resource.original if type(resource) is Resource and resource.original is not None else resource
-    return Current.inside(session, verdict.decision, original)
+    return Current.inside(session, verdict.decision, original, verdict.begun())
 
 
 def _leave(mine: Current, before: Current | None) -> None:
@@ -42,14 +43,15 @@ def _function(guarded: Guarded, bound: Session | None) -> Callable[..., Any]:
         guarded.let(session, verdict, values)
         before, mine = ACTIVE.get(), _here(session, verdict)
         ACTIVE.set(mine)
-        started, problem, awaited = time.perf_counter_ns(), None, False
+        started, problem, ran, awaited = time.perf_counter_ns(), None, False, False
         try:
             if session.closed:  # since it was decided, by what it obliges to
                 session.ensure_running()
+            ran = True
             result = binder.call(function, values)
             if type(result) is types.CoroutineType:  # nothing of it has run yet
                 awaited = True
-                return _awaited(result, mine, verdict, later=True)
+                return _when_awaited(result, mine, verdict, started)
             return result if verdict.carrying is None else verdict.carrying.result(verdict.decision, result)
         except BaseException as error:
             problem = error
@@ -59,13 +61,33 @@ def _function(guarded: Guarded, bound: Session | None) -> Callable[..., Any]:
         finally:
             _leave(mine, before)
             if not awaited and session.authorizer.follows(verdict):
-                session.authorizer.finish_call(session, _effect(verdict, problem, started))
+                session.authorizer.finish_call(session, verdict.effect(problem, started, ran=ran))
 
     return call
 
 
-def _effect(verdict: Verdict, error: BaseException | None, started: int) -> Effect:
-    return effect_of(verdict.decision, error, started, verdict.reservation, verdict.carrying)
+def _when_awaited(running: Coroutine[Any, Any, Any], mine: Current, verdict: Verdict, started: int) -> Any:
+    """Return what runs the coroutine that a function returned; where nobody ever awaits that, the call was stopped."""
+    later = _awaited(running, mine, verdict, later=True)
+    weakref.finalize(later, _given_up, running, mine.session, verdict, started).atexit = False
+    return later
+
+
+def _given_up(running: Coroutine[Any, Any, Any], session: Session, verdict: Verdict, started: int) -> None:
+    if not _is_unbegun(running):
+        return
+    running.close()
+    error = GeneratorExit()  # as where one is closed that has begun
+    try:
+        if verdict.carrying is not None:
+            verdict.carrying.ended(verdict.decision, error)
+    finally:
+        if session.authorizer.follows(verdict):
+            session.authorizer.finish_call(session, verdict.effect(error, started))
+
+
+def _is_unbegun(running: Coroutine[Any, Any, Any]) -> bool:
+    return type(running) is types.CoroutineType and inspect.getcoroutinestate(running) == inspect.CORO_CREATED
 
 
 def _coroutine(guarded: Guarded, bound: Session | None) -> Callable[..., Any]:
@@ -100,14 +122,14 @@ async def _awaited(
     """
     session, before = mine.session, ACTIVE.get()
     ACTIVE.set(mine)
-    started, problem = time.perf_counter_ns(), None
+    started, problem, ran = time.perf_counter_ns(), None, True
     try:
         if later or session.closed:  # since it was decided
             session.ensure_running()
         result = await (_until_it_falls(running, session) if cancelled else running)
         return result if verdict.carrying is None else await verdict.carrying.aresult(verdict.decision, result)
     except BaseException as error:
-        problem = error
+        problem, ran = error, later or not _is_unbegun(running)
         running.close()  # where it hasn't begun, it never will
         if verdict.carrying is not None:
             await verdict.carrying.aended(verdict.decision, error)
@@ -115,17 +137,21 @@ async def _awaited(
     finally:
         _leave(mine, before)
         if session.authorizer.follows(verdict):
-            await _afinish(session, _effect(verdict, problem, started))
+            await _afinish(session, verdict.effect(problem, started, ran=ran))
 
 
 @final
 class _Steps:
-    """Run each step of a generator under its own session, and give the place back in between."""
+    """Run each step of a generator under its own session, and give the place back in between.
+
+    `begun` says that the first one was taken.
+    """
 
     def __init__(self, mine: Current) -> None:
         self.session: Final = mine.session
         self._inside: Current | None = mine
         self._outside: Current | None = None
+        self.begun = False
 
     def __enter__(self) -> None:
         self._outside = ACTIVE.get()
@@ -147,9 +173,10 @@ def _generator(guarded: Guarded, bound: Session | None) -> Callable[..., Any]:
             asked = guarded.resolved(asked, values)
         verdict = session.authorizer.decide_call(session, asked)
         guarded.let(session, verdict, values)
+        step = _Steps(_here(session, verdict))
         started, problem = time.perf_counter_ns(), None
         try:
-            return (yield from _stepped(binder.call(function, values), _Steps(_here(session, verdict)), verdict))
+            return (yield from _stepped(binder.call(function, values), step, verdict))
         except BaseException as error:
             problem = error
             if verdict.carrying is not None:
@@ -157,7 +184,7 @@ def _generator(guarded: Guarded, bound: Session | None) -> Callable[..., Any]:
             raise
         finally:
             if session.authorizer.follows(verdict):
-                session.authorizer.finish_call(session, _effect(verdict, problem, started))
+                session.authorizer.finish_call(session, verdict.effect(problem, started, ran=step.begun))
 
     return call
 
@@ -168,6 +195,7 @@ def _stepped(inner: Generator[Any, Any, Any], step: _Steps, verdict: Verdict) ->
     try:
         while True:
             step.session.ensure_running()
+            step.begun = True
             try:
                 with step:
                     item = resume()
@@ -204,6 +232,7 @@ def _async_generator(guarded: Guarded, bound: Session | None) -> Callable[..., A
         try:
             while True:
                 session.ensure_running()
+                step.begun = True
                 try:
                     with step:
                         item = await resume()
@@ -230,7 +259,7 @@ def _async_generator(guarded: Guarded, bound: Session | None) -> Callable[..., A
                     await verdict.carrying.aended(verdict.decision, problem)
             finally:
                 if session.authorizer.follows(verdict):
-                    await _afinish(session, _effect(verdict, problem, started))
+                    await _afinish(session, verdict.effect(problem, started, ran=step.begun))
 
     return call
 

@@ -41,7 +41,7 @@ EVENTS: Final = (
 )  # fmt: skip
 ALARMS: Final = frozenset({"stream.recovered", "stream.gap", "sink.failed"})
 
-MAX_LEFT: Final = 16  # obligations that one effect names
+MAX_LEFT: Final = 16  # obligations, and limits, that one effect names
 
 _CHUNK: Final = 30_000  # characters of a policy's text that one record tries to hold
 
@@ -86,7 +86,8 @@ class EffectRecord:
 
     `of` is the decision's id. `status`: it returned (done), raised (failed, with `error_type`), was cancelled
     or stopped (stopped), never began (not_run), or nobody knows. `dur_us` is in microseconds. `left` has the ids of
-    the obligations whose handlers failed once it had begun. Of longer names the first 256 characters are kept.
+    the obligations whose handlers failed once it had begun. `spent` is what limits took in the end, by the rule's name
+    and as tagged JSON, where the call said so or it came back. Of longer names the first 256 characters are kept.
     """
 
     id: str
@@ -99,6 +100,7 @@ class EffectRecord:
     result_digest: str | None = field(default=None, converter=optional(name))
     dur_us: int | None = None
     left: tuple[str, ...] = field(default=(), converter=_names)
+    spent: Mapping[str, object] = field(default=NOTHING, converter=still_mapping)
     ctx: Ctx = NO_CTX
     stream: str = NO_STREAM
     seq: int = 0
@@ -154,6 +156,7 @@ def effect_line(
     result_digest: str | None = None,
     dur_us: int | None = None,
     left: Sequence[str] = (),
+    spent: Mapping[str, object] = NOTHING,
     ctx: str = "",
     stream: str = NO_STREAM,
     seq: int = 0,
@@ -176,6 +179,8 @@ def effect_line(
         parts.append(f'"dur_us":{dur_us}')
     if left:
         parts.append(f'"left":[{",".join(map(quoted, left[:MAX_LEFT]))}]')
+    if spent:
+        parts.append(f'"spent":{compact({name(rule): amount for rule, amount in [*spent.items()][:MAX_LEFT]})}')
     beginning = ALONE if stream is NO_STREAM and not seq else place(stream, seq, prev, mono_ns)
     return beginning + finished(",".join(parts) + "}}")
 

@@ -90,7 +90,16 @@ def effect_words(record: EffectRecord) -> str:
     error = "" if record.error_type is None else f" with {record.error_type}"
     took = "" if record.dur_us is None else " in {}.{} ms".format(*divmod((record.dur_us + 50) // 100, 10))
     left = f"; the obligation {', '.join(record.left)} failed" if record.left else ""
-    return f"{record.status}{error}{took}{left}"
+    spent = [f"{rule} {_amount_words(amount)}" for rule, amount in record.spent.items()]
+    settled = f"; spent in the end: {', '.join(spent)}" if spent else ""
+    return f"{record.status}{error}{took}{left}{settled}"
+
+
+def _amount_words(amount: object) -> str:
+    """Return an amount that a record holds."""
+    if isinstance(amount, Mapping) and len(amount) == 1 and isinstance(amount.get("$d"), str):
+        return str(amount["$d"])
+    return value_words(amount)
 
 
 def json_words(value: object) -> str:

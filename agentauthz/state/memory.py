@@ -15,7 +15,7 @@ from typing import Final, Literal, TypeAlias, final
 
 from attrs import evolve
 
-from agentauthz.decision import Budget, Spend
+from agentauthz.decision import EXACT, Budget, Spend
 from agentauthz.errors import InvalidArgument, StateError
 from agentauthz.state.changes import after, finished, is_outdated, watching
 from agentauthz.state.store import (
@@ -233,7 +233,7 @@ class MemoryState:
 
     def settle(self, reservation: Reservation, actual: Mapping[str, Decimal]) -> None:
         """Keep what was spent, less what a rule took less; see `StateStore.settle`."""
-        self._give_back(reservation, lambda spend: spend.amount - actual.get(spend.rule, spend.amount))
+        self._give_back(reservation, lambda spend: EXACT.subtract(spend.amount, actual.get(spend.rule, spend.amount)))
 
     def release(self, reservation: Reservation) -> None:
         """Give back what was spent; see `StateStore.release`."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final
 from attrs import define, evolve
 
 from agentauthz.database import Database
-from agentauthz.decision import Spend
+from agentauthz.decision import EXACT, Spend
 from agentauthz.errors import StateError
 from agentauthz.state import rows
 from agentauthz.state.changes import after, finished, is_outdated, watching
@@ -241,7 +241,7 @@ class SqliteState:
 
     def settle(self, reservation: Reservation, actual: Mapping[str, Decimal]) -> None:
         """Keep what was spent, less what a rule took less; see `StateStore.settle`."""
-        self._give_back(reservation, lambda spend: spend.amount - actual.get(spend.rule, spend.amount))
+        self._give_back(reservation, lambda spend: EXACT.subtract(spend.amount, actual.get(spend.rule, spend.amount)))
 
     def release(self, reservation: Reservation) -> None:
         """Give back what was spent; see `StateStore.release`."""

@@ -192,7 +192,8 @@ class StateStore(Protocol):
     def settle(self, reservation: Reservation, actual: Mapping[str, Decimal]) -> None:
         """Keep what was spent, but give back what a rule took less by `actual` (by the rule's name).
 
-        Idempotent where the reservation has an id: what was settled or released is left alone.
+        Idempotent where the reservation has an id: what was settled or released is left alone. One without is settled
+        or released once at most, and where that raises, not again: a store must not repeat it by itself.
         """
 
     def release(self, reservation: Reservation) -> None:

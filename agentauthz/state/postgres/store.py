@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, cast, final
 
 from attrs import frozen
 
-from agentauthz.decision import Budget, Spend
+from agentauthz.decision import EXACT, Budget, Spend
 from agentauthz.errors import InvalidArgument
 from agentauthz.state.postgres.pool import Pool
 from agentauthz.state.postgres.text import unescape
@@ -156,7 +156,7 @@ class PostgresState:
 
     def settle(self, reservation: Reservation, actual: Mapping[str, Decimal]) -> None:
         """Keep what was spent, less what a rule took less; see `StateStore.settle`."""
-        self._give_back(reservation, lambda spend: spend.amount - actual.get(spend.rule, spend.amount))
+        self._give_back(reservation, lambda spend: EXACT.subtract(spend.amount, actual.get(spend.rule, spend.amount)))
 
     def release(self, reservation: Reservation) -> None:
         """Give back what was spent; see `StateStore.release`."""

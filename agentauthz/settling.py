@@ -1,0 +1,81 @@
+"""Hold what a running call says that it took less of its limits than was reserved for it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from decimal import Decimal, DecimalException
+from typing import Final, final
+
+from agentauthz.decision import EXACT, Decision
+from agentauthz.errors import InvalidArgument, SessionError
+
+
+@final
+class Settlement:
+    """Be what one call says that it took of each limit, by the rule's name: the last word counts.
+
+    `reserved` is what the decision reserved, of several budgets of one rule the smallest. `veiled` names the rules
+    whose amounts records don't show.
+    """
+
+    __slots__ = ("_ended", "_enforced", "_process", "_said", "reserved", "veiled")
+
+    def __init__(self, decision: Decision, veiled: frozenset[str] = frozenset()) -> None:
+        reserved: dict[str, Decimal] = {}
+        for budget in decision.budgets:
+            reserved[budget.rule] = min(budget.amount, reserved.get(budget.rule, budget.amount))
+        self.reserved: Final[Mapping[str, Decimal]] = reserved
+        self.veiled: Final = veiled
+        self._enforced: Final = decision.enforced
+        self._process: Final = os.getpid()
+        self._said: Final[dict[str, Decimal]] = {}
+        self._ended = False
+
+    def settle(self, amounts: Mapping[str, object]) -> None:
+        """Keep what the call says that it took; all of it or nothing.
+
+        Raises:
+            InvalidArgument: a rule that reserved nothing for the call, or an amount that is no exact number, or that is
+                below zero or above what was reserved.
+            SessionError: the call has ended.
+        """
+        if self._ended:
+            raise SessionError("this call has ended, and what it took is settled: say it while the call runs")
+        said = {rule: self._checked(rule, _exact(rule, amount)) for rule, amount in amounts.items()}
+        self._said.update(said)
+
+    def _checked(self, rule: str, amount: Decimal) -> Decimal:
+        reserved = self.reserved.get(rule)
+        if reserved is None:
+            if not self._enforced:  # observe mode lets calls run for which nothing is reserved
+                return amount
+            known = ", ".join(f"`{name}`" for name in self.reserved)
+            what = f"these have: {known}" if known else "none has"
+            raise InvalidArgument(rule, f"is no limit that has reserved anything for this call; {what}")
+        if amount > reserved:
+            raise InvalidArgument(rule, f"can't have taken {amount}: only {reserved} was reserved, so reserve more")
+        try:
+            EXACT.subtract(reserved, amount)
+        except DecimalException:
+            raise InvalidArgument(rule, "must be an amount with fewer digits") from None
+        return amount
+
+    def ended(self) -> Mapping[str, Decimal]:
+        """End the call, and return what it said of its limits; nothing in a fork of the process that it began in.
+
+        INVARIANT: what a limit took less is given back once at most. No store is asked to do it again, and where a
+        function forks, two processes return from it.
+        """
+        self._ended = True
+        return dict(self._said) if self._process == os.getpid() else {}
+
+
+def _exact(rule: str, amount: object) -> Decimal:
+    if type(amount) is int:
+        amount = Decimal(amount)
+    if type(amount) is not Decimal or not amount.is_finite():
+        raise InvalidArgument(rule, "must be an exact amount: an int or a finite Decimal")
+    if amount < 0:
+        raise InvalidArgument(rule, f"can't have taken {amount}: an amount is never below zero")
+    return amount

@@ -1,0 +1,714 @@
+"""Settling for less: what a running call says that it took, what comes back of it, and what is told; and what never ran."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentauthz import (
+    InvalidArgument,
+    NoSession,
+    Principal,
+    Stopped,
+    authorize,
+    current,
+    settle,
+)
+from agentauthz.errors import SessionError, StateError
+from agentauthz.obligations import Handler
+from agentauthz.records.words import effect_words
+from agentauthz.state.postgres import PostgresState, init
+from agentauthz.state.sqlite import SqliteState
+from tests.distant import DistantState
+from tests.postgres import Postgres
+from tests.support import HELPER, NOON, Recorded
+
+TOKENS: Final = """
+permit p on llm.* when true
+limit tokens on llm.* to sum(args.most) <= 1000 per subject every 1d
+"""
+BOTH: Final = TOKENS + "limit calls on llm.* to count <= 5 per session\n"
+
+
+def left(session: Any, most: int = 0) -> list[tuple[str, Decimal]]:
+    """Return what is left of each budget."""
+    return [(budget.rule, budget.left) for budget in session.preview("llm.ask", args={"most": most}).budgets]
+
+
+@authorize("llm.ask")
+def plain(most: int, took: Any = None) -> str:
+    """Take some of what is reserved."""
+    settle(tokens=took)
+    return "done"
+
+
+@authorize("llm.ask")
+async def coroutine(most: int, took: Any = None) -> str:
+    """Take some of what is reserved."""
+    await asyncio.sleep(0)
+    settle(tokens=took)
+    await asyncio.sleep(0)
+    return "done"
+
+
+@authorize("llm.ask")
+def generator(most: int, took: Any = None) -> Iterator[str]:
+    """Take some of what is reserved, a step at a time."""
+    yield "begun"
+    settle(tokens=took)
+    yield "done"
+
+
+@authorize("llm.ask")
+async def async_generator(most: int, took: Any = None) -> AsyncIterator[str]:
+    """Take some of what is reserved, a step at a time."""
+    yield "begun"
+    settle(tokens=took)
+    yield "done"
+
+
+@authorize("llm.ask")
+def later(most: int, took: Any = None) -> Any:
+    """Return a coroutine, which takes some of what is reserved."""
+
+    async def work() -> str:
+        settle(tokens=took)
+        return "done"
+
+    return work()
+
+
+async def _plain(most: int, took: Any) -> None:
+    plain(most, took=took)
+
+
+async def _generator(most: int, took: Any) -> None:
+    assert list(generator(most, took=took)) == ["begun", "done"]
+
+
+async def _async_generator(most: int, took: Any) -> None:
+    assert [step async for step in async_generator(most, took=took)] == ["begun", "done"]
+
+
+async def _performed(most: int, took: Any) -> None:
+    work = current().session.perform("llm.ask", args={"most": most})
+    with work:
+        work.settle(tokens=took)
+
+
+async def _aperformed(most: int, took: Any) -> None:
+    work = current().session.perform("llm.ask", args={"most": most})
+    async with work:
+        work.settle(tokens=took)
+
+
+WAYS: Final[dict[str, Any]] = {
+    "plain": _plain, "coroutine": coroutine, "generator": _generator, "async generator": _async_generator,
+    "a coroutine that a function returned": later, "perform": _performed, "async perform": _aperformed,
+}  # fmt: skip
+
+
+# ---- each kind of function, and each store
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_what_is_left_is_the_bound_less_what_was_taken(way: str) -> None:
+    """In each kind of function, and in work that is performed, what was reserved beyond what was taken comes back."""
+    made = Recorded(TOKENS)
+    async with made.session() as session:
+        await WAYS[way](600, took=12)
+        assert left(session) == [("tokens", 988)]
+        await WAYS[way](900, took=Decimal("0.25"))
+        assert left(session) == [("tokens", Decimal("987.75"))]
+    assert [(effect.status, effect.spent) for effect in made.effects] == [
+        ("done", {"tokens": {"$d": "12"}}), ("done", {"tokens": {"$d": "0.25"}}),
+    ]  # fmt: skip
+
+
+def _used_up(store: Any, amount: int, took: int, *, fails: bool = False) -> list[tuple[str, Decimal]]:
+    """Take from a budget with a window and from one of a session, on a store; return what is left of each."""
+    policy = TOKENS + "limit here on llm.* to sum(args.most) <= 50 per session\n"
+    made = Recorded(policy, state=store)
+
+    @authorize("llm.ask", release_on_error=fails)
+    def tool(most: int) -> None:
+        settle(tokens=took, here=took)
+        if fails:
+            raise ValueError
+
+    with made.session(id="s") as session:
+        try:
+            tool(amount)
+        except ValueError:
+            pass
+        return left(session)
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite", "distant"])
+def test_each_store_gives_back_what_was_not_taken(kind: str, tmp_path: Path) -> None:
+    """Budgets of a window and of a session get back what was reserved and not taken; all where the call raised."""
+    makes: dict[str, Callable[[str], Any]] = {
+        "memory": lambda name: None,
+        "sqlite": lambda name: SqliteState(tmp_path / name),
+        "distant": lambda name: DistantState(),
+    }
+    for name, fails, rest in (("one", False, [43, 993]), ("two", True, [50, 1000])):
+        store = makes[kind](name)
+        assert [amount for _, amount in _used_up(store, 40, 7, fails=fails)] == rest
+        if store is not None:
+            store.close()
+
+
+def test_postgres_gives_back_what_was_not_taken(postgres: Postgres) -> None:
+    """So it is in a database that machines share; a connection that was cut in between changes nothing of it."""
+    postgres.run("DROP SCHEMA IF EXISTS agentauthz CASCADE")
+    init(postgres.dsn)
+    with closing(PostgresState(postgres.dsn)) as store:
+        assert _used_up(store, 40, 7) == [("here", 43), ("tokens", 993)]
+        made = Recorded(TOKENS, state=store)
+
+        @authorize("llm.ask")
+        def tool(most: int, how: str) -> None:
+            settle(tokens=1)
+            if how == "cut":
+                postgres.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+
+        with made.session(id="s") as session:
+            for how, rest in (("whole", 992), ("cut", 991)):
+                tool(100, how)
+                assert left(session) == [("tokens", rest)]
+
+
+def test_amounts_of_any_length_are_exact(tmp_path: Path) -> None:
+    """What comes back is exact beyond the digits that decimals have by default."""
+    huge = 123456789012345678901234567890123
+    with closing(SqliteState(tmp_path / "state")) as file:
+        for store in (None, file):
+            made = Recorded(TOKENS.replace("1000", f"{huge}"), state=store)
+            with made.session() as session:
+                plain(huge, took=Decimal("1.0000000000000000000000000000001"))
+                [(_, rest)] = left(session)
+                assert rest == Decimal("123456789012345678901234567890121.9999999999999999999999999999999")
+
+
+@given(
+    st.lists(
+        st.tuples(st.decimals(0, 200, places=2), st.decimals(0, 200, places=2), st.booleans()), min_size=1, max_size=12
+    )
+)
+def test_settling_never_grants_more_than_the_bound(calls: list[tuple[Decimal, Decimal, bool]]) -> None:
+    """Whatever calls reserve and say that they took, a call is allowed as long as it fits beside what was taken."""
+    made, taken = Recorded(TOKENS.replace("1000", "300")), Decimal(0)
+
+    @authorize("llm.ask", release_on_error=True)
+    def tool(most: Decimal, took: Decimal, fails: bool) -> None:
+        settle(tokens=took)
+        if fails:
+            raise ValueError
+
+    with made.session() as session:
+        for most, part, fails in calls:
+            took = min(most, part)
+            assert session.preview("llm.ask", args={"most": most}).allowed is (taken + most <= 300)
+            if taken + most <= 300:
+                try:
+                    tool(most, took, fails)
+                except ValueError:
+                    assert fails
+                taken += 0 if fails else took
+            assert left(session) == [("tokens", 300 - taken)]
+
+
+# ---- when it takes effect
+
+
+def test_the_last_word_counts_and_only_at_the_end() -> None:
+    """While the call runs all that it reserved is held; what it said last is what it took."""
+    made = Recorded(BOTH)
+
+    @authorize("llm.ask")
+    def tool(most: int) -> list[tuple[str, Decimal]]:
+        settle(tokens=100, calls=0)
+        settle(tokens=300)
+        return left(current().session)
+
+    with made.session() as session:
+        assert tool(400) == [("calls", 4), ("tokens", 600)]
+        assert left(session) == [("calls", 5), ("tokens", 700)]
+
+
+def _raises(error: type[BaseException], *, release: bool) -> tuple[list[tuple[str, Decimal]], Recorded]:
+    made = Recorded(TOKENS)
+
+    @authorize("llm.ask", release_on_error=release)
+    def tool(most: int) -> None:
+        settle(tokens=100)
+        raise error
+
+    with made.session() as session:
+        with pytest.raises(error):
+            tool(400)
+        return left(session), made
+
+
+@pytest.mark.parametrize("release", [False, True])
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, Stopped, asyncio.CancelledError])
+def test_what_was_said_stands_however_the_call_ends(error: type[BaseException], release: bool) -> None:
+    """Failed, stopped and interrupted calls have taken what they said; with `release_on_error`, a failed one nothing."""
+    rest, made = _raises(error, release=release)
+    gives_all = release and error is ValueError
+    assert rest == [("tokens", 1000 if gives_all else 900)]
+    assert [effect.spent for effect in made.effects] == [{"tokens": {"$d": "0" if gives_all else "100"}}]
+
+
+def test_a_generator_that_is_closed_has_taken_what_it_said() -> None:
+    """What was said before the generator was closed, or collected, stands."""
+    made = Recorded(TOKENS)
+
+    @authorize("llm.ask")
+    def tool(most: int) -> Iterator[int]:
+        settle(tokens=100)
+        yield 1
+        settle(tokens=0)
+        yield 2
+
+    with made.session() as session:
+        steps = tool(400)
+        next(steps)
+        with pytest.raises(SessionError):
+            settle(tokens=1)
+        assert left(session) == [("tokens", 600)]
+        del steps
+        gc.collect()
+        assert left(session) == [("tokens", 900)]
+    assert [effect.status for effect in made.effects] == ["stopped"]
+
+
+def test_what_is_not_said_stays_taken() -> None:
+    """A call that says nothing has taken what was reserved, and so its other limits."""
+    made = Recorded(BOTH)
+    with made.session() as session:
+        plain(400, took=400)
+        assert left(session) == [("calls", 4), ("tokens", 600)]
+        session.authorize("llm.ask", args={"most": 100})
+        assert left(session) == [("calls", 3), ("tokens", 500)]
+
+
+# ---- whose budgets
+
+
+def test_a_rule_with_several_budgets_settles_them_all() -> None:
+    """Where authority was passed on, each agent's budget of a rule gets back what wasn't taken; a shared one once."""
+    made = Recorded(
+        "permit p on llm.* when true\nlimit tokens on llm.* to sum(args.most) <= 1000 per subject, actor every 1d\n"
+        "limit all on llm.* to sum(args.most) <= 1000 per subject every 1d"
+    )
+
+    @authorize("llm.ask")
+    def tool(most: int) -> None:
+        settle(tokens=1, all=2)
+
+    with made.session() as session:
+        child = session.delegate(HELPER)
+        child.bind(tool)(500)
+        assert left(child) == [("all", 998), ("tokens", 999), ("tokens", 999)]
+        assert left(session) == [("all", 998), ("tokens", 999)]
+
+
+def test_of_several_budgets_the_smallest_amount_is_the_most() -> None:
+    """Where budgets of one rule have reserved different amounts, a call can't have taken more than the smallest."""
+    made = Recorded(
+        "type agent { most: int }\npermit p on llm.* when true\n"
+        "limit tokens on llm.* to sum(actor.most) <= 1000 per subject, actor every 1d"
+    )
+
+    @authorize("llm.ask")
+    def tool(took: int) -> None:
+        settle(tokens=took)
+
+    with made.session(actor=Principal.agent("a", most=10)) as session:
+        child = session.delegate(Principal.agent("b", most=4)).bind(tool)
+        child(4)
+        with pytest.raises(InvalidArgument, match="can't have taken 5: only 4 was reserved"):
+            child(5)
+
+
+def test_the_innermost_call_is_the_one_that_settles() -> None:
+    """A call inside of a call settles its own limits, and then the outer one its own."""
+    made = Recorded(TOKENS)
+
+    @authorize("llm.outer")
+    def outer(most: int) -> None:
+        plain(100, took=1)
+        settle(tokens=2)
+
+    with made.session() as session:
+        outer(500)
+        assert left(session) == [("tokens", 997)]
+
+
+# ---- what is refused
+
+
+@pytest.mark.parametrize("took", [1.0, True, "1", None, Decimal("NaN"), Decimal("Infinity"), -1, Decimal("-0.1")])
+def test_only_an_exact_amount_is_taken(took: Any) -> None:
+    """No float, bool or text, nothing that is no number, and nothing below zero; the reservation stays whole."""
+    made = Recorded(TOKENS)
+    with made.session() as session:
+        with pytest.raises(InvalidArgument, match="^`tokens` "):
+            plain(400, took=took)
+        assert left(session) == [("tokens", 600)]
+
+
+def test_more_than_was_reserved_can_not_be_taken() -> None:
+    """The message names the rule and both amounts; of several amounts none counts where one is refused."""
+    made = Recorded(BOTH)
+
+    @authorize("llm.ask")
+    def tool(most: int) -> None:
+        settle(calls=0, tokens=401)
+
+    with made.session() as session:
+        with pytest.raises(InvalidArgument, match="^`tokens` can't have taken 401: only 400 was reserved"):
+            tool(400)
+        with pytest.raises(InvalidArgument, match="fewer digits"):
+            plain(400, took=Decimal("1E-9999"))
+        assert left(session) == [("calls", 3), ("tokens", 200)]
+
+
+def test_an_unknown_rule_is_refused() -> None:
+    """The message names the limits that have reserved something; where none has, it says so."""
+    made = Recorded(BOTH)
+
+    @authorize("llm.ask")
+    def tool(most: int) -> None:
+        settle(token=1)
+
+    @authorize("shop.ask")
+    def free() -> None:
+        settle(tokens=1)
+
+    with made.session() as session, pytest.raises(InvalidArgument, match="these have: `calls`, `tokens`$"):
+        session.bind(tool)(400)
+    with Recorded().session(), pytest.raises(InvalidArgument, match="^`tokens` is no limit .*; none has$"):
+        free()
+
+
+def test_outside_of_a_call_there_is_nothing_to_settle() -> None:
+    """Without a session, outside of any call, and before or after the work that is performed, an error says so."""
+    with pytest.raises(NoSession):
+        settle(tokens=1)
+    made = Recorded(TOKENS)
+    with made.session() as session:
+        with pytest.raises(SessionError, match="no call is running here"):
+            settle(tokens=1)
+        work = session.perform("llm.ask", args={"most": 1})
+        for _ in range(2):
+            with pytest.raises(SessionError, match="isn't running"):
+                work.settle(tokens=1)
+            if work._call is not None:
+                with work:
+                    pass
+
+
+def test_a_thread_that_outlives_its_call_settles_nothing() -> None:
+    """What is said when the call has ended is refused, whoever says it."""
+    made = Recorded(TOKENS)
+    errors: list[BaseException] = []
+    go = threading.Event()
+
+    @authorize("llm.ask")
+    def tool(most: int) -> threading.Thread:
+        import contextvars
+
+        here = contextvars.copy_context()
+
+        def late() -> None:
+            go.wait(10)
+            try:
+                settle(tokens=1)
+            except SessionError as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=here.run, args=(late,))
+        thread.start()
+        return thread
+
+    with made.session() as session:
+        thread = tool(400)
+        go.set()
+        thread.join()
+        assert left(session) == [("tokens", 600)]
+    assert len(errors) == 1
+
+
+def test_in_observe_mode_nothing_is_reserved_and_nothing_refused() -> None:
+    """A call that runs though no budget or no permit lets it may settle: exact amounts are still asked for."""
+    import datetime as dt
+
+    ends = NOON + dt.timedelta(days=1)
+    for policy in (TOKENS, TOKENS.replace("permit p on llm.*", "permit p on other.*"), TOKENS.replace("1000", "1")):
+        made = Recorded(policy, mode="observe", observe_until=ends)
+        with made.session():
+            assert plain(400, took=7) == "done"
+            with pytest.raises(InvalidArgument):
+                plain(400, took=7.0)
+        assert [effect.spent for effect in made.effects] == [{}, {}]
+
+
+# ---- once
+
+
+def test_a_fork_settles_nothing(tmp_path: Path) -> None:
+    """Where a function forks and both processes return from it, what wasn't taken comes back once."""
+    store = SqliteState(tmp_path / "state")
+    made = Recorded(TOKENS, state=store)
+
+    @authorize("llm.ask")
+    def tool(most: int) -> int:
+        child = os.fork()
+        settle(tokens=100)
+        return child
+
+    with made.session() as session:
+        session.authorize("llm.ask", args={"most": 300})
+        child = tool(400)
+        if child == 0:
+            os._exit(0)
+        os.waitpid(child, 0)
+        assert left(session) == [("tokens", 600)]
+    store.close()
+
+
+def test_what_can_not_be_given_back_stays_taken(caplog: pytest.LogCaptureFixture) -> None:
+    """A store that fails at the end costs the budget, not the result: it is logged, and the record claims nothing."""
+    store = DistantState()
+    made = Recorded(TOKENS, state=store)
+    store.down = {"settle"}
+    with made.session() as session:
+        assert plain(400, took=1) == "done"
+        store.down = set()
+        assert left(session) == [("tokens", 600)]
+    assert [effect.spent for effect in made.effects] == [{}]
+    assert "couldn't be kept" in caplog.text
+    assert store.asked["settle"] == 1
+
+
+# ---- what is told
+
+
+def test_a_hidden_amount_stays_hidden() -> None:
+    """Where the decision's record only commits to an amount, its effect's does too."""
+    made = Recorded(TOKENS)
+
+    @authorize("llm.ask", sensitive=["most"])
+    def tool(most: int) -> None:
+        settle(tokens=7321)
+
+    with made.session():
+        tool(9999) if made.authorizer.policies is None else None
+        with pytest.raises(Exception, match="no_budget"):
+            tool(9999)
+    made = Recorded(TOKENS.replace("1000", "10000"))
+    with made.session():
+        tool(9999)
+    [effect] = made.effects
+    assert list(effect.spent) == ["tokens"]
+    assert set(effect.spent["tokens"]) == {"$c"}  # type: ignore[call-overload]
+    assert b"7321" not in effect.line()
+    assert "only a keyed hash" in effect_words(effect)
+
+
+def test_people_are_told_what_was_spent() -> None:
+    """The words for an effect name each limit that settled, and what it took."""
+    made = Recorded(BOTH)
+
+    @authorize("llm.ask")
+    def tool(most: int) -> None:
+        settle(calls=0, tokens=Decimal("8.10"))
+
+    with made.session():
+        tool(400)
+    [effect] = made.effects
+    assert effect_words(effect).endswith("; spent in the end: calls 0, tokens 8.1")
+
+
+# ---- what never ran
+
+
+def fates(made: Recorded) -> list[tuple[str, str | None]]:
+    return [(effect.status, effect.error_type) for effect in made.effects]
+
+
+def _closing(made: Recorded, session: Any) -> dict[str, Handler]:
+    return {"shut": Handler(before=lambda duty: session[0].close())}
+
+
+@pytest.mark.parametrize("way", ["plain", "coroutine", "generator", "async generator"])
+async def test_a_call_whose_session_closes_before_it_runs_never_ran(way: str) -> None:
+    """Closed between the decision and the first step, the function never begins: so the effect says, all comes back."""
+    held: list[Any] = []
+    policy = TOKENS.replace("when true", "when true with shut(how: 1)")
+    made = Recorded(policy, obligations={"shut": Handler(before=lambda duty: held[0].close())})
+    async with made.session(id="s") as session:
+        held.append(session)
+        with pytest.raises(Stopped):
+            await WAYS[way](400, took=1)
+        assert [effect.spent for effect in made.effects] == [{"tokens": {"$d": "0"}}]
+    assert fates(made) == [("not_run", "Stopped")]
+    assert left(made.session(id="s")) == [("tokens", 1000)]
+
+
+class Gate:
+    """Be a sink that keeps what comes, but not before it is let."""
+
+    blocking = True
+    bounded = True
+
+    def __init__(self) -> None:
+        self.reached, self.go = threading.Event(), threading.Event()
+
+    def append(self, line: bytes, record: object) -> None:
+        self.reached.set()
+        self.go.wait(10)
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("way", ["coroutine", "async generator", "async perform", "decide"])
+async def test_a_task_that_is_cancelled_while_its_decision_is_recorded_never_ran(way: str) -> None:
+    """The decision stands in the log, its effect says `not_run`, and what was reserved comes back."""
+    made, gate = Recorded(TOKENS), Gate()
+    sink: Any = gate
+    async with made.session() as session:
+        made.authorizer.add_sink(sink)
+        work = WAYS[way](400, took=1) if way in WAYS else session.adecide("llm.ask", args={"most": 400})
+        task = asyncio.ensure_future(work)
+        await asyncio.to_thread(gate.reached.wait, 10)
+        task.cancel()
+        await asyncio.sleep(0)
+        gate.go.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        made.authorizer.remove_sink(sink)
+        assert left(session) == [("tokens", 1000)]
+    [decision] = made.decisions
+    [effect] = made.effects
+    assert (decision.outcome, effect.of, effect.status) == ("allow", decision.id, "not_run")
+
+
+def test_an_interrupt_while_the_decision_is_recorded_is_told() -> None:
+    """Ctrl-C in a sink: the record is complete, the call never ran, and says so."""
+
+    class Interrupted:
+        blocking = False
+        armed = True
+
+        def append(self, line: bytes, record: object) -> None:
+            if self.armed:
+                self.armed = False
+                raise KeyboardInterrupt
+
+        def close(self) -> None: ...
+
+    made = Recorded(TOKENS)
+    sink: Any = Interrupted()
+    made.authorizer.add_sink(sink)
+    with made.session() as session:
+        with pytest.raises(KeyboardInterrupt):
+            plain(400, took=1)
+        assert left(session) == [("tokens", 1000)]
+    assert fates(made) == [("not_run", "KeyboardInterrupt")]
+
+
+async def test_a_coroutine_that_falls_before_its_first_step_never_ran() -> None:
+    """Revoked between the decision and the first step of what is cancelled then: not_run."""
+    made = Recorded(TOKENS)
+    begun: list[int] = []
+
+    @authorize("llm.ask", cancel_on_revoke=True)
+    async def first(most: int) -> None:
+        begun.append(most)
+
+    watch = type(made.authorizer).watch
+
+    def revoked_first(authorizer: Any, running: object, look: Any) -> None:
+        authorizer.revoke(session="s", reason="r")
+        watch(authorizer, running, look)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(made.authorizer), "watch", revoked_first)
+        async with made.session(id="s"):
+            with pytest.raises(Stopped):
+                await first(400)
+    assert (begun, fates(made)) == ([], [("not_run", "Stopped")])
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+async def test_a_coroutine_that_nobody_awaits_was_stopped() -> None:
+    """A function that returned one has begun: its call was stopped, stays spent, and its contexts are left."""
+    left_with: list[object] = []
+
+    class Around:
+        def __enter__(self) -> None: ...
+
+        def __exit__(self, kind: object, error: object, trace: object) -> None:
+            left_with.append(kind)
+
+    policy = TOKENS.replace("when true", "when true with held(how: 1)")
+    made = Recorded(policy, obligations={"held": Handler(around=lambda duty: Around())})
+    async with made.session() as session:
+        work = later(400, took=1)
+        assert made.effects == []
+        del work
+        gc.collect()
+        assert fates(made) == [("stopped", "GeneratorExit")]
+        assert left_with == [GeneratorExit]
+        assert left(session) == [("tokens", 600)]
+        await later(100, took=1)
+        assert left(session) == [("tokens", 599)]
+    assert len(made.effects) == 2
+
+
+async def test_what_was_never_decided_has_no_effect() -> None:
+    """A coroutine or generator of a decorated function decides at its first step: before it, nothing is there to tell."""
+    made = Recorded(TOKENS)
+    async with made.session() as session:
+        coroutine(400, took=1).close()
+        generator(400, took=1).close()  # type: ignore[attr-defined]
+        await async_generator(400, took=1).aclose()  # type: ignore[attr-defined]
+        assert left(session) == [("tokens", 1000)]
+    assert (made.decisions, made.effects) == ([], [])
+
+
+def test_what_never_ran_stays_spent_where_the_store_fails() -> None:
+    """A store that can't take a reservation back keeps it: the effect is told all the same."""
+    store = DistantState()
+    held: list[Any] = []
+
+    def shut(duty: object) -> None:
+        store.down = {"release"}
+        held[0].close()
+
+    policy = TOKENS.replace("when true", "when true with shut(how: 1)")
+    made = Recorded(policy, state=store, obligations={"shut": Handler(before=shut)})
+    with made.session(id="s") as session:
+        held.append(session)
+        with pytest.raises(Stopped):
+            plain(400, took=1)
+    store.down = set()
+    assert fates(made) == [("not_run", "Stopped")]
+    assert left(made.session(id="s")) == [("tokens", 600)]
+    assert [effect.spent for effect in made.effects] == [{}]
+    assert StateError
