@@ -128,16 +128,7 @@ class PostgresState:
         """Do all that a decision changes, or nothing; see `StateStore.commit`."""
         spends = sorted(intent.spends, key=lambda spend: spend.key)  # INVARIANT: locks are taken in the keys' order
         named = secrets.token_hex(16) if intent.releasable and intent.reserve and spends else None
-        reads = intent.session is not None
-        seen = sorted(intent.marks_seen) if reads and intent.marks_seen is not None else None
-        kinds, actions, ats = zip(*intent.times_seen, strict=True) if reads and intent.times_seen else ((), (), ())
-        answer, *told = self._pool.ask("commit", (
-            intent.session, seen, kinds, actions, [None if at is None else micros(at) for at in ats], intent.marks,
-            intent.began, [spend.key for spend in spends], [spend.amount for spend in spends],
-            [spend.bound for spend in spends], [_length(spend) for spend in spends],
-            [1 if spend.window is None else width(spend.window) for spend in spends], intent.approvals,
-            intent.revocations, intent.reserve, named,
-        ))  # fmt: skip
+        answer, *told = self._asked(intent, spends, named)
         match answer:
             case "stale":
                 return STALE
@@ -153,6 +144,24 @@ class PostgresState:
         parts = tuple((spend, places[spend.key]) for spend in intent.spends)
         budgets = _stand(intent, spends, told[0], None, granted=True)
         return Committed(budgets, Reservation(parts, intent.session, named))
+
+    def _asked(self, intent: Intent, spends: Sequence[Spend], named: str | None) -> Any:
+        """Return what the database answers to an intent."""
+        if len(spends) == 1 and _only_spends(intent):
+            [spend] = spends
+            return self._pool.ask("spend", (
+                intent.session, spend.key, spend.amount, spend.bound, _length(spend), _width(spend), intent.revocations,
+                named,
+            ))  # fmt: skip
+        reads = intent.session is not None
+        seen = sorted(intent.marks_seen) if reads and intent.marks_seen is not None else None
+        kinds, actions, ats = zip(*intent.times_seen, strict=True) if reads and intent.times_seen else ((), (), ())
+        return self._pool.ask("commit", (
+            intent.session, seen, kinds, actions, [None if at is None else micros(at) for at in ats], intent.marks,
+            intent.began, [spend.key for spend in spends], [spend.amount for spend in spends],
+            [spend.bound for spend in spends], [_length(spend) for spend in spends],
+            [_width(spend) for spend in spends], intent.approvals, intent.revocations, intent.reserve, named,
+        ))  # fmt: skip
 
     def settle(self, reservation: Reservation, actual: Mapping[str, Decimal]) -> None:
         """Keep what was spent, less what a rule took less; see `StateStore.settle`."""
@@ -232,8 +241,18 @@ class PostgresState:
         self._pool.close()
 
 
+def _only_spends(intent: Intent) -> bool:
+    """Say whether an intent has to do with nothing but budgets and revocations."""
+    reads = intent.session is not None and (intent.marks_seen is not None or len(intent.times_seen) > 0)
+    return intent.reserve and not (reads or intent.marks or intent.began is not None or intent.approvals)
+
+
 def _length(spend: Spend) -> int:
     return 0 if spend.window is None else min(spend.window // _MICROSECOND, _LONGEST)
+
+
+def _width(spend: Spend) -> int:
+    return 1 if spend.window is None else width(spend.window)
 
 
 def _stand(
