@@ -267,7 +267,9 @@ class Authorizer:
         with self._lock:
             found = self._memories.get(id)
             if found is None or (keep and not found.keep):
-                found = self._memories[id] = Memory(self._state, lambda: self._in_force, id, started, keep=keep)
+                found = self._memories[id] = Memory(
+                    self._state, lambda: self._in_force, id, started, keep=keep, before=found
+                )
             return found
 
     def now(self) -> dt.datetime:
