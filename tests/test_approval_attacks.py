@@ -466,6 +466,57 @@ def test_a_forged_row_counts_as_none(kind: int) -> None:
     assert fresh.retry() == "refunded o-1 600"
 
 
+class Swapping:
+    """Be a store that gives, and keeps answers in, other rows than it is asked for: `ids` says which for which."""
+
+    def __init__(self, store: MemoryState) -> None:
+        self._store = store
+        self.ids: dict[str, str] = {}
+        self.first: str | None = None  # the row that is given for every call
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def approval(self, id: str) -> Any:
+        return self._store.approval(self.ids.get(id, id))
+
+    def answer(self, id: str, *args: Any, **options: Any) -> bool:
+        return self._store.answer(self.ids.get(id, id), *args, **options)
+
+    def approvals(self, **options: Any) -> Any:
+        return self._store.approvals(**options) if self.first is None else [self._store.approval(self.first)]
+
+    def ask(self, approval: Any) -> Any:
+        return self._store.ask(approval) if self.first is None else self._store.approval(self.first)
+
+
+def test_a_row_that_is_given_for_another_call_lets_nothing_happen() -> None:
+    """A store that finds a genuine approval, but of another call, is not believed, nor is anybody asked about that."""
+    clock = Clock()
+    store = Swapping(MemoryState(clock=clock))
+    kept = shop(state=store, clock=clock)
+    session = kept.session()
+    mine = approved(kept, session, "o-1", 600)
+    store.first = mine.id
+    assert refused(lambda: session.bind(refund)("o-2", 900_000)) == "approval_forged"
+    store.first = None
+    assert mine.retry() == "refunded o-1 600"
+
+
+def test_who_has_read_one_request_answers_no_other() -> None:
+    """A store that gives another row between the look and the answer makes nobody consent unseen."""
+    clock = Clock()
+    store = Swapping(MemoryState(clock=clock))
+    kept = shop(state=store, clock=clock)
+    session = kept.session()
+    shown, hidden = asked(session, "o-1", 600), asked(session, "o-2", 900_000)
+    store.ids = {shown.id: hidden.id}
+    with pytest.raises(InvalidArgument, match="no request's"):
+        kept.authorizer.approvals.approve(shown.id, LEAD)
+    store.ids = {}
+    assert stopped(session, "o-2", 900_000)
+
+
 @pytest.mark.parametrize("field", ["binding", "session", "at", "expires", "id"])
 def test_an_altered_column_counts_as_no_approval(kept: Recorded, field: str) -> None:
     """An approval that is moved to another call or session, or made to last longer, isn't one any more."""

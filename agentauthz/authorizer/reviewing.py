@@ -100,7 +100,9 @@ class Consulting:
         """Return the review of this call that is open, else the latest; one that was rejected counts until its end."""
         rows: Sequence[Approval] = yield functools.partial(self.store.approvals, binding=binding)
         now: dt.datetime = yield self.store.now
-        found = [opened for row in rows if (opened := self.keeper.opened(row)) is not None]
+        # SECURITY: a store is not believed that these rows are this call's
+        own = [row for row in rows if row.binding == binding]
+        found = [opened for row in own if (opened := self.keeper.opened(row)) is not None]
         found = [each.at_moment(now) for each in found if each.standing != "rejected" or each.expires > now]
         standing = [one for one in found if one.standing in ("approved", "pending")]
         return standing[-1] if standing else found[-1] if found else None
@@ -110,7 +112,7 @@ class Consulting:
     ) -> _Steps[tuple[Review, bool] | None]:
         """Ask for consent, where nobody else has by now; return what waits, and whether it is new.
 
-        `outdated` is used up. None: rows that nobody here has sealed are in the way.
+        `outdated` is used up. None: rows that nobody here has sealed are in the way, or the store gives another call's.
         """
         if outdated is not None:
             yield functools.partial(self.store.commit, Intent(None, approvals=(outdated,)))
@@ -124,6 +126,8 @@ class Consulting:
         )  # fmt: skip
         for _ in range(MAX_FORGED):
             kept: Approval = yield functools.partial(self.store.ask, row)
+            if kept.binding != binding:  # another call's, whose request isn't ours to put away
+                return None
             if (review := self.keeper.opened(kept)) is not None:
                 return review.at_moment(now), kept.id == row.id
             yield from self._put_away(kept)
