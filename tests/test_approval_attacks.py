@@ -317,6 +317,49 @@ def test_a_rejected_call_can_not_be_tried_until_somebody_gives_in(kept: Recorded
     assert asked(session, *ORDER).id != review.id
 
 
+@pytest.mark.parametrize("yields", [False, True])
+def test_a_call_that_is_rejected_while_another_one_like_it_asks_is_rejected_for_both(yields: bool) -> None:
+    """Many calls at once are one question: a no between the look and the asking counts, and a later yes doesn't."""
+    store = MemoryState(clock=Clock())
+    kept = shop(state=store)
+    session, ask = kept.session(id="s"), store.ask
+
+    def late(row: Any) -> Any:
+        store.ask = ask  # type: ignore[method-assign]
+        kept.authorizer.approvals.reject(asked(session, *ORDER).id, OTHER)
+        made = ask(row)
+        if yields:
+            kept.authorizer.approvals.approve(made.id, LEAD)
+        return made
+
+    store.ask = late  # type: ignore[method-assign]
+    assert refused(lambda: session.bind(refund)(*ORDER)) == "approval_rejected"
+    assert refused(lambda: session.bind(refund)(*ORDER)) == "approval_rejected"
+    assert kept.authorizer.approvals.list() == kept.authorizer.approvals.list(status="approved") == ()
+    kept.clock.forward(minutes=10)
+
+
+def test_threads_that_ask_at_once_get_one_question() -> None:
+    """Of a call that somebody says no to, however many threads make it, no second request is shown to anybody."""
+    questions: set[str] = set()
+
+    def no(review: Review) -> Answer:
+        questions.add(review.id)
+        return Answer(LEAD, approved=False)
+
+    kept = shop(approver=no)
+    tool, together = kept.session().bind(refund), threading.Barrier(16)
+
+    def call(_: int) -> None:
+        together.wait()
+        with pytest.raises((Denied, ReviewRequired)):
+            tool(*ORDER)
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(call, range(16)))
+    assert len(questions) == 1
+
+
 def test_approval_and_expiry_at_the_same_moment_are_one_or_the_other() -> None:
     """What expires between the look and the answer isn't approved: the store's own clock decides."""
     clock = Clock()
