@@ -317,6 +317,48 @@ def test_a_rejected_call_can_not_be_tried_until_somebody_gives_in(kept: Recorded
     assert asked(session, *ORDER).id != review.id
 
 
+@pytest.mark.parametrize("yields", [False, True])
+def test_a_call_that_is_rejected_while_another_one_like_it_asks_is_rejected_for_both(yields: bool) -> None:
+    """Many calls at once are one question: a no between the look and the asking counts, and a later yes doesn't."""
+    store: Any = MemoryState(clock=Clock())
+    kept = shop(state=store)
+    session, ask = kept.session(id="s"), store.ask
+
+    def late(row: Any) -> Any:
+        store.ask = ask
+        kept.authorizer.approvals.reject(asked(session, *ORDER).id, OTHER)
+        made = ask(row)
+        if yields:
+            kept.authorizer.approvals.approve(made.id, LEAD)
+        return made
+
+    store.ask = late
+    assert refused(lambda: session.bind(refund)(*ORDER)) == "approval_rejected"
+    assert refused(lambda: session.bind(refund)(*ORDER)) == "approval_rejected"
+    assert kept.authorizer.approvals.list() == kept.authorizer.approvals.list(status="approved") == ()
+
+
+def test_threads_that_ask_at_once_get_one_question() -> None:
+    """Of a call that somebody says no to, however many threads make it, no second request is shown to anybody."""
+    questions: set[str] = set()
+
+    def no(review: Review) -> Answer:
+        questions.add(review.id)
+        return Answer(LEAD, approved=False)
+
+    kept = shop(approver=no)
+    tool, together = kept.session().bind(refund), threading.Barrier(16)
+
+    def call(_: int) -> None:
+        together.wait()
+        with pytest.raises((Denied, ReviewRequired)):
+            tool(*ORDER)
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(call, range(16)))
+    assert len(questions) == 1
+
+
 def test_approval_and_expiry_at_the_same_moment_are_one_or_the_other() -> None:
     """What expires between the look and the answer isn't approved: the store's own clock decides."""
     clock = Clock()
@@ -464,6 +506,57 @@ def test_a_forged_row_counts_as_none(kind: int) -> None:
     assert fresh.id != review.id
     kept.authorizer.approvals.approve(fresh.id, LEAD)
     assert fresh.retry() == "refunded o-1 600"
+
+
+class Swapping:
+    """Be a store that gives, and keeps answers in, other rows than it is asked for: `ids` says which for which."""
+
+    def __init__(self, store: MemoryState) -> None:
+        self._store = store
+        self.ids: dict[str, str] = {}
+        self.first: str | None = None  # the row that is given for every call
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def approval(self, id: str) -> Any:
+        return self._store.approval(self.ids.get(id, id))
+
+    def answer(self, id: str, *args: Any, **options: Any) -> bool:
+        return self._store.answer(self.ids.get(id, id), *args, **options)
+
+    def approvals(self, **options: Any) -> Any:
+        return self._store.approvals(**options) if self.first is None else [self._store.approval(self.first)]
+
+    def ask(self, approval: Any) -> Any:
+        return self._store.ask(approval) if self.first is None else self._store.approval(self.first)
+
+
+def test_a_row_that_is_given_for_another_call_lets_nothing_happen() -> None:
+    """A store that finds a genuine approval, but of another call, is not believed, nor is anybody asked about that."""
+    clock = Clock()
+    store = Swapping(MemoryState(clock=clock))
+    kept = shop(state=store, clock=clock)
+    session = kept.session()
+    mine = approved(kept, session, "o-1", 600)
+    store.first = mine.id
+    assert refused(lambda: session.bind(refund)("o-2", 900_000)) == "approval_forged"
+    store.first = None
+    assert mine.retry() == "refunded o-1 600"
+
+
+def test_who_has_read_one_request_answers_no_other() -> None:
+    """A store that gives another row between the look and the answer makes nobody consent unseen."""
+    clock = Clock()
+    store = Swapping(MemoryState(clock=clock))
+    kept = shop(state=store, clock=clock)
+    session = kept.session()
+    shown, hidden = asked(session, "o-1", 600), asked(session, "o-2", 900_000)
+    store.ids = {shown.id: hidden.id}
+    with pytest.raises(InvalidArgument, match="no request's"):
+        kept.authorizer.approvals.approve(shown.id, LEAD)
+    store.ids = {}
+    assert stopped(session, "o-2", 900_000)
 
 
 @pytest.mark.parametrize("field", ["binding", "session", "at", "expires", "id"])

@@ -207,6 +207,31 @@ def test_a_handler_that_fails_before_the_call_denies_it(handler: Any) -> None:
     assert "s3cret" not in str(denied.value) + repr(denied.value) + repr(decision)
 
 
+def _steps(duty: Duty) -> Iterator[None]:
+    yield pytest.fail("nobody takes them")
+
+
+async def _async_steps(duty: Duty) -> AsyncIterator[None]:
+    yield pytest.fail("nobody takes them")
+
+
+class _Later:
+    def __await__(self) -> Generator[Any, Any, None]:
+        yield pytest.fail("nobody awaits it")
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize(
+    "handler",
+    [_steps, _async_steps, contextmanager(_steps), asynccontextmanager(_async_steps), lambda duty: _Later()],
+)
+async def test_a_handler_that_returns_its_work_undone_denies_the_call(handler: Any, is_async: bool) -> None:
+    """A generator, a context manager or an awaitable is nothing that was done, and counts as a failure."""
+    session = Recorded(TELL, obligations={"tell": handler}).session()
+    decision = await session.adecide("t.do") if is_async else session.decide("t.do")
+    assert (decision.outcome, decision.reasons[0].code) == (Outcome.DENY, "obligation_failed")
+
+
 def test_those_that_can_be_carried_out_still_are() -> None:
     """One that fails, or that nothing here can carry out, keeps the others from nothing."""
     seen: list[str] = []

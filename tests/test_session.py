@@ -6,10 +6,12 @@ import asyncio
 import contextvars
 import copy
 import datetime as dt
+import gc
 import pickle
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,6 +36,7 @@ from agentauthz import (
 from agentauthz.active import Current
 from agentauthz.errors import SessionError, Stopped, WideningError
 from agentauthz.principals import Chain
+from agentauthz.state import MemoryState, SqliteState
 from agentauthz.values import UNKNOWN
 from tests.support import ANYTHING, BOT, HELPER, MARIA, NOON, Recorded, Unreadable
 
@@ -373,6 +376,24 @@ def test_marks_belong_to_the_id_and_to_the_whole_delegation_tree() -> None:
     assert kept.session(id="conversation-1").marks == {"tainted"}
     assert kept.session(id="conversation-2").marks == frozenset()
     assert kept.session().marks == frozenset()
+
+
+@pytest.mark.parametrize("store", [MemoryState, SqliteState])
+def test_a_session_that_is_resumed_by_the_id_it_was_given_forgets_nothing(store: Any, tmp_path: Path) -> None:
+    """Who resumes an open session by its id finds all of it, though the other handle goes before the first call."""
+    policy = ANYTHING + '\nmark secret on crm.read\nforbid out on email.send when "secret" in session.marks\n'
+    policy += "limit twice on crm.read to count <= 1 per session\n"
+    state = store(tmp_path / "state.db") if store is SqliteState else store()
+    kept = Recorded(policy, state=state)
+    session = kept.session()
+    assert session.decide("crm.read").allowed
+    session = kept.session(id=session.id)
+    gc.collect()
+    for other in range(70 if store is SqliteState else 0):  # the file forgets what nobody holds on to
+        kept.session(id=f"other-{other}").mark("m")
+    assert [session.decide(action).allowed for action in ("crm.read", "email.send")] == [False, False]
+    kept.authorizer.close()
+    state.close()
 
 
 def test_began_and_done_follow_the_calls() -> None:

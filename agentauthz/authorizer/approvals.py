@@ -263,7 +263,7 @@ class Approvals:
             raise InvalidArgument("id", "must be a string: a review's id")
         row = self._store.approval(str.__str__(id))
         review = self._keeper.opened(row)
-        if row is None:
+        if row is None or row.id != id:  # who has read one request must not answer another
             raise InvalidArgument("id", "is no request's in this store")
         if review is None and not self._keeper.knows(row):
             raise InvalidArgument(

@@ -14,7 +14,7 @@ from agentauthz.approvals.heard import Heard
 from agentauthz.approvals.keeper import Keeper
 from agentauthz.authorizer.handlers import NONE, Handlers, required
 from agentauthz.authorizer.memory import Memory, since, unrecalled
-from agentauthz.authorizer.reviewing import Consulting
+from agentauthz.authorizer.reviewing import Consulting, over
 from agentauthz.calls import Stop, Verdict
 from agentauthz.decision import Basis, Budget, Decision, Obligation, Outcome, Reason
 from agentauthz.errors import StateError
@@ -305,8 +305,11 @@ def _waiting(case: Case, verdict: Verdict, inputs: Inputs, heard: Heard) -> Step
     if waits is None:
         denial = failed(case, "approval_forged", "what is stored of this call's approval isn't ours")
         return Verdict(denial, case.request)
-    heard.review, heard.fresh = waits
-    verdict.decision = evolve(verdict.decision, approval=heard.review.id)
+    review, heard.fresh = waits
+    if review.standing == "rejected":
+        heard = over(verdict.decision, review)
+        return _with(heard, Verdict(heard.decision, case.request, inputs))
+    heard.review, verdict.decision = review, evolve(verdict.decision, approval=review.id)
     return verdict
 
 

@@ -19,10 +19,11 @@ UNTRACKED: Final[Mapping[str, dt.datetime]] = MappingProxyType({})
 class Memory:
     """Be what an authorizer holds of one session, shared by all handles of its delegation tree.
 
-    `keep` says that the host knows the session's id, and may resume it when nobody holds on to this any more.
+    `keep` says that the host knows the session's id, and may resume it when nobody holds on to this any more. `before`
+    is what was held of it until the host did: the store forgets nothing of that before it is told to keep it.
     """
 
-    __slots__ = ("__weakref__", "_begun", "_in_force", "_watching", "id", "keep", "started", "store")
+    __slots__ = ("__weakref__", "_before", "_begun", "_in_force", "_watching", "id", "keep", "started", "store")
 
     def __init__(
         self,
@@ -32,7 +33,9 @@ class Memory:
         started: dt.datetime,
         *,
         keep: bool,
+        before: Memory | None = None,
     ) -> None:
+        self._before: Final = before
         self._in_force: Final = in_force
         self.store: Final = store
         self.id: Final = id

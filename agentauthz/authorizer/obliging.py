@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Generator
@@ -310,8 +311,24 @@ def _beginning(case: Case, verdict: Verdict) -> _Steps[Verdict]:
 def _before(duty: Duty, handler: Handler) -> _Steps[None]:
     if handler.before is None:
         return
-    if (yield _Step(partial(handler.before, duty), is_async(handler.before))) is False:
+    answer = yield _Step(partial(handler.before, duty), is_async(handler.before))
+    if answer is False:
         raise InvalidArgument("obligations", f"has a handler of `{duty.obligation.type}` that said False")
+    if _has_only_begun(answer):
+        raise InvalidArgument(
+            "obligations",
+            f"has a handler of `{duty.obligation.type}` that did nothing yet: its answer must be run first",
+        )
+
+
+def _has_only_begun(answer: object) -> bool:
+    """Say whether what a handler returned is work that nobody does: a generator, a context, something to be awaited."""
+    return (
+        inspect.isgenerator(answer)
+        or inspect.isasyncgen(answer)
+        or inspect.isawaitable(answer)
+        or isinstance(answer, contextlib.ContextDecorator | contextlib.AsyncContextDecorator)
+    )
 
 
 def _unmet(case: Case, decision: Decision) -> Decision:

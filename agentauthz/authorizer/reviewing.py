@@ -77,7 +77,7 @@ class Consulting:
             return Heard(evolve(decision, approval=review.id), review)
         lapsed = review if review is not None and review.standing == "expired" else None
         if review is not None and (named or review.standing == "rejected"):
-            heard = _refused(decision, _OVER[review.standing])
+            heard = over(decision, review)
             heard.lapsed = lapsed
             return heard
         return Heard(_noting(decision, review), binding=binding, lapsed=lapsed)
@@ -97,20 +97,25 @@ class Consulting:
         return review.at_moment((yield self.store.now))
 
     def _latest(self, binding: str) -> _Steps[Review | None]:
-        """Return the review of this call that is open, else the latest; one that was rejected counts until its end."""
+        """Return the review of this call that was rejected, until its end, else the open one, else the latest."""
         rows: Sequence[Approval] = yield functools.partial(self.store.approvals, binding=binding)
         now: dt.datetime = yield self.store.now
-        found = [opened for row in rows if (opened := self.keeper.opened(row)) is not None]
+        # SECURITY: a store is not believed that these rows are this call's
+        own = [row for row in rows if row.binding == binding]
+        found = [opened for row in own if (opened := self.keeper.opened(row)) is not None]
         found = [each.at_moment(now) for each in found if each.standing != "rejected" or each.expires > now]
-        standing = [one for one in found if one.standing in ("approved", "pending")]
-        return standing[-1] if standing else found[-1] if found else None
+        for standings in (("rejected",), ("approved", "pending"), ("used", "expired")):
+            if such := [one for one in found if one.standing in standings]:
+                return such[-1]
+        return None
 
     def asked(
         self, decision: Decision, inputs: Inputs, binding: str, outdated: str | None
     ) -> _Steps[tuple[Review, bool] | None]:
         """Ask for consent, where nobody else has by now; return what waits, and whether it is new.
 
-        `outdated` is used up. None: rows that nobody here has sealed are in the way.
+        Where somebody has said no meanwhile, what was rejected is returned.
+        `outdated` is used up. None: rows that nobody here has sealed are in the way, or the store gives another call's.
         """
         if outdated is not None:
             yield functools.partial(self.store.commit, Intent(None, approvals=(outdated,)))
@@ -124,15 +129,22 @@ class Consulting:
         )  # fmt: skip
         for _ in range(MAX_FORGED):
             kept: Approval = yield functools.partial(self.store.ask, row)
+            if kept.binding != binding:  # another call's, whose request isn't ours to put away
+                return None
             if (review := self.keeper.opened(kept)) is not None:
+                # SECURITY: many calls at once would else be as many questions, until somebody gives in
+                if (latest := (yield from self._latest(binding))) is not None and latest.standing == "rejected":
+                    said = () if latest.rejection is None else (latest.rejection,)
+                    yield from self._put_away(kept, self.keeper.answer(kept, "rejected", said))
+                    return latest, False
                 return review.at_moment(now), kept.id == row.id
             yield from self._put_away(kept)
         return None
 
-    def _put_away(self, forged: Approval) -> _Steps[None]:
-        """Close a row that isn't as it was sealed, and stands where the request must be."""
-        yield functools.partial(self.store.answer, forged.id, "rejected", "", known=forged.answer)
-        yield functools.partial(self.store.commit, Intent(None, approvals=(forged.id,)))
+    def _put_away(self, row: Approval, answer: str = "") -> _Steps[None]:
+        """Close a row that may not stand: one that isn't as it was sealed, or asks what was answered already."""
+        yield functools.partial(self.store.answer, row.id, "rejected", answer, known=row.answer)
+        yield functools.partial(self.store.commit, Intent(None, approvals=(row.id,)))
 
 
 def fitting(chain: Chain, consents: Sequence[Consent]) -> tuple[Consent, ...]:
@@ -160,6 +172,11 @@ def asking_words(rules: Sequence[Any], decision: Decision) -> tuple[Asking, ...]
         Asking(rule.name, texts.get(rule.name, f"`{rule.name}` asks"), rule.because, format_expr(rule.by))
         for rule in rules
     )
+
+
+def over(decision: Decision, review: Review) -> Heard:
+    """Return what is heard of a call whose review was used, rejected or has expired: it is denied."""
+    return _refused(decision, _OVER[review.standing])
 
 
 def _refused(decision: Decision, code: str, *about: str) -> Heard:

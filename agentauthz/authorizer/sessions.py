@@ -57,7 +57,9 @@ class Sessions:
         with self._lock:
             found = self._memories.get(id)
             if found is None or (keep and not found.keep):
-                found = self._memories[id] = Memory(self._store, lambda: self._in_force.both, id, started, keep=keep)
+                found = self._memories[id] = Memory(
+                    self._store, lambda: self._in_force.both, id, started, keep=keep, before=found
+                )
             return found
 
     def new(

@@ -77,11 +77,12 @@ def _callable(_: object, attribute: Any, value: object) -> None:
 class Handler:
     """Carry out one type of obligation: before the call, around it, on its result; each may be None.
 
-    `before` is called, and may be a coroutine function for async calls; False from it is a failure. `around` returns
-    a context manager (for async calls also an async one), which is entered before the call and left after it; it
-    can't swallow an error. `after` gets the result, of a generator each item, and returns what the caller gets instead;
-    it may be a coroutine function too. What raises has failed: before the call that denies it, after it the result is
-    withheld. `check` says what is wrong with the properties in a policy, in one sentence; None: nothing.
+    `before` is called, and may be a coroutine function for async calls; False from it is a failure, and so is what
+    must still be run: a generator, an awaitable, a context that `contextlib` makes. `around` returns a context
+    manager (for async calls also an async one), which is entered before the call and left after it; it can't swallow
+    an error. `after` gets the result, of a generator each item, and returns what the caller gets instead; it may be a
+    coroutine function too. What raises has failed: before the call that denies it, after it the result is withheld.
+    `check` says what is wrong with the properties in a policy, in one sentence; None: nothing.
 
     Raises:
         InvalidArgument: a part that is no function.

@@ -275,15 +275,17 @@ class MemoryState:
     def revoke(self, kind: Subject, name: str, reason: str, *, lifts: bool = False) -> Revocation:
         """Revoke something; see `StateStore.revoke`."""
         now = self.now()
-        with self._lock:
-            made = Revocation(len(self._revoked) + 1, kind, name, now, reason, lifts)
+        made = Revocation(0, kind, name, now, reason, lifts)
+        with self._lock:  # numbered by its place once it has one: a signal's handler may come first
             self._revoked.append(made)
-            return made
+            last = len(self._revoked)
+            return evolve(made, number=next(at for at in range(last, 0, -1) if self._revoked[at - 1] is made))
 
     def revocations(self, since: int) -> Sequence[Revocation]:
         """Return those with a higher number than `since`, in order."""
         self._check_open()
-        return self._revoked[since:]
+        fresh = self._revoked[since:]
+        return [evolve(one, number=since + at) for at, one in enumerate(fresh, 1)] if fresh else fresh
 
     # ---- approvals
 
