@@ -12,9 +12,10 @@ from attrs import evolve
 
 from agentauthz.approvals.keeper import Keeper
 from agentauthz.authorizer.approvals import Approvals, Notify
+from agentauthz.authorizer.case import Case
 from agentauthz.authorizer.cases import Cases
 from agentauthz.authorizer.consulting import Approver, Consultation, Teller
-from agentauthz.authorizer.deciding import Case, ataken, previewed, taken
+from agentauthz.authorizer.deciding import ataken, previewed, taken
 from agentauthz.authorizer.handlers import Handlers
 from agentauthz.authorizer.in_force import InForce, Policies
 from agentauthz.authorizer.orders import Orders

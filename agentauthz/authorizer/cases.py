@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, final
 
 from agentauthz.approvals.keeper import Keeper
-from agentauthz.authorizer.deciding import Case
+from agentauthz.authorizer.case import Case
 from agentauthz.authorizer.handlers import Handlers
 from agentauthz.authorizer.in_force import InForce
 from agentauthz.authorizer.memory import UNTRACKED

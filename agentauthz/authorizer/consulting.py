@@ -11,7 +11,8 @@ from typing import Any, Final, TypeAlias, cast, final
 
 from agentauthz.approvals.review import Answer, Review
 from agentauthz.authorizer.approvals import Approvals, Event, Notify
-from agentauthz.authorizer.deciding import Case, ajudged, judged
+from agentauthz.authorizer.case import Case
+from agentauthz.authorizer.deciding import ajudged, judged
 from agentauthz.authorizer.recording import Recording
 from agentauthz.calls import Verdict
 from agentauthz.canonical import class_name

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import functools
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar, cast, final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
 
-from attrs import define, evolve
+from attrs import evolve
 
 from agentauthz.approvals.heard import Heard
 from agentauthz.approvals.keeper import Keeper
-from agentauthz.authorizer.handlers import NONE, Handlers, required
-from agentauthz.authorizer.memory import Memory, since, unrecalled
+from agentauthz.authorizer.case import Case
+from agentauthz.authorizer.enforcing import asked, denied, enforced, failed, refused
+from agentauthz.authorizer.memory import unrecalled
 from agentauthz.authorizer.reviewing import Consulting, over
 from agentauthz.calls import Stop, Verdict
-from agentauthz.decision import Basis, Budget, Decision, Obligation, Outcome, Reason
+from agentauthz.decision import Budget, Decision, Outcome
 from agentauthz.errors import StateError
 from agentauthz.obligations.handler import Reach
 from agentauthz.policy.decide import denied_by_limits
-from agentauthz.policy.reads import Remembered, asks_for_handoff
-from agentauthz.request import Request, SessionFacts
+from agentauthz.policy.reads import Remembered
 from agentauthz.state.store import (
     DONE,
     NOTHING_YET,
@@ -37,105 +36,13 @@ from agentauthz.state.store import (
 )
 
 if TYPE_CHECKING:
-    from agentauthz.authorizer.revocations import Revocations
     from agentauthz.policy.inputs import Inputs
-    from agentauthz.policy.policyset import PolicySet
-    from agentauthz.session import Session
-    from agentauthz.tokens.verified import VerifiedToken
 
 T = TypeVar("T")
 
 NOTHING_TO_DO: Final = Intent(None)
 _NOTHING_SEEN: Final = (None, ())
 MAX_ATTEMPTS: Final = 3  # how often a decision is taken afresh because what it read has changed
-_OBSERVED: Final = frozenset({Basis.DEFAULT, Basis.LIMIT, Basis.ERROR})  # denials that observe mode lets run
-
-
-@final
-@define(eq=False)  # made at every call: what is frozen costs three times as much
-class Case:
-    """Be one call on its way to a decision: what the policies are asked now, and what it was made from.
-
-    `policies` are those in force when it began, to the end, and `watched` since when their actions are looked out for,
-    where that wasn't from the start. `store` and `memory` are where its session is remembered
-    (None: it belongs to none); `told` gives the session's facts (None: they stay as they are). `problem` and `cause`
-    say that a look-up failed, `stopped` what stops the call before any policy is asked, and `observing` whether a
-    lacking permit, budget or approval does. `carries_out` says whether who asks will see to an obligation; None: to
-    none, so that `handlers` must, within the `reach` of the call and, if it `awaits`, in coroutines. `objects` is asked
-    when all else allows the call, and returns what stops it still. `left` are the ids of the obligations that nothing
-    carried out. `releasable` says that what the call spends may be given back. `revoked` says what was revoked, of
-    which `known` is the number of the last one that `stopped` takes into account, and `token` is what the session
-    rests on; `session` is the handle that the call was made through, if any. `keeper` seals what people are asked
-    (None: nobody is), and `approval` is the one that the call is made with.
-    """
-
-    policies: PolicySet
-    watched: Mapping[str, dt.datetime]
-    store: StateStore
-    memory: Memory | None
-    told: Callable[[State, Mapping[str, dt.datetime]], SessionFacts] | None
-    request: Request
-    observing: bool
-    closed: bool = False
-    stopped: Stop | None = None
-    sensitive: frozenset[str] = frozenset()
-    problem: Reason | None = None
-    cause: BaseException | None = None
-    carries_out: Callable[[Obligation], bool] | None = None
-    objects: Callable[[], Stop | None] | None = None
-    left: frozenset[str] = frozenset()
-    releasable: bool = False
-    revoked: Revocations | None = None
-    known: int | None = None
-    token: VerifiedToken | None = None
-    session: Session | None = None
-    handlers: Handlers = NONE
-    reach: Reach = Reach.BEFORE
-    keeper: Keeper | None = None
-    approval: str | None = None
-
-    awaits: bool = False
-    state: State | None = None
-
-    def remembered(self) -> Remembered:
-        """Return what the rules ask of the session's past, and whether the call may change it."""
-        chain = self.request.chain
-        return self.policies.remembered(self.request.action, handing=not chain.alone and asks_for_handoff(chain))
-
-    def sees_to(self, obligation: Obligation) -> bool:
-        """Say whether who asks carries an obligation out without any handler."""
-        return self.carries_out is not None and self.carries_out(obligation) is True
-
-    def lags(self) -> bool:
-        """Say whether the session has still to be begun in the store."""
-        return self.memory is not None and self.memory.lags(self.policies.tracked)
-
-    def ask_of(self, state: State, tracked: Mapping[str, dt.datetime]) -> None:
-        """Ask about the same call, with what the session remembers in `state`."""
-        if self.told is not None:
-            self.request = self.request.with_session(self.told(state, tracked))
-
-    def renew(self, now: dt.datetime) -> None:
-        """Ask about the same call at a later moment: who was asked about it may have taken long."""
-        self.request = self.request.at(now)
-        if self.revoked is not None:
-            self.known = self.revoked.known()
-            self.stopped = self.against(self.revoked)
-        if self.session is not None:
-            self.closed = self.session.closed
-            self.stopped = self.session.token_fallen() if self.stopped is None else self.stopped
-
-    def against(self, revoked: Revocations) -> Stop | None:
-        """Return what of that which was revoked, as far as it is `known`, stops the call."""
-        facts = self.request.session
-        within = facts.id if isinstance(facts, SessionFacts) else facts
-        return revoked.against(self.known, within, self.request.chain, self.token)
-
-    def ask_now(self, state: State) -> None:
-        """Ask about the same call, with what the store has just told of the session."""
-        if self.memory is not None:
-            self.state = state
-            self.ask_of(state, since(self.policies, state, self.memory.started, self.request.now))
 
 
 # What a decision asks of the state store: it may wait, and its answer is sent back into the decision
@@ -223,6 +130,13 @@ def _answered(case: Case, decision: Decision, inputs: Inputs, answer: Answer) ->
     return _unless_stopped(case, verdict) if decision.allowed else verdict
 
 
+def _unless_stopped(case: Case, verdict: Verdict) -> Verdict:
+    """Return what was decided, or the denial by what who asks still has against it."""
+    if case.objects is None or not verdict.decision.allowed or (stop := case.objects()) is None:
+        return verdict
+    return Verdict(denied(case, *stop), case.request, None, None, verdict.reservation, heard=verdict.heard)
+
+
 def _unanswered(case: Case, error: StateError) -> Verdict:
     denial = failed(case, "state_failed", "the store that keeps what sessions remember couldn't be asked")
     return Verdict(denial, case.request, None, error)
@@ -252,7 +166,7 @@ def _judging(case: Case, remembered: Remembered) -> Steps[Verdict]:
             if isinstance(answer, Stale):
                 if (stop := (yield from _revoked(case))) is not None:
                     case.stopped = stop
-                    return Verdict(_denied(case, *stop), case.request)
+                    return Verdict(denied(case, *stop), case.request)
                 continue
             if isinstance(answer, Refused) and answer.approvals:
                 continue
@@ -414,80 +328,3 @@ def _supposed(decision: Decision, state: State) -> Answer:
     used = [(spend, state.used.get(spend.rule, Decimal(0))) for spend in decision.spends]
     budgets = tuple(Budget.trusted(spend, before, False, None) for spend, before in used)
     return Committed(budgets) if all(budget.fits for budget in budgets) else Refused(budgets)
-
-
-def refused(case: Case) -> Decision | None:
-    """Return the denial of a call that no policy is asked about."""
-    if case.stopped is not None:
-        return _denied(case, *case.stopped)
-    if case.closed:
-        return _denied(case, Basis.AUTHORITY, Reason("session_closed", "the session was closed"))
-    if case.problem is not None and not case.observing:
-        return _denied(case, Basis.ERROR, case.problem)
-    return None
-
-
-class Judge(Protocol):
-    """Be what asks policies; see `PolicySet.judge`."""
-
-    def __call__(self, request: Request, *, undeclared: bool = False) -> tuple[Decision, Inputs]:
-        """Return the decision and the inputs that it saw."""
-
-
-def asked(case: Case, judge: Judge) -> tuple[Decision, Inputs]:
-    """Return the decision of the policies, whom `judge` asks, as it is enforced, and what they saw."""
-    if (problem := case.problem) is None:
-        decision, inputs = judge(case.request)
-        if not case.observing or decision.basis is not Basis.ERROR:
-            return enforced(case, decision), inputs
-    else:
-        decision = _denied(case, Basis.ERROR, problem)
-    # SECURITY: what observe mode lets run in spite of an error must still pass authority and every forbid
-    ruled, inputs = judge(case.request, undeclared=True)
-    if ruled.outcome is Outcome.DENY and ruled.basis not in _OBSERVED:
-        return ruled, inputs
-    return evolve(decision, marks=ruled.marks, enforced=False), inputs
-
-
-def failed(case: Case, code: str, text: str) -> Decision:
-    """Return the denial of a call that couldn't be decided; observe mode doesn't let it run."""
-    return _denied(case, Basis.ERROR, Reason(code, text))
-
-
-def enforced(case: Case, decision: Decision) -> Decision:
-    """Return the decision as it is enforced: obligations need a handler, observe mode lets some calls run."""
-    if decision.outcome is Outcome.ALLOW:
-        if not decision.obligations:
-            return decision
-        lacking = [(one, case.handlers.lacks(one, case.reach, awaits=case.awaits))
-                   for one in decision.obligations if not case.sees_to(one)]  # fmt: skip
-        left = [(one, why) for one, why in lacking if why is not None]
-        case.left = frozenset(one.id for one, _ in left)
-        if not left:
-            return decision
-        whys = "; ".join(dict.fromkeys(f"`{one.type}` {why}" for one, why in left))
-        names = required(one for one, _ in left)
-        text = f"nothing here can carry out the obligation {names}: {whys}"
-        return unmet(case, decision, Reason("obligation_unsupported", text))
-    lets_run = decision.outcome is Outcome.REVIEW or decision.basis in _OBSERVED
-    return evolve(decision, enforced=False) if case.observing and lets_run else decision
-
-
-def unmet(case: Case, decision: Decision, reason: Reason) -> Decision:
-    """Return the denial of a call, one of whose obligations isn't carried out; observe mode lets it run."""
-    earlier = () if decision.outcome is Outcome.ALLOW else decision.reasons
-    return evolve(
-        decision, outcome=Outcome.DENY, basis=Basis.ERROR, reasons=(*earlier, reason), undetermined=(),
-        budgets=tuple(evolve(budget, granted=False) for budget in decision.budgets), enforced=not case.observing,
-    )  # fmt: skip
-
-
-def _unless_stopped(case: Case, verdict: Verdict) -> Verdict:
-    """Return what was decided, or the denial by what who asks still has against it."""
-    if case.objects is None or not verdict.decision.allowed or (stop := case.objects()) is None:
-        return verdict
-    return Verdict(_denied(case, *stop), case.request, None, None, verdict.reservation, heard=verdict.heard)
-
-
-def _denied(case: Case, basis: Basis, reason: Reason) -> Decision:
-    return Decision(Outcome.DENY, basis, case.request.action, reasons=(reason,), policy_digest=case.policies.digest)

@@ -11,7 +11,8 @@ from typing import Any, Final, TypeAlias, TypeVar, cast, final
 
 from attrs import evolve, frozen
 
-from agentauthz.authorizer.deciding import Case, unmet
+from agentauthz.authorizer.case import Case
+from agentauthz.authorizer.enforcing import unmet
 from agentauthz.authorizer.handlers import required
 from agentauthz.calls import Status, Verdict
 from agentauthz.canonical import class_name

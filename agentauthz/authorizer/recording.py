@@ -13,7 +13,7 @@ from typing import Final, Literal, TypeAlias, final
 from attrs import evolve
 
 from agentauthz.approvals.review import Review
-from agentauthz.authorizer.deciding import Case
+from agentauthz.authorizer.case import Case
 from agentauthz.calls import NOTHING, Effect, Verdict
 from agentauthz.canonical import Json, class_name, encode, jsonable
 from agentauthz.decision import Basis, Outcome, Reason

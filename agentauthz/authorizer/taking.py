@@ -9,8 +9,10 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final, final
 
+from agentauthz.authorizer.case import Case
 from agentauthz.authorizer.consulting import Consultation
-from agentauthz.authorizer.deciding import Case, ajudged, failed, judged
+from agentauthz.authorizer.deciding import ajudged, judged
+from agentauthz.authorizer.enforcing import failed
 from agentauthz.authorizer.obliging import abegun, begun, obliges, raise_interrupt
 from agentauthz.authorizer.recording import Recording
 from agentauthz.calls import Effect, Verdict

@@ -9,7 +9,8 @@ from typing import Final, cast, final
 
 from attrs import evolve, frozen
 
-from agentauthz.authorizer.deciding import Case, asked, enforced
+from agentauthz.authorizer.case import Case
+from agentauthz.authorizer.enforcing import asked, enforced
 from agentauthz.decision import Basis, Budget, Decision, Obligation, Outcome, Reason, Spend
 from agentauthz.errors import NotReplayable
 from agentauthz.policy.decide import denied_by_limits
