@@ -1,4 +1,4 @@
-"""Say what becomes of a decision where it is enforced: refusals, obligations without a handler, observe mode, faults."""
+"""Say what becomes of a decision where it is enforced: refusals, unmet obligations, observe mode, faults."""
 
 from __future__ import annotations
 
