@@ -490,7 +490,8 @@ def forged(kept: Recorded, review: Review) -> Iterator[Any]:
     yield evolve(row, status="approved", answer=row.request)
     yield evolve(row, status="approved", answer=foreign.answer)
     yield evolve(row, status="approved", request=foreign.request, answer=foreign.answer)
-    yield evolve(row, status="approved", answer=foreign.answer.replace(other.authorizer.approvals._keeper.key.epoch, KEY.epoch))
+    epoch = other.authorizer.approvals._keeper.key.epoch
+    yield evolve(row, status="approved", answer=foreign.answer.replace(epoch, KEY.epoch))
     yield evolve(foreign, id=row.id, binding=row.binding)
 
 

@@ -236,18 +236,19 @@ def test_a_large_payment_is_asked_for(assistant: Any) -> None:
 
 
 def test_orders_rise_by_a_sum_in_all(tmp_path: Path) -> None:
-    """A tenth here and a tenth there come to 250 in thirty days, over all orders; what the customer is asked is apart."""
+    """A tenth here and a tenth there come to 250 in thirty days, over all orders; what is asked is apart."""
 
     def three_rents(_: str | None) -> None:
         own = bank.Bank.load(DATA["environment"])
-        own.scheduled += [bank.Transaction(id, own.iban, FRIEND, 1100.0, "Rent", "2022-04-04", True) for id in (8, 9)]
+        own.scheduled += [bank.Transaction(n, own.iban, FRIEND, 1100.0, "Rent", "2022-04-04", True) for n in (8, 9)]
         bank.open_bank(run.EMMA.id, own)
 
     parties = (run.EMMA, run.ASSISTANT)
     assistant = replay.Replay(run.POLICY, bank_tools.TOOLS, parties, three_rents, tmp_path, lambda review: True)
-    rises = [change(id=id, amount=1210) for id in (7, 8, 9)]
+    rises = [change(id=order, amount=1210) for order in (7, 8, 9)]
     assert outcomes(assistant, *rises) == ["allow", "allow", "deny"]
-    assert [today(assistant, change(id=9, amount=amount)) for amount in (1131, 1130, 2200)] == ["deny", "allow", "allow"]
+    assert today(assistant, change(id=9, amount=1131)) == "deny"
+    assert [today(assistant, change(id=9, amount=amount)) for amount in (1130, 2200)] == ["allow", "allow"]
 
 
 # ---- a customer who says yes
@@ -275,7 +276,7 @@ def test_a_payment_after_a_new_password_is_asked_for(tmp_path: Path) -> None:
 
 
 def test_three_new_payees_in_a_day(trusting: Any) -> None:
-    """A customer who says yes to everything still pays no more than three new payees in a day, in however many sessions."""
+    """A customer who says yes to everything still pays three new payees in a day at most, in however many sessions."""
     tries = [send(f"US{number:020}", 1) for number in range(5)]
     assert [today(trusting, one) for one in tries] == ["allow", "allow", "allow", "deny", "deny"]
     assert outcomes(trusting, tries[4]) == ["allow"], "another month"
