@@ -44,7 +44,7 @@ def _function(guarded: Guarded, bound: Session | None) -> Callable[..., Any]:
         ACTIVE.set(mine)
         started, problem, awaited = time.perf_counter_ns(), None, False
         try:
-            if session.closed:  # since it was decided, by what it obliges to
+            if session.closed or verdict.decision.obligations:  # since it was decided, while those were carried out
                 session.ensure_running()
             result = binder.call(function, values)
             if type(result) is types.CoroutineType:  # nothing of it has run yet
@@ -102,7 +102,7 @@ async def _awaited(
     ACTIVE.set(mine)
     started, problem = time.perf_counter_ns(), None
     try:
-        if later or session.closed:  # since it was decided
+        if later or session.closed or verdict.decision.obligations:  # since it was decided
             session.ensure_running()
         result = await (_until_it_falls(running, session) if cancelled else running)
         return result if verdict.carrying is None else await verdict.carrying.aresult(verdict.decision, result)
