@@ -18,7 +18,7 @@ from agentauthz.authorizer.revocations import Revocations
 from agentauthz.errors import Stopped
 from agentauthz.obligations import Handler
 from agentauthz.state.memory import MemoryState
-from tests.approving import LEAD, OTHER, POLICY, asked, codes, refund, shop
+from tests.approving import LEAD, OTHER, POLICY, asked, close_all, codes, refund, shop
 from tests.support import BOT, MARIA, Clock, Recorded
 
 LIMITED: Final = POLICY + "limit cap on shop.* to sum(args.amount) <= 1000 per subject every 1d\n"
@@ -28,6 +28,12 @@ OBLIGED: Final = LIMITED.replace("when true", "when true with tell(how: 1)", 1)
 @authorize("shop.pay", sensitive=["salary"])
 def pay(salary: Decimal) -> None:
     """Pay somebody."""
+
+
+@pytest.fixture(autouse=True)
+def closing() -> Iterator[None]:
+    yield
+    close_all()
 
 
 def kinds(made: Recorded) -> list[str]:
