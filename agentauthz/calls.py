@@ -192,7 +192,13 @@ class Performing:
         self._verdict: Verdict | None = None
 
     def __enter__(self) -> Decision:
-        return self._begin(self._authorizer.decide_call(self._session, self._take()))
+        decision = self._begin(self._authorizer.decide_call(self._session, self._take()))
+        try:
+            self._ensure_running(decision)
+        except BaseException as error:
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
+        return decision
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -206,7 +212,18 @@ class Performing:
                 self._authorizer.finish_call(self._session, verdict.effect(error, self._started))
 
     async def __aenter__(self) -> Decision:
-        return self._begin(await self._authorizer.adecide_call(self._session, self._take()))
+        decision = self._begin(await self._authorizer.adecide_call(self._session, self._take()))
+        try:
+            self._ensure_running(decision)
+        except BaseException as error:
+            await self.__aexit__(type(error), error, error.__traceback__)
+            raise
+        return decision
+
+    def _ensure_running(self, decision: Decision) -> None:
+        """Raise where the session has fallen since the decision, while what it obliges to was carried out."""
+        if decision.obligations or self._session.closed:
+            self._session.ensure_running()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

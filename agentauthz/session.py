@@ -346,7 +346,8 @@ class Session:
     ) -> Performing:
         """Return a context manager that authorizes on entry and records the effect on exit.
 
-        Entering raises what `authorize` raises; it works with ``with`` and ``async with``.
+        Entering raises what `authorize` raises, and `Stopped` where the session falls while handlers of obligations
+        act; it works with ``with`` and ``async with``.
         """
         return Performing(self, self.authorizer, inline(action, args, resource, context))
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any, Final, cast
 
@@ -16,7 +18,7 @@ from agentauthz.authorizer.revocations import Revocations
 from agentauthz.errors import Stopped
 from agentauthz.obligations import Handler
 from agentauthz.state.memory import MemoryState
-from tests.approving import LEAD, OTHER, POLICY, asked, codes, refund, shop
+from tests.approving import LEAD, OTHER, POLICY, asked, close_all, codes, refund, shop
 from tests.support import BOT, MARIA, Clock, Recorded
 
 LIMITED: Final = POLICY + "limit cap on shop.* to sum(args.amount) <= 1000 per subject every 1d\n"
@@ -26,6 +28,12 @@ OBLIGED: Final = LIMITED.replace("when true", "when true with tell(how: 1)", 1)
 @authorize("shop.pay", sensitive=["salary"])
 def pay(salary: Decimal) -> None:
     """Pay somebody."""
+
+
+@pytest.fixture(autouse=True)
+def closing() -> Iterator[None]:
+    yield
+    close_all()
 
 
 def kinds(made: Recorded) -> list[str]:
@@ -255,20 +263,65 @@ async def aplain(amount: int) -> None:
     raise AssertionError
 
 
-@pytest.mark.parametrize("tool", [plain, aplain])
-async def test_a_handler_that_closes_the_session_stops_its_call(tool: Any) -> None:
-    """Plain functions and coroutines alike don't run any more, and their effect says so."""
-    inside: list[Any] = []
-    made = shop(OBLIGED, obligations={"tell": lambda duty: inside[0].close()})
-    inside.append(made.session())
+@authorize("shop.plain")
+def steps(amount: int) -> Iterator[None]:
+    """Run step by step."""
+    yield pytest.fail("it ran")
 
-    async def work() -> None:
-        if (called := inside[0].bind(tool)(5)) is not None:
+
+def _performs(session: Any) -> None:
+    with session.perform("shop.plain", args={"amount": 5}):
+        raise AssertionError
+
+
+async def _aperforms(session: Any) -> None:
+    async with session.perform("shop.plain", args={"amount": 5}):
+        raise AssertionError
+
+
+def _runs(tool: Any) -> Any:
+    return lambda session: session.bind(tool)(5)
+
+
+@pytest.mark.parametrize("falls", ["closed", "revoked", "halted", "expired"])
+@pytest.mark.parametrize(
+    "work", [_runs(plain), _runs(aplain), lambda session: next(session.bind(steps)(5)), _performs, _aperforms]
+)
+async def test_a_session_that_falls_while_handlers_act_stops_its_call(work: Any, falls: str) -> None:
+    """However the call is made, it doesn't run any more; its effect says so, and the contexts around it are left."""
+    inside: list[Any] = []
+    trail: list[str] = []
+
+    def tell(duty: Any) -> None:
+        if falls == "closed":
+            inside[0].close()
+        elif falls == "revoked":
+            made.authorizer.revoke(session=inside[0], reason="r")
+        elif falls == "halted":
+            made.authorizer.halt("r")
+        else:
+            made.clock.forward(minutes=5)
+
+    @contextmanager
+    def around(duty: Any) -> Iterator[None]:
+        trail.append("in")
+        try:
+            yield
+        finally:
+            trail.append("out")
+
+    policy = OBLIGED.replace("with tell(how: 1)", "with tell(how: 1) with around()")
+    made = shop(policy, obligations={"tell": tell, "around": Handler(around=around)})
+    inside.append(made.session(expires="2m"))
+
+    async def call() -> None:
+        if (called := work(inside[0])) is not None:
             await called
 
     with pytest.raises(Stopped):
-        await work()
+        await call()
     assert [effect.status for effect in made.effects] == ["stopped"]
+    assert trail == ["in", "out"]
 
 
 # ---- stores that may wait

@@ -45,7 +45,7 @@ def _function(guarded: Guarded, bound: Session | None) -> Callable[..., Any]:
         ACTIVE.set(mine)
         started, problem, ran, awaited = time.perf_counter_ns(), None, False, False
         try:
-            if session.closed:  # since it was decided, by what it obliges to
+            if session.closed or verdict.decision.obligations:  # since it was decided, while those were carried out
                 session.ensure_running()
             ran = True
             result = binder.call(function, values)
@@ -124,7 +124,7 @@ async def _awaited(
     ACTIVE.set(mine)
     started, problem, ran = time.perf_counter_ns(), None, True
     try:
-        if later or session.closed:  # since it was decided
+        if later or session.closed or verdict.decision.obligations:  # since it was decided
             session.ensure_running()
         result = await (_until_it_falls(running, session) if cancelled else running)
         return result if verdict.carrying is None else await verdict.carrying.aresult(verdict.decision, result)
