@@ -18,7 +18,7 @@ from agentauthz.errors import InvalidArgument, SessionError, Stopped
 from agentauthz.obligations.expiring import NEVER, shortens_life, shortest
 from agentauthz.principals import Chain, Principal
 from agentauthz.request import SessionFacts, Unknown
-from agentauthz.state.store import State
+from agentauthz.state.store import NOTHING_YET, State
 
 if TYPE_CHECKING:
     from agentauthz.authorizer.memory import Memory
@@ -88,6 +88,7 @@ class Session:
         self._entered: Literal["no", "yes", "left"] = "no"
         self.before: Current | None = None
         self._here: Final = Current(self)
+        self._bare: tuple[State, Mapping[str, dt.datetime], SessionFacts] | None = None
         self._facts: tuple[State, Mapping[str, dt.datetime], SessionFacts] | None = None
 
     # ---- life
@@ -233,14 +234,19 @@ class Session:
 
     def facts(self, state: State, tracked: Mapping[str, dt.datetime]) -> SessionFacts:
         """Return the session as one decision sees it; the same object for as long as nothing changes."""
-        known = self._facts  # read once: threads may decide at the same time
+        # read once: threads may decide at the same time; a call is made before its past is asked for, if that is read
+        known = self._bare if state is NOTHING_YET else self._facts
         started = self.memory.started  # the store may know of an earlier beginning, once it was asked
         if known is None or known[0] is not state or known[1] is not tracked or known[2].started is not started:
             facts = SessionFacts.trusted(
                 self.id, started, self.expires, self.attributes,
                 state.marks, state.began, state.done, tracked, self.ceiling,
             )  # fmt: skip
-            known = self._facts = (state, tracked, facts)
+            known = state, tracked, facts
+            if state is NOTHING_YET:
+                self._bare = known
+            else:
+                self._facts = known
         return known[2]
 
     # ---- inline calls

@@ -96,22 +96,17 @@ async def ataken(steps: Steps[T], store: StateStore) -> T:
 
 
 def _settled(case: Case) -> Verdict | Remembered:
-    """Return the verdict on a call, where that needs no wait and one attempt will do: most calls. Else what it needs.
-
-    It reads nothing of its session's past, and what it changes a store in this process keeps.
-    """
+    """Return the verdict on a call, where that needs no wait and one attempt will do: most calls. Else what it needs."""
     if (stopped := refused(case)) is not None:
         return Verdict(stopped, case.request, None, case.cause)
     try:
         remembered = case.remembered()
-        if remembered.reads or (remembered.writes and (case.store.blocking or case.observing)):
-            return remembered
-        if (remembered.writes or remembered.started) and case.lags():
+        if not _at_hand(case, remembered):
             return remembered
         decision, inputs = asked(case, case.policies.judge)
-        if decision.outcome is Outcome.REVIEW and (remembered.writes or _consults(case, decision)):
+        if decision.outcome is Outcome.REVIEW and (decision.spends or _consults(case, decision)):
             return remembered
-        if not (remembered.writes and decision.allowed):
+        if not (decision.allowed and (remembered.writes or remembered.reads)):
             return _unless_stopped(case, Verdict(decision, case.request, inputs))
         intent = _intent(case, remembered, decision)
         answer = DONE if intent is NOTHING_TO_DO else case.store.commit(intent)
@@ -120,6 +115,21 @@ def _settled(case: Case) -> Verdict | Remembered:
         return _unanswered(case, error)
     except Exception as error:  # a fault of the library's or the host's own: never an allow
         return _broken(case, error)
+
+
+def _at_hand(case: Case, remembered: Remembered) -> bool:
+    """Say whether what a call asks of its session's past can be had without waiting, and ask about the call with it."""
+    if remembered.reads or remembered.writes:
+        if case.store.blocking or case.observing or case.lags():
+            return False
+    elif remembered.started and case.lags():
+        return False
+    if remembered.reads and case.memory is not None:
+        try:
+            case.ask_now(case.store.read(case.memory.id))
+        except StateError:  # there is more to it
+            return False
+    return True
 
 
 def _answered(case: Case, decision: Decision, inputs: Inputs, answer: Answer) -> Verdict:
