@@ -96,7 +96,7 @@ async def ataken(steps: Steps[T], store: StateStore) -> T:
 
 
 def _settled(case: Case) -> Verdict | Remembered:
-    """Return the verdict on a call, where that needs no wait and one attempt will do: most calls. Else what it needs."""
+    """Return the verdict on a call, where that needs no wait and one attempt will do: most. Else what it needs."""
     if (stopped := refused(case)) is not None:
         return Verdict(stopped, case.request, None, case.cause)
     try:
