@@ -54,6 +54,8 @@ ALL = (
     "what was released can be spent again, but only once",
     "what a session spent can be released too",
     "what was settled stays spent as it was settled first, and never becomes more",
+    "what has no id can be settled too",
+    "what comes back is exact",
     "a key is granted once",
     "revocations are numbered from 1, without a gap, and stay",
     "a request for consent is kept as it is",
@@ -208,6 +210,10 @@ class _Faulty:
     def settle(self, reservation: Reservation, actual: Mapping[str, Decimal]) -> None:
         if self._fault == "settles again":
             reservation = evolve(reservation, id=None)
+        if self._fault == "settles by id only" and reservation.id is None:
+            return
+        if self._fault == "gives back floats":
+            actual = {rule: Decimal(float(amount)) for rule, amount in actual.items()}
         self._store.settle(reservation, actual)
 
     def mark(self, session: str, name: str) -> None:
@@ -289,6 +295,8 @@ _FAULTS = [
     ("releases twice", "what was released"),
     ("doesn't release in sessions", "what a session spent"),
     ("settles again", "what was settled"),
+    ("settles by id only", "what has no id can be settled"),
+    ("gives back floats", "what comes back is exact"),
     ("again and again", "a key is granted once"),
     ("newest first", "revocations are numbered"),
     ("changes requests", "a request for consent is kept"),

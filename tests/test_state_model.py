@@ -238,7 +238,7 @@ class Machine(RuleBasedStateMachine):
     def gives_back(self, data: st.DataObject, keeps: Decimal | None) -> None:
         index = data.draw(st.integers(0, len(self.reserved) - 1))
         made, grants, ended = self.reserved[index]
-        if made.id is None:
+        if made.id is None and ended:  # one without is settled or released once
             return
         self.reserved[index] = (made, grants, True)
         if keeps is None:

@@ -202,19 +202,21 @@ def budgets(trial: Trial, one: StateStore, other: StateStore) -> None:
 def giving_back(trial: Trial, one: StateStore, other: StateStore) -> None:
     """Release and settle reservations."""
 
-    def reserved(*amounts: str, session: str | None = None) -> tuple[Reservation, list[Decimal]]:
+    def reserved(*amounts: str, session: str | None = None, named: bool = True) -> Reservation:
         window = None if session is not None else HOUR
-        spends = [spend(trial.name(), amount, window=window) for amount in amounts]
-        answer = one.commit(spending(*spends, session=session, releasable=True))
-        if not isinstance(answer, Committed) or answer.reservation is None or answer.reservation.id is None:
+        spends = [spend(trial.name(), amount, "1E+40", window) for amount in amounts]
+        answer = one.commit(spending(*spends, session=session, releasable=named))
+        if not isinstance(answer, Committed) or answer.reservation is None:
+            raise AssertionError("what is spent has a reservation")
+        if named and answer.reservation.id is None:
             raise AssertionError("what may be given back has a reservation with an id")
-        return answer.reservation, [each.amount for each in spends]
+        return answer.reservation
 
     def left(made: Reservation) -> list[Decimal]:
         return used(one, *(part[0] for part in made.parts), session=made.session)
 
     def released() -> bool:
-        made, _ = reserved("2", "3.5")
+        made = reserved("2", "3.5")
         one.commit(spending(made.parts[0][0]))
         for store in (other, one, other):
             store.release(made)
@@ -222,21 +224,36 @@ def giving_back(trial: Trial, one: StateStore, other: StateStore) -> None:
         return left(made) == [2, 0]
 
     def in_session() -> bool:
-        made, _ = reserved("2", session=trial.name())
+        made = reserved("2", session=trial.name())
         other.release(made)
         return left(made) == [0]
 
     def settled() -> bool:
-        made, _ = reserved("5", "5", "5")
+        made = reserved("5", "5", "5")
         actual = {made.parts[0][0].rule: Decimal("1.25"), made.parts[1][0].rule: Decimal(9)}
         other.settle(made, actual)
         one.settle(made, {made.parts[2][0].rule: Decimal(0)})
         one.release(made)
         return left(made) == [Decimal("1.25"), 5, 5]
 
+    def without_an_id() -> bool:
+        sums = []
+        for session in (None, trial.name()):
+            made = reserved("5", "5", session=session, named=False)
+            other.settle(made, {made.parts[0][0].rule: Decimal("1.25")})
+            sums += left(made)
+        return sums == [Decimal("1.25"), 5] * 2
+
+    def long() -> bool:
+        made = reserved("123456789012345678901234567890123.5", named=False)
+        other.settle(made, {made.parts[0][0].rule: Decimal("0.0000000000000000000000000000001")})
+        return left(made) == [Decimal("0.0000000000000000000000000000001")]
+
     trial.say("what was released can be spent again, but only once", released)
     trial.say("what a session spent can be released too", in_session)
     trial.say("what was settled stays spent as it was settled first, and never becomes more", settled)
+    trial.say("what has no id can be settled too", without_an_id)
+    trial.say("what comes back is exact", long)
 
 
 def single_use(trial: Trial, one: StateStore, other: StateStore) -> None:
