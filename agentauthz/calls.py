@@ -189,12 +189,13 @@ class Performing:
         self._call: Call | None = call
         self._made: Final = call
         self._started = 0
+        self._ran = False
         self._verdict: Verdict | None = None
 
     def __enter__(self) -> Decision:
         decision = self._begin(self._authorizer.decide_call(self._session, self._take()))
         try:
-            self._ensure_running(decision)
+            self._begin_work(decision)
         except BaseException as error:
             self.__exit__(type(error), error, error.__traceback__)
             raise
@@ -209,21 +210,24 @@ class Performing:
                 verdict.carrying.ended(verdict.decision, error)
         finally:
             if self._authorizer.follows(verdict):
-                self._authorizer.finish_call(self._session, verdict.effect(error, self._started))
+                self._authorizer.finish_call(self._session, verdict.effect(error, self._started, ran=self._ran))
 
     async def __aenter__(self) -> Decision:
         decision = self._begin(await self._authorizer.adecide_call(self._session, self._take()))
         try:
-            self._ensure_running(decision)
+            self._begin_work(decision)
         except BaseException as error:
             await self.__aexit__(type(error), error, error.__traceback__)
             raise
         return decision
 
-    def _ensure_running(self, decision: Decision) -> None:
-        """Raise where the session has fallen since the decision, while what it obliges to was carried out."""
+    def _begin_work(self, decision: Decision) -> None:
+        """Let the work begin; raise where the session has fallen while what the decision obliges to was carried out."""
         if decision.obligations or self._session.closed:
             self._session.ensure_running()
+        self._ran = True
+        if self._verdict is not None:
+            self._verdict.begun()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -234,7 +238,7 @@ class Performing:
                 await verdict.carrying.aended(verdict.decision, error)
         finally:
             if self._authorizer.follows(verdict):
-                await self._authorizer.afinish_call(self._session, verdict.effect(error, self._started))
+                await self._authorizer.afinish_call(self._session, verdict.effect(error, self._started, ran=self._ran))
 
     def settle(self, /, **amounts: Decimal | int) -> None:
         """Say how much the work has really taken of each limit, as the function `settle` does for a decorated one.
@@ -255,7 +259,6 @@ class Performing:
 
     def _begin(self, verdict: Verdict) -> Decision:
         decision = allowed(repeatable(verdict, self._again))
-        verdict.begun()
         self._verdict = verdict
         self._started = time.perf_counter_ns()
         return decision

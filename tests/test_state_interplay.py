@@ -320,7 +320,7 @@ async def test_a_session_that_falls_while_handlers_act_stops_its_call(work: Any,
 
     with pytest.raises(Stopped):
         await call()
-    assert [effect.status for effect in made.effects] == ["stopped"]
+    assert [effect.status for effect in made.effects] == ["not_run"]
     assert trail == ["in", "out"]
 
 
