@@ -268,11 +268,8 @@ def revocations(trial: Trial, one: StateStore, other: StateStore) -> None:
     trial.say("revocations are numbered from 1, without a gap, and stay", numbered)
 
 
-def approvals(trial: Trial, one: StateStore, other: StateStore) -> None:
-    """Ask for consent, give it, and use it up."""
-
-    def statuses(*ids: str) -> list[str | None]:
-        return [getattr(other.approval(each), "status", None) for each in ids]
+def asking(trial: Trial, one: StateStore, other: StateStore) -> None:
+    """Ask for consent, and find what was asked."""
 
     def stored() -> bool:
         made = request(one, trial.name("\x00\ud800"), trial.name())
@@ -288,6 +285,35 @@ def approvals(trial: Trial, one: StateStore, other: StateStore) -> None:
         open_twice.append(other.ask(again).id)
         one.commit(Intent(None, approvals=(made.id,)))
         return open_twice == [made.id] * 2 and other.ask(again) == again
+
+    def expired() -> bool:
+        old = one.ask(request(one, trial.name(), lasts=dt.timedelta(0))).id
+        again = request(one, trial.name())
+        return not one.answer(old, "approved", "{}") and one.ask(again) == again
+
+    def listed() -> bool:
+        name = trial.name()
+        made = [one.ask(request(one, trial.name(), name)) for _ in range(3)]
+        one.answer(made[1].id, "rejected", "{}")
+        by_binding = [each.id for each in one.approvals(binding=made[2].binding)]
+        return (
+            [each.id for each in other.approvals(session=name)] == [each.id for each in made]
+            and [each.id for each in other.approvals(session=name, status="pending")] == [made[0].id, made[2].id]
+            and by_binding == [made[2].id]
+            and {each.id for each in made} <= {each.id for each in one.approvals()}
+        )
+
+    trial.say("a request for consent is kept as it is", stored)
+    trial.say("only one request for the same call is open", once_open)
+    trial.say("what has expired can't be answered, and holds up nobody", expired)
+    trial.say("requests are listed oldest first, by all that is asked for", listed)
+
+
+def answering(trial: Trial, one: StateStore, other: StateStore) -> None:
+    """Give consent, and use it up."""
+
+    def statuses(*ids: str) -> list[str | None]:
+        return [getattr(other.approval(each), "status", None) for each in ids]
 
     def answered() -> bool:
         made = [one.ask(request(one, trial.name())).id for _ in range(2)]
@@ -329,30 +355,9 @@ def approvals(trial: Trial, one: StateStore, other: StateStore) -> None:
         named = [getattr(answer, "approvals", None) for answer in refused] == [(each,) for each in unfit]
         return named and kept and answers == [True, False] and statuses(good) == ["used"]
 
-    def expired() -> bool:
-        old = one.ask(request(one, trial.name(), lasts=dt.timedelta(0))).id
-        again = request(one, trial.name())
-        return not one.answer(old, "approved", "{}") and one.ask(again) == again
-
-    def listed() -> bool:
-        name = trial.name()
-        made = [one.ask(request(one, trial.name(), name)) for _ in range(3)]
-        one.answer(made[1].id, "rejected", "{}")
-        by_binding = [each.id for each in one.approvals(binding=made[2].binding)]
-        return (
-            [each.id for each in other.approvals(session=name)] == [each.id for each in made]
-            and [each.id for each in other.approvals(session=name, status="pending")] == [made[0].id, made[2].id]
-            and by_binding == [made[2].id]
-            and {each.id for each in made} <= {each.id for each in one.approvals()}
-        )
-
-    trial.say("a request for consent is kept as it is", stored)
-    trial.say("only one request for the same call is open", once_open)
     trial.say("a request is answered once", answered)
     trial.say("an answer that knows what others have said adds to theirs, and no other does", answered_by_several)
     trial.say("an approval is used once, and only if it was given", used_up)
-    trial.say("what has expired can't be answered, and holds up nobody", expired)
-    trial.say("requests are listed oldest first, by all that is asked for", listed)
 
 
-ALL: Final = (clock, sessions, marks, stale, budgets, giving_back, single_use, revocations, approvals)
+ALL: Final = (clock, sessions, marks, stale, budgets, giving_back, single_use, revocations, asking, answering)
