@@ -269,7 +269,7 @@ def revocations(trial: Trial, one: StateStore, other: StateStore) -> None:
 
 
 def asking(trial: Trial, one: StateStore, other: StateStore) -> None:
-    """Ask for consent, and find what was asked."""
+    """Ask for consent."""
 
     def stored() -> bool:
         made = request(one, trial.name("\x00\ud800"), trial.name())
@@ -286,27 +286,8 @@ def asking(trial: Trial, one: StateStore, other: StateStore) -> None:
         one.commit(Intent(None, approvals=(made.id,)))
         return open_twice == [made.id] * 2 and other.ask(again) == again
 
-    def expired() -> bool:
-        old = one.ask(request(one, trial.name(), lasts=dt.timedelta(0))).id
-        again = request(one, trial.name())
-        return not one.answer(old, "approved", "{}") and one.ask(again) == again
-
-    def listed() -> bool:
-        name = trial.name()
-        made = [one.ask(request(one, trial.name(), name)) for _ in range(3)]
-        one.answer(made[1].id, "rejected", "{}")
-        by_binding = [each.id for each in one.approvals(binding=made[2].binding)]
-        return (
-            [each.id for each in other.approvals(session=name)] == [each.id for each in made]
-            and [each.id for each in other.approvals(session=name, status="pending")] == [made[0].id, made[2].id]
-            and by_binding == [made[2].id]
-            and {each.id for each in made} <= {each.id for each in one.approvals()}
-        )
-
     trial.say("a request for consent is kept as it is", stored)
     trial.say("only one request for the same call is open", once_open)
-    trial.say("what has expired can't be answered, and holds up nobody", expired)
-    trial.say("requests are listed oldest first, by all that is asked for", listed)
 
 
 def answering(trial: Trial, one: StateStore, other: StateStore) -> None:
@@ -360,4 +341,40 @@ def answering(trial: Trial, one: StateStore, other: StateStore) -> None:
     trial.say("an approval is used once, and only if it was given", used_up)
 
 
-ALL: Final = (clock, sessions, marks, stale, budgets, giving_back, single_use, revocations, asking, answering)
+def outstanding(trial: Trial, one: StateStore, other: StateStore) -> None:
+    """Find what was asked for, and what nobody has answered in time."""
+
+    def expired() -> bool:
+        old = one.ask(request(one, trial.name(), lasts=dt.timedelta(0))).id
+        again = request(one, trial.name())
+        return not one.answer(old, "approved", "{}") and one.ask(again) == again
+
+    def listed() -> bool:
+        name = trial.name()
+        made = [one.ask(request(one, trial.name(), name)) for _ in range(3)]
+        one.answer(made[1].id, "rejected", "{}")
+        by_binding = [each.id for each in one.approvals(binding=made[2].binding)]
+        return (
+            [each.id for each in other.approvals(session=name)] == [each.id for each in made]
+            and [each.id for each in other.approvals(session=name, status="pending")] == [made[0].id, made[2].id]
+            and by_binding == [made[2].id]
+            and {each.id for each in made} <= {each.id for each in one.approvals()}
+        )
+
+    trial.say("what has expired can't be answered, and holds up nobody", expired)
+    trial.say("requests are listed oldest first, by all that is asked for", listed)
+
+
+ALL: Final = (
+    clock,
+    sessions,
+    marks,
+    stale,
+    budgets,
+    giving_back,
+    single_use,
+    revocations,
+    asking,
+    answering,
+    outstanding,
+)
