@@ -17,6 +17,9 @@ Kind: TypeAlias = Literal[
     "untrusted",
 ]  # fmt: skip
 
+TAMPERED: Final[frozenset[Kind]] = frozenset(
+    {"edited", "deleted", "inserted", "reordered", "duplicated", "foreign", "inconsistent", "untrusted"}
+)
 _MAX_AHEAD: Final = 1_000  # numbers by which a line that nothing vouches for may be ahead of the others
 
 

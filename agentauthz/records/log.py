@@ -15,16 +15,14 @@ from attrs import define, field, frozen
 
 from agentauthz.errors import SinkError
 from agentauthz.records.catalog import QUARANTINE, Claim, enter, owner, segment_path, used
+from agentauthz.records.reserve import QUOTA, Reserve
 from agentauthz.records.segment import Segment, failed, reason
 
 Mode: TypeAlias = Literal["inline", "fsync", "async"]  # to the log itself, the last is as the first
 
-RESERVE: Final = 64 * 1024  # bytes kept back, so that a full disk can still be told of
 MAX_HASHES: Final = 400  # of missing records, that one record of a gap names
 _LOOK: Final = 100_000_000  # ns between two looks at whether the file is still there
 _RETRY: Final = 1_000_000_000  # ns before a segment that couldn't be begun is tried again
-_QUOTA: Final = getattr(errno, "EDQUOT", errno.ENOSPC)
-_NO_SPACE: Final = frozenset({errno.ENOSPC, _QUOTA})
 
 
 class Writer(Protocol):
@@ -80,7 +78,7 @@ class Log:
     """
 
     __slots__ = ("__weakref__", "_base", "_claim", "_headed", "_later", "_limit", "_look", "_measured", "_mode",
-                 "_quota", "_refused", "_room", "_segment", "_stream", "_tales", "_unsynced", "folder",
+                 "_quota", "_refused", "_reserve", "_room", "_segment", "_stream", "_tales", "_unsynced", "folder",
                  "synced")  # fmt: skip
 
     def __init__(self, base: Path, stream: str, *, mode: Mode, limit: int, quota: int | None = None) -> None:
@@ -100,6 +98,7 @@ class Log:
         self._quota = quota
         self._room = 0  # bytes that the quota leaves, as measured then
         self._measured = 0
+        self._reserve = Reserve(self.folder)
         os.mkdir(self.folder, 0o700)
         self._claim = Claim(self.folder)
         _OPEN.add(self)
@@ -117,7 +116,7 @@ class Log:
         Raises:
             OSError: the disk refuses.
         """
-        self._keep_back()
+        self._reserve.keep()
         self._segment = Segment(segment_path(self.folder, writer.seq), writer.seq)
         writer.event("stream.open", {"segment": writer.seq, **owner()})
         self._headed = True
@@ -140,7 +139,7 @@ class Log:
             self._measured = now + _RETRY
             self._room = self._quota - used(self._base)
         if self._room <= 0:
-            raise OSError(_QUOTA, "the quota of the log is used up")
+            raise OSError(QUOTA, "the quota of the log is used up")
 
     def ready(self, writer: Writer) -> None:
         """Make sure that a line can be written: begin a segment where the last is full, gone or broken.
@@ -217,8 +216,7 @@ class Log:
         refused = self._refused
         if refused is None:
             refused = self._refused = _Refused(reason(cause))
-            with contextlib.suppress(OSError):
-                os.unlink(self._reserve)
+            self._reserve.free()
             with contextlib.suppress(OSError):
                 writer.event("sink.failed", {"sink": "FileSink", "error": refused.error})
             if cause.errno == errno.EFBIG and self._segment is not None:
@@ -249,8 +247,7 @@ class Log:
                 self._seal(writer, self._segment, "closed")
                 told = writer.state()
                 enter(self._base, self._stream, "closed", {name: told[name] for name in ("size", "root", "last")})
-                with contextlib.suppress(OSError):
-                    os.unlink(self._reserve)
+                self._reserve.free()
         finally:
             self.abandon()
 
@@ -312,7 +309,7 @@ class Log:
 
     def _resume(self, writer: Writer) -> None:
         """Go on after a failure: room first, then a file, then what is missing."""
-        self._keep_back()
+        self._reserve.keep()
         segment = self._segment
         if segment is None or segment.broken is not None:
             if segment is not None and segment.size:
@@ -362,28 +359,6 @@ class Log:
             about = {"first_seq": first, "last_seq": first + len(run) - 1, "hashes": [leaf.hex() for leaf in run]}
             writer.event("stream.gap", {"count": len(run), "reason": refused.error, **about})
             del missing[: len(run)]
-
-    @property
-    def _reserve(self) -> Path:
-        return self.folder / "reserve"
-
-    def _keep_back(self) -> None:
-        """Keep some room back; where there isn't twice as much, nothing else is begun either."""
-        try:
-            handle = os.open(self._reserve, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            try:
-                left = 2 * RESERVE
-                while left:
-                    left -= os.write(handle, bytes(left))
-                os.ftruncate(handle, RESERVE)
-            finally:
-                os.close(handle)
-        except OSError as cause:
-            if cause.errno in _NO_SPACE:
-                with contextlib.suppress(OSError):
-                    os.unlink(self._reserve)
-            if cause.errno != errno.EFBIG:
-                raise
 
 
 def _sync_file(path: Path) -> None:

@@ -10,11 +10,12 @@ from binascii import hexlify
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Final, NamedTuple, TypeAlias, cast, final
+from typing import NamedTuple, TypeAlias, final
 
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 
 from agentauthz.errors import InvalidArgument
+from agentauthz.records.agreement import Stretch, agreement
 from agentauthz.records.catalog import (
     CHECKPOINTS,
     STREAM,
@@ -26,18 +27,14 @@ from agentauthz.records.catalog import (
     segments,
     streams,
 )
-from agentauthz.records.checkpoints import Checkpoint, Vkey, cosigned_by, read_checkpoints, verified_by
-from agentauthz.records.damage import Damage, Found, Kind, Line, diagnose, lines_of
+from agentauthz.records.checkpoints import Checkpoint, Vkey, read_checkpoints
+from agentauthz.records.damage import TAMPERED, Damage, Found, Kind, Line, diagnose, lines_of
 from agentauthz.records.lines import NO_HASH, VERSION
 from agentauthz.records.merkle import Tree, leaf_hash
 from agentauthz.records.pruned import Prune, hashes_left, prunes_in, vouched
 from agentauthz.records.scan import first_record, head, lost_in
 from agentauthz.records.witnessed import Kept, kept
 from agentauthz.values import utc
-
-_TAMPERED: Final[frozenset[Kind]] = frozenset(
-    {"edited", "deleted", "inserted", "reordered", "duplicated", "foreign", "inconsistent", "untrusted"}
-)
 
 
 @final
@@ -214,7 +211,7 @@ class _Verification:
 
     def _verdict(self, reports: Sequence[StreamReport]) -> Verdict:
         kinds = {damage.kind for damage in self._damages}
-        if kinds & _TAMPERED:
+        if kinds & TAMPERED:
             return Verdict.TAMPERED
         if "truncated" in kinds:
             return Verdict.INCOMPLETE
@@ -303,8 +300,13 @@ class _Verification:
         found = self._scan(stream, _Files(files, live), first, start.before, self._ends.get(stream))
         known: list[bytes | None] = [*start.hashes, *found.leaves]
         self.leaves[stream] = known
-        report = StreamReport(stream, len(known), first, None, 0, 0, found.lost, live, skipped=start.skipped)
-        return self._held(report, known, found, start.tree)
+        stretch = Stretch(stream, known, first, start.skipped, start.tree, found.damages)
+        held = agreement(stretch, self._signed, self._witnessed, self._trusted)
+        self._damages += held.damages
+        return StreamReport(
+            stream, len(known), first, None if held.root is None else held.root.hex(), held.signed, held.witnessed,
+            found.lost, live, held.cosigned, start.skipped,
+        )  # fmt: skip
 
     def _start(self, path: Path) -> tuple[_Start, list[Path]]:
         """Return where to begin in a stream, and the segments from there on."""
@@ -367,56 +369,6 @@ class _Verification:
         self._damages += found.damages
         return found
 
-    # ---- what was signed
-
-    def _held(self, report: StreamReport, known: Sequence[bytes | None], found: Found, before: Tree) -> StreamReport:
-        """Hold a stream to its checkpoints: those that were kept elsewhere, and those beside the log."""
-        mine = [each for each in self._signed if each.stream == report.id]
-        beside = [each for each in mine if verified_by(each, self._trusted) is not None]
-        if mine and not beside and not all(key.cosigns for key in self._trusted):
-            self._add("untrusted", report.id, "every checkpoint is signed by a key that isn't trusted")
-        elsewhere = [each for each in self._witnessed if each.stream == report.id]
-        roots = _roots(known, {each.size for each in (*beside, *elsewhere)}, before)
-        signed = self._agreed(report, beside, roots, found)
-        witnessed = self._agreed(report, elsewhere, roots, found)
-        root = roots.get(len(known))
-        return evolve(
-            report, root=None if root is None else root.hex(), signed=signed, witnessed=witnessed,
-            cosigned=self._cosigned([*beside, *elsewhere], roots),
-        )  # fmt: skip
-
-    def _cosigned(self, checkpoints: Sequence[Checkpoint], roots: Mapping[int, bytes]) -> int | None:
-        """Return how many records those checkpoints cover that a trusted witness signed too."""
-        if not any(key.cosigns for key in self._trusted):
-            return None
-        agreed = (each for each in checkpoints if roots.get(each.size) == each.root)
-        return max((each.size for each in agreed if cosigned_by(each, self._trusted)), default=0)
-
-    def _agreed(
-        self, report: StreamReport, checkpoints: Sequence[Checkpoint], roots: dict[int, bytes], found: Found
-    ) -> int:
-        """Return how many records the checkpoints cover, all of which must agree with the log."""
-        covered, said = 0, dict[int, bytes]()
-        for each in sorted(checkpoints, key=lambda one: one.size):
-            if said.setdefault(each.size, each.root) != each.root:
-                self._add(
-                    "inconsistent", report.id, "two signed checkpoints of one size have different roots", each.size
-                )
-            elif each.size > report.size:
-                if not any(damage.kind == "truncated" for damage in found.damages):
-                    self._add("truncated", report.id, f"a checkpoint says {each.size} records", report.size)
-                    found.damages.append(self._damages[-1])
-            elif report.skipped and each.size < report.verified_from:
-                continue  # what it says of was not looked at
-            elif roots.get(each.size) == each.root:
-                covered = each.size
-            elif not any(damage.kind in _TAMPERED for damage in found.damages):
-                # the lines follow each other: either the last was edited, or all of them were written anew
-                self._add("edited", report.id, "isn't what was signed", each.size - 1 if covered + 1 >= each.size
-                          or each.size == report.size else max(covered, report.verified_from))  # fmt: skip
-                found.damages.append(self._damages[-1])
-        return covered
-
 
 @final
 @frozen
@@ -432,20 +384,3 @@ class _Files:
             if self.live and path is self.paths[-1]:
                 data = data[: data.rfind(b"\n") + 1]
             yield path.name, data
-
-
-def _roots(known: Sequence[bytes | None], sizes: set[int], tree: Tree) -> dict[int, bytes]:
-    """Return the roots of the tree at those sizes, and at its full size; none behind a hash that isn't known.
-
-    It grows from `tree`, the state before the first record that was looked at.
-    """
-    roots = dict[int, bytes]()
-    try:
-        sound = known.index(None, tree.size)
-    except ValueError:
-        sound = len(known)
-    for size in sorted({*sizes, len(known)}):
-        if tree.size <= size <= sound:
-            tree.extend(cast("Sequence[bytes]", known[tree.size : size]))
-            roots[size] = tree.root()
-    return roots

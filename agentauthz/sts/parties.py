@@ -84,6 +84,30 @@ class Presenter:
         return bound.jkt in (None, proven.jkt) and bound.x5t_s256 in (None, proven.x5t_s256)
 
 
+def check_client(client: Client, grant: str) -> None:
+    """Check that a client may ask for tokens by this grant type at all.
+
+    Raises:
+        ExchangeRefused: `client_public` or `client_grant`.
+    """
+    if client.public:  # RFC 8693 §2.1: whoever has a leaked token could exchange it
+        raise ExchangeRefused("unauthorized_client", "client_public")
+    if grant not in client.grant_types:
+        raise ExchangeRefused("unauthorized_client", "client_grant")
+
+
+def check_impersonation(token: VerifiedToken, client: Client) -> None:
+    """Check that a token without actors may be issued to a client that asks for it, and loses none.
+
+    Raises:
+        ExchangeRefused: `act_dropped` or `impersonation`.
+    """
+    if token.chain.delegations:
+        raise refused("act_dropped")
+    if not client.may_impersonate:
+        raise refused("impersonation")
+
+
 def check_presenter(token: VerifiedToken, presenter: Presenter) -> None:
     """Check that the client may present a subject token: it is meant for it, was issued to it, or bound to its key.
 

@@ -43,6 +43,8 @@ from agentauthz.sts.parties import (
     Subjects,
     actor_of,
     check_assertion,
+    check_client,
+    check_impersonation,
     check_may_act,
     check_presenter,
     delegated,
@@ -159,7 +161,7 @@ class SecurityTokenService:
             raise self.refused(clock, client=asker.principal) from cause
         try:
             given = parameters(pairs)
-            _check_client(client, grant_type(given))
+            check_client(client, grant_type(given))
             wanted = attempt.asked = asked(given)
             grant = self._granted(attempt, wanted, dpop, method, uri, peer_cert)
             # made before the decision, so that what fails in it is a refusal on the record
@@ -200,7 +202,8 @@ class SecurityTokenService:
         if wanted.actor_token is not None and wanted.actor_type is not None:
             actor_token = self._verified(wanted.actor_token, wanted.actor_type, "actor_token")
         attempt.actor = actor_of(actor_token, attempt.presenter)
-        _check_impersonation(wanted, token, attempt.presenter.client)
+        if wanted.impersonate:
+            check_impersonation(token, attempt.presenter.client)
         check_may_act(token, attempt.actor, attempt.presenter, required=self.limits.require_may_act)
         return self._narrowed(attempt, wanted, token, attempt.actor, actor_token)
 
@@ -385,23 +388,6 @@ def _issuer(issuer: str) -> str:
     if parts.scheme != "https" and not (loopback and parts.scheme == "http"):
         raise InvalidArgument("issuer", "must be an https URL, or http on loopback")
     return issuer
-
-
-def _check_client(client: Client, grant: str) -> None:
-    if client.public:  # RFC 8693 §2.1: whoever has a leaked token could exchange it
-        raise ExchangeRefused("unauthorized_client", "client_public")
-    if grant not in client.grant_types:
-        raise ExchangeRefused("unauthorized_client", "client_grant")
-
-
-def _check_impersonation(wanted: Asked, token: VerifiedToken, client: Client) -> None:
-    """Check that a token without its actors is only issued where that is asked for, allowed, and loses none."""
-    if not wanted.impersonate:
-        return
-    if token.chain.delegations:
-        raise refused("act_dropped")
-    if not client.may_impersonate:
-        raise refused("impersonation")
 
 
 def _token_type(grant: Grant, presenter: Presenter) -> Literal["Bearer", "DPoP", "N_A"]:

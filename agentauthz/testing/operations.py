@@ -285,11 +285,8 @@ def revocations(trial: Trial, one: StateStore, other: StateStore) -> None:
     trial.say("revocations are numbered from 1, without a gap, and stay", numbered)
 
 
-def approvals(trial: Trial, one: StateStore, other: StateStore) -> None:
-    """Ask for consent, give it, and use it up."""
-
-    def statuses(*ids: str) -> list[str | None]:
-        return [getattr(other.approval(each), "status", None) for each in ids]
+def asking(trial: Trial, one: StateStore, other: StateStore) -> None:
+    """Ask for consent."""
 
     def stored() -> bool:
         made = request(one, trial.name("\x00\ud800"), trial.name())
@@ -305,6 +302,16 @@ def approvals(trial: Trial, one: StateStore, other: StateStore) -> None:
         open_twice.append(other.ask(again).id)
         one.commit(Intent(None, approvals=(made.id,)))
         return open_twice == [made.id] * 2 and other.ask(again) == again
+
+    trial.say("a request for consent is kept as it is", stored)
+    trial.say("only one request for the same call is open", once_open)
+
+
+def answering(trial: Trial, one: StateStore, other: StateStore) -> None:
+    """Give consent, and use it up."""
+
+    def statuses(*ids: str) -> list[str | None]:
+        return [getattr(other.approval(each), "status", None) for each in ids]
 
     def answered() -> bool:
         made = [one.ask(request(one, trial.name())).id for _ in range(2)]
@@ -346,6 +353,14 @@ def approvals(trial: Trial, one: StateStore, other: StateStore) -> None:
         named = [getattr(answer, "approvals", None) for answer in refused] == [(each,) for each in unfit]
         return named and kept and answers == [True, False] and statuses(good) == ["used"]
 
+    trial.say("a request is answered once", answered)
+    trial.say("an answer that knows what others have said adds to theirs, and no other does", answered_by_several)
+    trial.say("an approval is used once, and only if it was given", used_up)
+
+
+def outstanding(trial: Trial, one: StateStore, other: StateStore) -> None:
+    """Find what was asked for, and what nobody has answered in time."""
+
     def expired() -> bool:
         old = one.ask(request(one, trial.name(), lasts=dt.timedelta(0))).id
         again = request(one, trial.name())
@@ -363,13 +378,20 @@ def approvals(trial: Trial, one: StateStore, other: StateStore) -> None:
             and {each.id for each in made} <= {each.id for each in one.approvals()}
         )
 
-    trial.say("a request for consent is kept as it is", stored)
-    trial.say("only one request for the same call is open", once_open)
-    trial.say("a request is answered once", answered)
-    trial.say("an answer that knows what others have said adds to theirs, and no other does", answered_by_several)
-    trial.say("an approval is used once, and only if it was given", used_up)
     trial.say("what has expired can't be answered, and holds up nobody", expired)
     trial.say("requests are listed oldest first, by all that is asked for", listed)
 
 
-ALL: Final = (clock, sessions, marks, stale, budgets, giving_back, single_use, revocations, approvals)
+ALL: Final = (
+    clock,
+    sessions,
+    marks,
+    stale,
+    budgets,
+    giving_back,
+    single_use,
+    revocations,
+    asking,
+    answering,
+    outstanding,
+)

@@ -7,17 +7,15 @@ are made of the same steps, none of which does any input or output.
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
-import re
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, final
 
-from attrs import define, evolve, frozen
+from attrs import define, evolve
 
 from agentauthz.errors import InvalidArgument, TokenError
-from agentauthz.keys.jwk import KeySet, VerificationKey
+from agentauthz.keys.jwk import KeySet
 from agentauthz.tokens import jws
+from agentauthz.tokens.cache import Cache, Known
 from agentauthz.tokens.checks import (
     INTROSPECTED,
     check_audience,
@@ -30,6 +28,7 @@ from agentauthz.tokens.confirmation import confirm
 from agentauthz.tokens.dpop import DpopVerifier
 from agentauthz.tokens.issuers import LIMITS, TokenLimits, TrustedIssuer
 from agentauthz.tokens.once import Once
+from agentauthz.tokens.presented import Presented, presented
 from agentauthz.tokens.revocation import Revocation, token_name
 from agentauthz.tokens.strict import Json
 from agentauthz.tokens.verified import TYPES, TokenKind, VerifiedToken
@@ -37,8 +36,6 @@ from agentauthz.values import utc
 
 if TYPE_CHECKING:
     from agentauthz.tokens.introspection import Introspector
-
-_AUTHORIZATION: Final = re.compile(r"(bearer|dpop) +([^ ]+)", re.IGNORECASE | re.ASCII)
 
 
 @final
@@ -52,18 +49,7 @@ class _Opened:
     key_id: str | None
     signed: jws.Jws | None = None
     claims: dict[str, Json] | None = None
-    known: _Known | None = None
-
-
-@final
-@frozen(eq=False, repr=False)
-class _Known:
-    """Be a token that was verified before, and the key that it was signed with."""
-
-    token: VerifiedToken
-    issuer: TrustedIssuer
-    key_id: str | None
-    key: VerificationKey
+    known: Known | None = None
 
 
 @final
@@ -127,7 +113,7 @@ class Validator:
         self._dpop: Final = dpop
         self._introspection: Final = introspection
         self._require_actor: Final = require_actor
-        self._cache: Final = _Cache(cache)
+        self._cache: Final = Cache(cache)
         self._clock: Final = clock
 
     def verify(
@@ -176,17 +162,17 @@ class Validator:
             TokenError: as for `verify`; `missing`: no `Authorization`; `request`: several, or of another scheme;
                 `dpop_missing`: a token that is bound to a key came as a mere bearer token (RFC 9449 §7.2).
         """
-        presented = _presented(headers)
-        found = self._genuine(presented.token, "access")
-        return self._authenticated(found, presented, method, uri, peer_cert)
+        given = presented(headers)
+        found = self._genuine(given.token, "access")
+        return self._authenticated(found, given, method, uri, peer_cert)
 
     async def aauthenticate(
         self, headers: Iterable[tuple[str, str]], *, method: str, uri: str, peer_cert: bytes | None = None
     ) -> VerifiedToken:
         """Do what `authenticate` does without blocking the loop on keys or introspection."""
-        presented = _presented(headers)
-        found = await self._agenuine(presented.token, "access")
-        return self._authenticated(found, presented, method, uri, peer_cert)
+        given = presented(headers)
+        found = await self._agenuine(given.token, "access")
+        return self._authenticated(found, given, method, uri, peer_cert)
 
     def genuine(self, token: str, *, kind: TokenKind) -> VerifiedToken:
         """Return what a token says without regard to its audience, to proofs of its key, and to replay.
@@ -247,7 +233,7 @@ class Validator:
     def _settle(self, opened: _Opened, keys: KeySet) -> VerifiedToken:
         """Verify the signature and the claims, unless that was done before with a key that still is the issuer's."""
         now = self._now()
-        if (known := opened.known) is not None and any(_same(key, known.key) for key in keys.keys):
+        if (known := opened.known) is not None and any(known.signed_by(key) for key in keys.keys):
             check_still_valid(known.token, self._limits, now)
             return known.token
         signed = opened.signed or jws.parse(opened.raw)
@@ -255,7 +241,7 @@ class Validator:
         claims = signed.claims() if opened.claims is None else opened.claims
         token = self._checked(claims, opened.issuer, opened.kind, opened.raw, now)
         if self._cache.size:
-            self._cache.put(_Known(token, opened.issuer, opened.key_id, key), now)
+            self._cache.put(Known(token, opened.issuer, opened.key_id, key), now)
         return token
 
     def _introspected(
@@ -295,13 +281,13 @@ class Validator:
         return found
 
     def _authenticated(
-        self, token: VerifiedToken, presented: _Presented, method: str, uri: str, peer_cert: bytes | None
+        self, token: VerifiedToken, given: Presented, method: str, uri: str, peer_cert: bytes | None
     ) -> VerifiedToken:
-        if presented.scheme != token.token_type.lower():
-            if presented.scheme == "bearer":
+        if given.scheme != token.token_type.lower():
+            if given.scheme == "bearer":
                 raise TokenError("dpop_missing", "the token is bound to a key, and came without proof of it")
             raise TokenError("dpop_unbound", "the token isn't bound to the key that there is a proof of")
-        return self._admit(token, method, uri, presented.proofs, peer_cert)
+        return self._admit(token, method, uri, given.proofs, peer_cert)
 
     def _admit(
         self,
@@ -365,68 +351,3 @@ def _not_admitted(token: VerifiedToken) -> VerifiedToken:
     # SECURITY: within the validator all tokens are as `verify` returns them, which is what most ask for; each way out
     # either admits the token or passes here
     return evolve(token, admitted=False)
-
-
-def _same(one: VerificationKey, other: VerificationKey) -> bool:
-    """Say whether two are one key for the same use; of one without a thumbprint nothing can be said."""
-    named = [(key.key_id, key.thumbprint, key.algorithms) for key in (one, other) if key.thumbprint]
-    return one is other or (len(named) == 2 and named[0] == named[1])
-
-
-# ---- how a request presents a token
-
-
-@final
-@frozen(eq=False, repr=False)
-class _Presented:
-    scheme: str  # in small letters
-    token: str
-    proofs: tuple[str, ...]
-
-
-def _presented(headers: Iterable[tuple[str, str]]) -> _Presented:
-    """Return the token of a request's headers (RFC 6750 §2.1, RFC 9449 §7.1)."""
-    given = [(name.lower(), value) for name, value in headers]
-    found = [value for name, value in given if name == "authorization"]
-    if not found:
-        raise TokenError("missing", "the request has no `Authorization` header")
-    parts = _AUTHORIZATION.fullmatch(found[0])
-    if len(found) > 1 or parts is None:
-        raise TokenError("request", "the request must have one `Authorization` header, of Bearer or DPoP")
-    return _Presented(parts[1].lower(), parts[2], tuple(value for name, value in given if name == "dpop"))
-
-
-# ---- what was verified before
-
-
-@final
-class _Cache:
-    """Keep verified tokens, by kind and hash of their text: at most `size`, and the younger half of them at least."""
-
-    def __init__(self, size: int) -> None:
-        if type(size) is not int or size < 0:
-            raise InvalidArgument("cache", "must be how many tokens to keep: 0 or more")
-        self.size: Final = size
-        self._lock: Final = threading.Lock()
-        self._kept: dict[tuple[TokenKind, bytes], _Known] = {}
-
-    def get(self, token: object, kind: TokenKind) -> _Known | None:
-        if not isinstance(token, str) or len(token) > jws.MAX_TOKEN or not token.isascii():
-            return None
-        return self._kept.get((kind, _hash(token)))
-
-    def put(self, known: _Known, now: float) -> None:
-        with self._lock:
-            if len(self._kept) >= self.size:
-                self._make_room(now)
-            self._kept[known.token.kind, _hash(known.token.reveal())] = known
-
-    def _make_room(self, now: float) -> None:
-        live = [kept for kept in self._kept.items() if kept[1].token.expires_at.timestamp() > now]
-        if len(live) > (half := self.size // 2):  # more than the oldest, so that a full cache isn't gone through often
-            live = live[len(live) - half :]
-        self._kept = dict(live)
-
-
-def _hash(token: str) -> bytes:
-    return hashlib.sha256(token.encode("ascii")).digest()
