@@ -268,7 +268,7 @@ async def test_a_handler_that_closes_the_session_stops_its_call(tool: Any) -> No
 
     with pytest.raises(Stopped):
         await work()
-    assert [effect.status for effect in made.effects] == ["stopped"]
+    assert [effect.status for effect in made.effects] == ["not_run"]
 
 
 # ---- stores that may wait
