@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from agentauthz.approvals.review import Review
     from agentauthz.authorizer.obliging import Carrying
     from agentauthz.policy.inputs import Inputs
-    from agentauthz.principals import Chain
+    from agentauthz.principals import Chain, Principal
     from agentauthz.records.passing import Passing
     from agentauthz.session import Session
     from agentauthz.state.store import Reservation, State
@@ -141,7 +141,18 @@ class Deciding(Protocol):
     def unwatch(self, running: object) -> None:
         """Call it no more."""
 
-    def unmark(self, session: Session, name: str, reason: str) -> bool:
+    def mark(self, session: Session, name: str, by: Principal | None) -> None:
+        """Set a mark, and record it.
+
+        Raises:
+            StateError: the state store can't be asked.
+            SinkError: it is set, but couldn't be recorded.
+        """
+
+    async def amark(self, session: Session, name: str, by: Principal | None) -> None:
+        """Do what `mark` does without blocking the loop on a sink or the state store."""
+
+    def unmark(self, session: Session, name: str, reason: str, by: Principal | None) -> bool:
         """Record that a mark is removed, and remove it; say whether it was there.
 
         Raises:
@@ -149,7 +160,7 @@ class Deciding(Protocol):
             StateError: the state store can't be asked.
         """
 
-    async def aunmark(self, session: Session, name: str, reason: str) -> bool:
+    async def aunmark(self, session: Session, name: str, reason: str, by: Principal | None) -> bool:
         """Do what `unmark` does without blocking the loop on a sink or the state store."""
 
     def pass_on(self, session: Session, passing: Passing) -> str | None:

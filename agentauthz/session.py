@@ -143,37 +143,37 @@ class Session:
 
         return await asyncio.to_thread(self.memory.marks)
 
-    def mark(self, name: str) -> None:
+    def mark(self, name: str, *, by: Principal | None = None) -> None:
         """Add a mark on the host's word, to this session and all that share it.
 
+        It is recorded after it has taken effect, with who orders it, `by`.
+
         Raises:
-            InvalidArgument: `name` is empty or no string.
+            InvalidArgument: `name` is empty or no string, or `by` no Principal.
+            StateError: the state store can't be asked.
+            SinkError: the mark is set, but that couldn't be recorded.
         """
-        if not isinstance(name, str) or not name:
-            raise InvalidArgument("name", "must be a string that is not empty")
-        self.memory.mark(str.__str__(name))
+        self.authorizer.mark(self, name, by)
 
-    async def amark(self, name: str) -> None:
-        """Do what `mark` does without blocking the loop on the state store."""
-        import asyncio
+    async def amark(self, name: str, *, by: Principal | None = None) -> None:
+        """Do what `mark` does without blocking the loop on a sink or the state store."""
+        await self.authorizer.amark(self, name, by)
 
-        await asyncio.to_thread(self.mark, name)
-
-    def unmark(self, name: str, reason: str) -> bool:
+    def unmark(self, name: str, reason: str, *, by: Principal | None = None) -> bool:
         """Remove a mark on the host's word, from this session and all that share it; say whether it was there.
 
-        That is recorded before it is done, with `reason`.
+        That is recorded before it is done, with `reason` and who orders it, `by`.
 
         Raises:
             SinkError: it couldn't be recorded, so the mark stays.
             StateError: the state store can't be asked.
-            InvalidArgument: `name` or `reason` is empty or no string.
+            InvalidArgument: `name` or `reason` is empty or no string, or `by` no Principal.
         """
-        return self.authorizer.unmark(self, name, reason)
+        return self.authorizer.unmark(self, name, reason, by)
 
-    async def aunmark(self, name: str, reason: str) -> bool:
+    async def aunmark(self, name: str, reason: str, *, by: Principal | None = None) -> bool:
         """Do what `unmark` does without blocking the loop on a sink or the state store."""
-        return await self.authorizer.aunmark(self, name, reason)
+        return await self.authorizer.aunmark(self, name, reason, by)
 
     def close(self) -> None:
         """Close this handle, and so all that were delegated from it; doing it again changes nothing."""

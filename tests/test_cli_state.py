@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -10,13 +11,18 @@ from typing import TypeAlias
 
 import pytest
 
-from agentauthz.cli import main
+from agentauthz import InstanceKey
+from agentauthz.cli import main, state
 from agentauthz.cli.stores import VARIABLE
+from agentauthz.errors import SinkError
+from agentauthz.records.verify import verify
 from agentauthz.state import SqliteState
 from agentauthz.state.postgres import PostgresState
 from tests.commands import Ran
+from tests.logs import lines
 from tests.postgres import Postgres
 
+KEY = b"an instance key for tests, 32 B."
 Run: TypeAlias = Callable[..., Ran]
 
 
@@ -112,6 +118,84 @@ def test_an_address_must_be_given(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
     """Without an address there is nothing to do."""
     monkeypatch.delenv(VARIABLE)
     assert run("show").err == f"agentauthz: `--state` must say where the state store is, or {VARIABLE} must\n"
+
+
+def test_an_order_leaves_a_record_in_the_log_that_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each is in a stream of its own: what was ordered, why and by whom; the log verifies."""
+    path, log, key = tmp_path / "state.db", tmp_path / "records", tmp_path / "key"
+    SqliteState(path).close()
+    log.mkdir()
+    key.write_bytes(KEY)
+    key.chmod(0o600)
+    common = ["--state", str(path), "--records", str(log), "--reason", "an incident"]
+    whose = ["--as", "olga", "--as-issuer", "https://id.example"]
+    assert main(["state", "halt", *common, *whose]) == 0
+    assert main(["state", "resume", *common]) == 0
+    assert main(["state", "revoke", "--session", "s-1", *common, "--as", "service:watchdog"]) == 0
+    assert main(["state", "revoke", "--principal", "agent:bot", *common]) == 0
+    assert main(["state", "revoke", "--token", "a" * 64, "--instance-key", str(key), *common]) == 0
+    trees = [json.loads(line) for line in lines(log)]
+    told = [{**tree["about"], "in": tree.get("session")} for tree in trees if tree["type"] == "state"]
+    digest = InstanceKey.from_bytes(KEY).digest("token", b"a" * 64)
+    expected: list[dict[str, object]] = [
+        {"kind": "halt", "by": {"sub": "olga", "kind": "user", "iss": "https://id.example"}},
+        {"kind": "resume"},
+        {"kind": "revoke", "of": "session", "in": "s-1", "by": {"sub": "watchdog", "kind": "service"}},
+        {"kind": "revoke", "of": "principal", "id": 'agent("bot")'},
+        {"kind": "revoke", "of": "token", "digest": digest},
+    ]
+
+    def order(each: dict[str, object]) -> str:
+        return f"{each['kind']} {each.get('of')}"
+
+    expected = [{"in": None, "reason": "an incident", **each} for each in expected]
+    assert sorted(told, key=order) == sorted(expected, key=order)
+    assert len({tree["stream"] for tree in trees if tree["type"] == "state"}) == 5
+    report = verify(log)
+    assert (report.verdict.value, len(report.damages)) == ("unwitnessed", 0)
+    capsys.readouterr()
+
+
+def test_a_log_that_fails_stops_no_order(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The brake works where the log can't be written: it holds, and the exit code and a message tell of the log."""
+    path, log = tmp_path / "state.db", tmp_path / "records"
+    store = SqliteState(path)
+    log.mkdir()
+
+    def full(folder: object) -> None:
+        raise SinkError("the disk is full")
+
+    monkeypatch.setattr(state, "FileSink", full)
+    assert main(["state", "halt", "--state", str(path), "--records", str(log), "--reason", "r"]) == 4
+    assert capsys.readouterr().err == "agentauthz: the order holds, but couldn't be recorded\n"
+    assert [made.kind for made in store.revocations(0)] == ["everything"]
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("argv", "problem"),
+    [
+        (("halt", "--as", "olga"), "`--as` goes with --records"),
+        (("halt", "--as-issuer", "i", "--records", "LOG"), "`--as-issuer` goes with --as"),
+        (("halt", "--records", "NOWHERE"), "isn't there"),
+        (("revoke", "--token", "a" * 64, "--records", "LOG"), "`--instance-key` goes with"),
+        (("revoke", "--principal", "agent:", "--records", "LOG"), "`id`"),
+    ],
+)
+def test_a_wrong_call_orders_nothing(
+    argv: tuple[str, ...], problem: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What can't be recorded as it was asked for isn't done; a folder that isn't there is never made."""
+    store = SqliteState(tmp_path / "state.db")
+    (tmp_path / "LOG").mkdir()
+    given = [str(tmp_path / each) if each in ("LOG", "NOWHERE") else each for each in argv]
+    assert main(["state", *given, "--state", str(tmp_path / "state.db"), "--reason", "r"]) == 4
+    assert problem in capsys.readouterr().err
+    assert list(store.revocations(0)) == []
+    assert not (tmp_path / "NOWHERE").exists()
+    store.close()
 
 
 def test_a_file_is_halted_and_resumed_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -244,7 +244,7 @@ def test_observe_mode_enforces_it() -> None:
 
 
 def test_each_order_is_recorded() -> None:
-    """Revoking, halting, resuming and removing a mark leave a `state` record each: what, of whom, why."""
+    """Revoking, halting, resuming, setting and removing a mark leave a `state` record each: what, of whom, why."""
     made = Recorded(MARKED)
     session = made.session(id="s")
     session.mark("seen")
@@ -256,8 +256,9 @@ def test_each_order_is_recorded() -> None:
     made.authorizer.resume("five")
     session.unmark("seen", "six")
     told = states(made.sink)
-    digest = told[2].pop("digest")
+    digest = told[3].pop("digest")
     assert told == [
+        {"kind": "mark", "id": "seen", "session": "s"},
         {"kind": "revoke", "of": "session", "reason": "one", "session": "s"},
         {"kind": "revoke", "of": "principal", "id": 'user("maria")', "reason": "two"},
         {"kind": "revoke", "of": "token", "reason": "three"},
@@ -267,6 +268,59 @@ def test_each_order_is_recorded() -> None:
     ]
     assert name not in digest
     assert made.authorizer._recording.digest("token", name) == digest, "as delegation records name it"
+
+
+async def test_each_record_says_whose_order_it_was() -> None:
+    """With `by=`, each order's record names that principal; what is none is refused, and then nothing takes effect."""
+    made, by = Recorded(MARKED), Principal.user("olga", issuer="https://id.example", roles=["duty"])
+    session = made.session(id="s")
+    session.mark("seen", by=by)
+    await session.amark("seen", by=by)
+    made.authorizer.revoke(token="0" * 64, reason="one", by=by)
+    await made.authorizer.arevoke(principal=PAUL, reason="two", by=by)
+    made.authorizer.halt("three", by=by)
+    made.authorizer.resume("four", by=by)
+    await made.authorizer.ahalt("five", by=by)
+    await made.authorizer.aresume("six", by=by)
+    session.unmark("seen", "seven", by=by)
+    await session.aunmark("seen", "eight", by=by)
+    told = states(made.sink)
+    named = {"sub": "olga", "kind": "user", "iss": "https://id.example"}
+    assert [each["by"] for each in told] == [named] * 10
+    assert [each["kind"] for each in told] == ["mark"] * 2 + ["revoke"] * 2 + ["halt", "resume"] * 2 + ["unmark"] * 2
+    nobody: Any = "olga"
+    session.mark("seen")
+    for order in (
+        lambda: session.mark("other", by=nobody),
+        lambda: session.unmark("seen", "r", by=nobody),
+        lambda: made.authorizer.halt("r", by=nobody),
+        lambda: made.authorizer.revoke(session=session, reason="r", by=nobody),
+    ):
+        with pytest.raises(InvalidArgument, match="`by` must be a Principal"):
+            order()
+    assert session.marks == {"seen"}
+    assert session.decide("t.read").allowed
+    assert len(states(made.sink)) == 11
+
+
+def test_a_mark_holds_though_it_can_not_be_recorded() -> None:
+    """A mark that its host sets is set, and then it is told that nobody has a record of it."""
+    made = Recorded(MARKED)
+    session, full = made.session(id="s"), Full()
+    sink: Any = full
+    made.authorizer.add_sink(sink)
+    with pytest.raises(SinkError, match="the mark holds, but"):
+        session.mark("seen")
+    made.authorizer.remove_sink(sink)
+    assert session.marks == {"seen"}
+    assert not session.decide("t.send").allowed
+
+
+def test_a_mark_is_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """Hosts set marks in the course of their work: the log has them among what is allowed."""
+    with caplog.at_level(logging.INFO, "agentauthz.decisions"):
+        Authorizer(PolicySet.parse(ANYTHING)).session(MARIA, BOT).mark("seen")
+    assert [(record.levelname, record.getMessage()[:6]) for record in caplog.records] == [("INFO", "state,")]
 
 
 def test_a_hostile_reason_makes_one_valid_record() -> None:

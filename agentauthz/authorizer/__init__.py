@@ -271,37 +271,38 @@ class Authorizer:
         principal: Principal | None = None,
         token: VerifiedToken | str | None = None,
         reason: str,
+        by: Principal | None = None,
     ) -> None:
         """Revoke a session, a principal or a token for ever, for all who share the state store.
 
         It holds at the next decision here, and within a second in other processes. A session falls with all that were
         delegated from it, a principal (this issuer, kind and id) with every chain that runs through it, a token (a
         verified one, or the `jti_hash` of one) with all that were exchanged from it. An id needn't be known yet. It is
-        recorded after it has taken effect.
+        recorded after it has taken effect, with `reason` and who orders it, `by`.
 
         Raises:
             InvalidArgument: none or several of the three, one of the wrong type, or no reason.
             StateError: the store couldn't be asked: it holds in this process all the same, perhaps only there.
             SinkError: it holds, but couldn't be recorded.
         """
-        self._orders.revoke(session, principal, token, reason)
+        self._orders.revoke(session, principal, token, reason, by)
 
-    def halt(self, reason: str) -> None:
+    def halt(self, reason: str, *, by: Principal | None = None) -> None:
         """Stop everything that shares the state store, until `resume`; as `revoke` does.
 
         Raises:
             InvalidArgument, StateError, SinkError: as `revoke`.
         """
-        self._orders.halt(reason)
+        self._orders.halt(reason, by)
 
-    def resume(self, reason: str) -> None:
+    def resume(self, reason: str, *, by: Principal | None = None) -> None:
         """Let everything go on after a halt; what was revoked stays revoked.
 
         Raises:
             StateError: the store couldn't be asked: nobody knows whether the halt has ended.
             InvalidArgument, SinkError: as `revoke`.
         """
-        self._orders.resume(reason)
+        self._orders.resume(reason, by)
 
     async def arevoke(
         self,
@@ -310,17 +311,18 @@ class Authorizer:
         principal: Principal | None = None,
         token: VerifiedToken | str | None = None,
         reason: str,
+        by: Principal | None = None,
     ) -> None:
         """Do what `revoke` does without blocking the loop."""
-        await _in_thread(self._orders.revoke, session, principal, token, reason)
+        await _in_thread(self._orders.revoke, session, principal, token, reason, by)
 
-    async def ahalt(self, reason: str) -> None:
+    async def ahalt(self, reason: str, *, by: Principal | None = None) -> None:
         """Do what `halt` does without blocking the loop."""
-        await _in_thread(self._orders.halt, reason)
+        await _in_thread(self._orders.halt, reason, by)
 
-    async def aresume(self, reason: str) -> None:
+    async def aresume(self, reason: str, *, by: Principal | None = None) -> None:
         """Do what `resume` does without blocking the loop."""
-        await _in_thread(self._orders.resume, reason)
+        await _in_thread(self._orders.resume, reason, by)
 
     def revocation(self, token: VerifiedToken) -> bool | None:
         """Say whether a token, one that it descends from, or a party of its chain was revoked; for a `Validator`.
@@ -479,13 +481,21 @@ class Authorizer:
         """Call it no more."""
         self._revoked.unwatch(running)
 
-    def unmark(self, session: Session, name: str, reason: str) -> bool:
-        """Record that a mark is removed, and remove it; see `Session.unmark`."""
-        return self._orders.unmark(session, name, reason)
+    def mark(self, session: Session, name: str, by: Principal | None) -> None:
+        """Set a mark, and record it; see `Session.mark`."""
+        self._orders.mark(session, name, by)
 
-    async def aunmark(self, session: Session, name: str, reason: str) -> bool:
+    async def amark(self, session: Session, name: str, by: Principal | None) -> None:
+        """Do what `mark` does without blocking the loop on a sink or the state store."""
+        await _in_thread(self._orders.mark, session, name, by)
+
+    def unmark(self, session: Session, name: str, reason: str, by: Principal | None) -> bool:
+        """Record that a mark is removed, and remove it; see `Session.unmark`."""
+        return self._orders.unmark(session, name, reason, by)
+
+    async def aunmark(self, session: Session, name: str, reason: str, by: Principal | None) -> bool:
         """Do what `unmark` does without blocking the loop on a sink or the state store."""
-        return await _in_thread(self._orders.unmark, session, name, reason)
+        return await _in_thread(self._orders.unmark, session, name, reason, by)
 
     def decide_call(self, session: Session, call: Call) -> Verdict:
         """Decide, commit and record one call of a session."""

@@ -23,7 +23,7 @@ from agentauthz.keys import InstanceKey
 from agentauthz.policy.syntax import Path
 from agentauthz.principals import Principal
 from agentauthz.records import DecisionRecord, DelegationRecord, EffectRecord, Recorder, RecordIds, decision_record
-from agentauthz.records.events import Ctx, EventRecord, approval_about, effect_line, event_body
+from agentauthz.records.events import Ctx, EventRecord, actor_about, approval_about, effect_line, event_body
 from agentauthz.records.lines import ALONE, name
 from agentauthz.records.passing import Passing, delegation_record
 from agentauthz.records.record import Cause
@@ -134,15 +134,19 @@ class Recording:
             return None
         return None if record is None else record.id
 
-    def write_state(self, about: Mapping[str, str], session: str | None, now: dt.datetime) -> None:
-        """Record what the host did to what sessions remember, or may do.
+    def write_state(
+        self, about: Mapping[str, str], session: str | None, now: dt.datetime, by: Principal | None = None
+    ) -> None:
+        """Record what the host did to what sessions remember, or may do, on whose order.
 
         Raises:
             SinkError: it couldn't be recorded.
         """
         if self.recorder.writing():
             raise SinkError("a sink may not ask for this")
-        told = {key: name(text) for key, text in about.items()}
+        told: dict[str, object] = {key: name(text) for key, text in about.items()}
+        if by is not None:
+            told["by"] = actor_about(by)
         body = event_body("state", self._ids.next(now), now, told, session, self.tracer.member(around()))
         self.recorder.write(EventRecord.of_line(ALONE + body))
 

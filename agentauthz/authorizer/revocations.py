@@ -159,8 +159,8 @@ class Revocations:
 
     # ---- revoking
 
-    def revoke(self, kind: Subject, name: str, reason: str, *, lifts: bool = False) -> None:
-        """Revoke something, for all who share the store; here it holds at once. It may wait for the store.
+    def revoke(self, kind: Subject, name: str, reason: str, *, lifts: bool = False) -> Revocation:
+        """Revoke something, for all who share the store, and return it; here it holds at once. It may wait.
 
         Raises:
             StateError: the store couldn't be asked. It holds in this process all the same, until it ends (what lifts
@@ -178,6 +178,7 @@ class Revocations:
             self._keep(made)
         self._tell()
         self.poll()  # reads what others have revoked before, and so makes the number good
+        return made
 
     def refresh(self) -> None:
         """Read what was revoked since; it may wait for the store.

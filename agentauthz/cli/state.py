@@ -7,17 +7,23 @@ import contextlib
 import datetime as dt
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from agentauthz.authorizer.revocations import principal_name
-from agentauthz.cli.command import Run, conclude, moment, write
+from agentauthz.authorizer.orders import Orders
+from agentauthz.authorizer.recording import Recording, regardless
+from agentauthz.authorizer.revocations import Revocations
+from agentauthz.cli.command import Run, conclude, existing, moment, write
 from agentauthz.cli.stores import database, opened, state_option
-from agentauthz.errors import InvalidArgument
-from agentauthz.principals import Principal, PrincipalKind
+from agentauthz.errors import InvalidArgument, SinkError
+from agentauthz.keys import InstanceKey
+from agentauthz.principals import Principal
+from agentauthz.records import FileSink, MemorySink, Recorder, Sink
 from agentauthz.records.query import KINDS
 from agentauthz.records.words import count
 from agentauthz.state.store import Revocation
+from agentauthz.tracing import Tracer
 
 if TYPE_CHECKING:
     from agentauthz.state.postgres import PostgresState
@@ -47,22 +53,23 @@ def revoke(parser: argparse.ArgumentParser) -> Run:
     which.add_argument("--principal", metavar="NAME", help="a user's id, or `agent:bot`; every chain that runs through")
     which.add_argument("--token", metavar="HASH", type=_token, help="the `jti_hash` of a token, as records name it")
     parser.add_argument("--issuer", metavar="ISS", help="who vouches for the principal, if it isn't the host")
-    _reason(parser)
+    parser.add_argument("--instance-key", metavar="FILE", help="the authorizer's key, by which records name a token")
+    _order(parser)
     return _revoke
 
 
 def halt(parser: argparse.ArgumentParser) -> Run:
     """Stop everything, for all who share the store, until `state resume`."""
     _store(parser)
-    _reason(parser)
-    return lambda arguments: _order(arguments, lifts=False)
+    _order(parser)
+    return _halt
 
 
 def resume(parser: argparse.ArgumentParser) -> Run:
     """Let everything go on that `state halt` has stopped; what was revoked stays revoked."""
     _store(parser)
-    _reason(parser)
-    return lambda arguments: _order(arguments, lifts=True)
+    _order(parser)
+    return _resume
 
 
 def prune(parser: argparse.ArgumentParser) -> Run:
@@ -80,8 +87,13 @@ def _store(parser: argparse.ArgumentParser) -> None:
     state_option(parser)
 
 
-def _reason(parser: argparse.ArgumentParser) -> None:
+def _order(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reason", metavar="TEXT", required=True, help="why: denials tell it")
+    parser.add_argument("--records", metavar="DIR", type=Path, help="a log's folder, which gets a record of the order")
+    parser.add_argument(
+        "--as", dest="who", metavar="NAME", help="whose order it is, as a record says; you vouch for it"
+    )
+    parser.add_argument("--as-issuer", metavar="ISS", help="who vouches for whose order it is, if it isn't the host")
 
 
 def _token(text: str) -> str:
@@ -140,31 +152,68 @@ def _told(made: Revocation) -> str:
 def _revoke(arguments: argparse.Namespace) -> int:
     if arguments.issuer is not None and arguments.principal is None:
         raise InvalidArgument("--issuer", "goes with --principal")
-    with opened(arguments) as store:
-        if arguments.session is not None:
-            made = store.revoke("session", arguments.session, arguments.reason)
-        elif arguments.token is not None:
-            made = store.revoke("token", arguments.token, arguments.reason)
-        else:
-            made = store.revoke("principal", _principal(arguments), arguments.reason)
+    if arguments.token is not None and arguments.records is not None and arguments.instance_key is None:
+        raise InvalidArgument("--instance-key", "goes with --token and --records: by it records name tokens")
+    key = None if arguments.instance_key is None else InstanceKey.from_file(arguments.instance_key)
+    whom = None if arguments.principal is None else _principal(arguments.principal, arguments.issuer)
+    made = _ordered(
+        arguments, lambda orders, by: orders.revoke(arguments.session, whom, arguments.token, arguments.reason, by), key
+    )
     return conclude(0, f"{made.number}  {_told(made)}: revoked")
 
 
-def _principal(arguments: argparse.Namespace) -> str:
-    """Return how a store names a principal: its issuer, kind and id, exactly."""
-    kind, colon, own = arguments.principal.partition(":")
-    known: PrincipalKind = "user"
-    for each in KINDS:
-        if colon and kind == each:
-            known = each
-    name = own if colon and kind in KINDS else arguments.principal
-    return principal_name(Principal(known, name, arguments.issuer))
-
-
-def _order(arguments: argparse.Namespace, *, lifts: bool) -> int:
-    with opened(arguments) as store:
-        made = store.revoke("everything", "", arguments.reason, lifts=lifts)
+def _halt(arguments: argparse.Namespace) -> int:
+    made = _ordered(arguments, lambda orders, by: orders.halt(arguments.reason, by))
     return conclude(0, f"{made.number}  {_told(made)}")
+
+
+def _resume(arguments: argparse.Namespace) -> int:
+    made = _ordered(arguments, lambda orders, by: orders.resume(arguments.reason, by))
+    return conclude(0, f"{made.number}  {_told(made)}")
+
+
+def _principal(name: str, issuer: str | None) -> Principal:
+    """Return whom a name stands for: a user, or what is said before a colon."""
+    kind, colon, own = name.partition(":")
+    for known in KINDS:
+        if colon and kind == known:
+            return Principal(known, own, issuer)
+    return Principal("user", name, issuer)
+
+
+def _ordered(
+    arguments: argparse.Namespace,
+    order: Callable[[Orders, Principal | None], Revocation],
+    key: InstanceKey | None = None,
+) -> Revocation:
+    """Give an order, and record it where a log is named: in a stream of its own.
+
+    Raises:
+        SinkError: it holds, but couldn't be recorded.
+    """
+    by = None if arguments.who is None else _principal(arguments.who, arguments.as_issuer)
+    if by is not None and arguments.records is None:
+        raise InvalidArgument("--as", "goes with --records: nothing else tells whose order it was")
+    if by is None and arguments.as_issuer is not None:
+        raise InvalidArgument("--as-issuer", "goes with --as")
+    log, failure = _log(arguments.records)
+    with opened(arguments) as store, contextlib.closing(log):
+        recording = Recording(Recorder([log]), key or InstanceKey.random(), regardless("deny"), Tracer(None))
+        revoked = Revocations(store, follows=False)
+        made = order(Orders(revoked, recording, lambda: dt.datetime.now(dt.UTC)), by)
+    if failure is not None:
+        raise SinkError("the order holds, but couldn't be recorded") from failure
+    return made
+
+
+def _log(folder: Path | None) -> tuple[Sink, SinkError | None]:
+    """Return what keeps the record: the log; nothing where none was named, or where it fails, which stops no order."""
+    if folder is None:
+        return MemorySink(), None
+    try:
+        return FileSink(existing(folder)), None
+    except SinkError as error:
+        return MemorySink(), error
 
 
 def _prune(arguments: argparse.Namespace) -> int:

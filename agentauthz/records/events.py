@@ -315,14 +315,19 @@ class EventRecord:
         return f"EventRecord({self.id!r}, {self.type!r})"
 
 
+def actor_about(who: Principal) -> dict[str, str]:
+    """Return a party as records name it."""
+    issuer = {} if who.issuer is None else {"iss": name(who.issuer)}
+    return {"sub": name(who.id), "kind": who.kind, **issuer}
+
+
 def approval_about(
     event: str, id: str, digest: str, until: dt.datetime, by: Principal | None = None, reason: str = ""
 ) -> dict[str, object]:
     """Return what an `approval` record tells: what became of a request for consent, who did it, and why."""
     about: dict[str, object] = {"kind": event, "id": name(id)}
     if by is not None:
-        issuer = {} if by.issuer is None else {"iss": name(by.issuer)}
-        about["by"] = {"sub": name(by.id), "kind": by.kind, **issuer}
+        about["by"] = actor_about(by)
     if reason:
         about["reason"] = utf8(reason)
     return {**about, "digest": digest, "until": stamp(until)}

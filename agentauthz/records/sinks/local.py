@@ -78,9 +78,9 @@ class LoggingSink:
     """Log to `agentauthz.decisions`: denials, reviews and refused delegations at WARNING, allows and other delegations
     at INFO, all else at DEBUG.
 
-    What tells of a loss, and what the host orders (`state`), is at WARNING too. The message is one line without values;
-    the whole record is the log record's `decision_record`, `effect_record`, `delegation_record`, `policy_record` or
-    `event_record`, a dict, for handlers that write structure.
+    What tells of a loss, and what the host orders (`state`), is at WARNING too; that it sets a mark, at INFO. The
+    message is one line without values; the whole record is the log record's `decision_record`, `effect_record`,
+    `delegation_record`, `policy_record` or `event_record`, a dict, for handlers that write structure.
     """
 
     __slots__ = ("_logger",)
@@ -132,6 +132,8 @@ _NAMES: Final[dict[type[Record], str]] = {
 
 
 def _level(record: Record) -> int:
+    if isinstance(record, EventRecord) and record.type == "state" and record.about.get("kind") == "mark":
+        return logging.INFO  # which hosts set in the course of their work
     if precious(record):
         return logging.WARNING
     return logging.INFO if isinstance(record, DecisionRecord | DelegationRecord) else logging.DEBUG
