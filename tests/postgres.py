@@ -17,6 +17,8 @@ from typing import Final, final
 import psycopg
 import pytest
 
+from agentauthz.state.postgres import init
+
 NO_SERVER: Final = "no PostgreSQL here: `initdb` is neither in /usr/lib/postgresql/*/bin nor on the PATH"
 
 
@@ -111,6 +113,12 @@ class Postgres:
         for process in (*_children(self._server.pid), self._server.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, number)
+
+    def prepared(self) -> str:
+        """Return where its database is, which keeps no state yet."""
+        self.run("DROP SCHEMA IF EXISTS agentauthz CASCADE")
+        init(self.dsn)
+        return self.dsn
 
     def rows(self, query: str, *values: object) -> list[tuple[object, ...]]:
         """Return what a query finds."""

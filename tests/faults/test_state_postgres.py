@@ -1,11 +1,8 @@
-"""Race real processes for one PostgreSQL, kill them in the middle, and let the server not be as it should."""
+"""Let a PostgreSQL that keeps state not be as it should: away, late, locked, read-only, full."""
 
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import signal
 import subprocess
 import sys
 import threading
@@ -14,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from decimal import Decimal
-from typing import Final
 
 import psycopg
 import pytest
@@ -23,21 +19,17 @@ from agentauthz import Authorizer, PolicySet, Principal
 from agentauthz.decision import Basis
 from agentauthz.errors import StateError
 from agentauthz.records import MemorySink
-from agentauthz.state.postgres import PostgresState, init
-from agentauthz.state.store import Approval, Committed, Intent, Refused
+from agentauthz.state.postgres import PostgresState
+from agentauthz.state.store import Committed, Intent, Refused
+from agentauthz.testing.trying import spend
 from tests.golden import ROOT
 from tests.postgres import Postgres
-from tests.state_racing import HOUR, counted
-
-PROCESSES: Final = 16
 
 
 @pytest.fixture
 def url(postgres: Postgres) -> str:
     """Return where a prepared database is that keeps nothing yet."""
-    postgres.run("DROP SCHEMA IF EXISTS agentauthz CASCADE")
-    init(postgres.dsn)
-    return postgres.dsn
+    return postgres.prepared()
 
 
 @pytest.fixture
@@ -47,97 +39,10 @@ def store(url: str) -> Iterator[PostgresState]:
         yield made
 
 
-@contextlib.contextmanager
-def racing(url: str, what: str, many: int, processes: int, threads: int = 1) -> Iterator[list[subprocess.Popen[str]]]:
-    """Run processes that begin at the same moment; those that still run at the end are killed."""
-    command = [sys.executable, "-m", "tests.state_racing", url, what, str(many), str(threads)]
-    started = [
-        subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for _ in range(processes)
-    ]
-    try:
-        for each in started:
-            assert each.stdout is not None
-            assert each.stdout.readline() == "ready\n"
-        for each in started:
-            assert each.stdin is not None
-            each.stdin.write("go\n")
-            each.stdin.flush()
-        yield started
-    finally:
-        for each in started:
-            each.kill()
-            each.communicate()
-
-
-def granted(url: str, what: str, many: int, processes: int, threads: int = 1) -> Counter[str]:
-    """Return what all processes together were granted."""
-    total: Counter[str] = Counter()
-    with racing(url, what, many, processes, threads) as started:
-        for each in started:
-            out, _ = each.communicate(timeout=120)
-            total.update(json.loads(out.splitlines()[-1]))
-    return total
-
-
 def spent(postgres: Postgres) -> dict[object, object]:
     """Return what is spent of each budget."""
     rows = postgres.rows("SELECT key, total FROM agentauthz.budgets")
     return {row[0]: row[1] for row in rows}
-
-
-# ---- races
-
-
-@pytest.mark.parametrize(("processes", "threads"), [(PROCESSES, 1), (2, 32)])
-def test_budgets_are_granted_exactly(url: str, postgres: Postgres, processes: int, threads: int) -> None:
-    """Sixteen processes, or two of thirty-two threads, get what there is of count and money, to the cent, no more."""
-    done = granted(url, "spend", 100 if threads == 1 else 600, processes, threads)
-    assert set(done) <= {"0.10", "2.35"}
-    kept = sum((Decimal(amount) * count for amount, count in done.items()), Decimal(0))
-    assert spent(postgres) == {"calls:all": Decimal(done.total()), "money:all": kept}
-    assert Decimal("397.65") < kept <= Decimal("400.00")
-
-
-@pytest.mark.parametrize(("processes", "threads"), [(PROCESSES, 1), (2, 32)])
-def test_a_thousand_are_a_thousand(url: str, store: PostgresState, processes: int, threads: int) -> None:
-    """Of a budget of 1,000 exactly 1,000 are granted, and an approval, a key and a first mark once each."""
-    now = store.now()
-    store.ask(Approval("consent", "b", None, now, now + HOUR, "{}"))
-    assert store.answer("consent", "approved", "{}")
-    once = {f"key {number}": 1 for number in range(7)}
-    assert granted(url, "single", 84, processes, threads) == {"used": 1, "first": 1, **once}
-    assert granted(url, "count", 1_600 // processes, processes, threads) == {"counted": 1_000}
-
-
-def test_kills_lose_nothing_that_was_granted(url: str, postgres: Postgres) -> None:
-    """Processes that are killed while they spend leave at most one call each spent that nobody was told of."""
-    told: Counter[str] = Counter()
-    with racing(url, "spend", 10_000, PROCESSES) as started:
-        for number, each in enumerate(started):
-            time.sleep(0.05 if number % 2 else 0.15)
-            os.kill(each.pid, signal.SIGKILL)
-        for each in started:
-            out, _ = each.communicate()
-            told.update(line for line in out.splitlines() if line in ("0.10", "2.35"))
-    _settled(postgres)
-    count = spent(postgres)["calls:all"]
-    assert isinstance(count, Decimal)
-    assert told.total() <= count <= told.total() + PROCESSES
-    assert count <= 1_000
-    assert (
-        postgres.rows("SELECT total FROM agentauthz.budgets WHERE total <> (SELECT sum(a) FROM unnest(amounts) a)")
-        == []
-    )
-
-
-def _settled(postgres: Postgres) -> None:
-    """Wait until the server has noticed who was killed."""
-    ends = time.monotonic() + 20
-    query = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'agentauthz' AND state <> 'idle'"
-    while postgres.rows(query):
-        assert time.monotonic() < ends
-        time.sleep(0.02)
 
 
 # ---- a server that isn't as it should be
@@ -146,17 +51,17 @@ def _settled(postgres: Postgres) -> None:
 def test_a_server_that_goes_and_comes_back(url: str, postgres: Postgres) -> None:
     """While it is away every operation fails at once; afterwards the same store goes on, and nothing is forgotten."""
     with closing(PostgresState(url, timeout=5.0)) as store:
-        spend = Intent(None, spends=(counted(2),))
-        assert isinstance(store.commit(spend), Committed)
+        counted = Intent(None, spends=(spend("calls", bound="2"),))
+        assert isinstance(store.commit(counted), Committed)
         postgres.stop()
         for _ in range(2):
             begun = time.monotonic()
             with pytest.raises(StateError, match=r"the connection to the database was lost|can't be reached"):
-                store.commit(spend)
+                store.commit(counted)
             assert time.monotonic() - begun < 5
         postgres.start()
-        assert isinstance(store.commit(spend), Committed)
-        assert isinstance(store.commit(spend), Refused)
+        assert isinstance(store.commit(counted), Committed)
+        assert isinstance(store.commit(counted), Refused)
 
 
 def test_a_crash_of_the_server_in_the_middle(url: str, postgres: Postgres) -> None:
@@ -168,7 +73,7 @@ def test_a_crash_of_the_server_in_the_middle(url: str, postgres: Postgres) -> No
         def work() -> None:
             while not enough.is_set():
                 try:
-                    done[type(store.commit(Intent(None, spends=(counted(10**9),)))).__name__] += 1
+                    done[type(store.commit(Intent(None, spends=(spend("calls", bound="1E+9"),)))).__name__] += 1
                 except StateError:
                     done["failed"] += 1
                     time.sleep(0.05)
@@ -185,7 +90,7 @@ def test_a_crash_of_the_server_in_the_middle(url: str, postgres: Postgres) -> No
         for each in threads:
             each.join()
         assert done["failed"] > 0
-        count = spent(postgres)["calls:all"]
+        count = spent(postgres)["calls"]
         assert isinstance(count, Decimal)
         assert done["Committed"] <= count <= done["Committed"] + done["failed"]
 
@@ -212,16 +117,16 @@ def test_a_server_that_stands_still(url: str, postgres: Postgres) -> None:
 def test_a_lock_that_somebody_holds(url: str, postgres: Postgres) -> None:
     """A budget that another transaction holds is waited for no longer than the time-out, and is there afterwards."""
     with closing(PostgresState(url, timeout=0.5)) as store, psycopg.connect(url) as other:
-        spend = Intent(None, spends=(counted(2),))
-        store.commit(spend)
+        counted = Intent(None, spends=(spend("calls", bound="2"),))
+        store.commit(counted)
         other.execute("SELECT 1 FROM agentauthz.budgets FOR UPDATE")
         begun = time.monotonic()
         with pytest.raises(StateError, match="the database didn't answer in time"):
-            store.commit(spend)
+            store.commit(counted)
         assert time.monotonic() - begun < 1.0
         other.rollback()
         time.sleep(0.1)
-        assert isinstance(store.commit(spend), Committed)
+        assert isinstance(store.commit(counted), Committed)
 
 
 def test_no_connection_is_free(url: str) -> None:
