@@ -3,40 +3,41 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from decimal import Decimal
+from pathlib import Path
+from typing import Final, TypeAlias
 
 import psycopg
 import pytest
 
-from agentauthz import Authorizer, PolicySet, Principal
+from agentauthz import Authorizer, PolicySet, Principal, Request
 from agentauthz.decision import Basis
 from agentauthz.errors import StateError
 from agentauthz.records import MemorySink
 from agentauthz.state.postgres import PostgresState
 from agentauthz.state.store import Committed, Intent, Refused
 from agentauthz.testing.trying import spend
+from tests.faults.mounted import mounted
 from tests.golden import ROOT
-from tests.postgres import Postgres
+from tests.postgres import NO_SERVER, Postgres, binaries
+
+FEW: Final = "permit all on * when true\nlimit few on shop.buy to count <= 2 per subject every 1h\n"
 
 
 @pytest.fixture
 def url(postgres: Postgres) -> str:
     """Return where a prepared database is that keeps nothing yet."""
     return postgres.prepared()
-
-
-@pytest.fixture
-def store(url: str) -> Iterator[PostgresState]:
-    """Return a store that keeps nothing yet."""
-    with closing(PostgresState(url, timeout=20.0)) as made:
-        yield made
 
 
 def spent(postgres: Postgres) -> dict[object, object]:
@@ -197,9 +198,7 @@ def test_a_fork_has_its_own_connections(url: str) -> None:
 
 def test_a_decision_is_denied_while_the_store_is_away(url: str, postgres: Postgres) -> None:
     """What a limit is on is denied with a reason; what needs no state goes on; both are recorded."""
-    policies = PolicySet.parse(
-        "permit all on * when true\nlimit few on shop.buy to count <= 5 per subject every 1h\n", name="shop.authz"
-    )
+    policies = PolicySet.parse(FEW, name="shop.authz")
     sink = MemorySink()
     with closing(PostgresState(url, timeout=2.0)) as store, Authorizer(policies, state=store, sinks=[sink]) as made:
         session = made.session(Principal.user("maria"))
@@ -212,3 +211,104 @@ def test_a_decision_is_denied_while_the_store_is_away(url: str, postgres: Postgr
         postgres.start()
         assert session.decide("shop.buy").allowed
     assert len(sink.records) >= 4
+
+
+# ---- a server whose disk is full
+
+
+Disk: TypeAlias = tuple[Postgres, Callable[[bool], None]]
+
+
+@contextlib.contextmanager
+def _really(programs: Path, request: pytest.FixtureRequest) -> Iterator[Disk]:
+    """Run a server on a small file system, and give it with what fills that or makes room."""
+    place = Path(tempfile.mkdtemp(prefix="agentauthz-pg-"))
+    with mounted(place, "tmpfs", "size=96m"):
+        filler = place / "filler"
+
+        def fill(full: bool) -> None:
+            if not full:
+                filler.unlink()
+                return
+            with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+                while file.write(bytes(4096)):
+                    pass
+            assert shutil.disk_usage(place).free == 0
+
+        (place / "server").mkdir()
+        yield Postgres(place / "server", programs), fill
+    place.rmdir()
+
+
+@contextlib.contextmanager
+def _by_library(programs: Path, request: pytest.FixtureRequest) -> Iterator[Disk]:
+    """Run a server whose files can't grow, on order, for who may not mount."""
+    library = request.getfixturevalue("failing")
+    place = Path(tempfile.mkdtemp(prefix="agentauthz-pg-"))
+    try:
+        given = {"LD_PRELOAD": str(shutil.copy(library, place)), "FAILING": str(place / "order")}
+
+        def fill(full: bool) -> None:
+            if full:
+                (place / "order").write_text(f"grow {errno.ENOSPC}")
+            else:
+                (place / "order").unlink()
+
+        yield Postgres(place, programs, environment=given), fill
+    finally:
+        shutil.rmtree(place)
+
+
+@pytest.fixture(params=[_really, _by_library])
+def disk(request: pytest.FixtureRequest) -> Iterator[Disk]:
+    """Return a server, running, with what fills its disk or makes room."""
+    if (programs := binaries()) is None:
+        pytest.skip(NO_SERVER)
+    with request.param(programs, request) as (server, fill):
+        try:
+            server.start()
+            yield server, fill
+        finally:
+            server.stop()
+
+
+def test_a_server_whose_disk_is_full(disk: Disk) -> None:
+    """While there is no room, what can't be kept is denied, in time; then all goes on, and no grant is forgotten."""
+    server, fill = disk
+    policies = PolicySet.parse(FEW, name="shop.authz")
+    with (
+        closing(PostgresState(server.prepared(), timeout=2.0)) as store,
+        Authorizer(policies, state=store, sinks=[MemorySink()]) as made,
+    ):
+
+        def buys(name: str) -> tuple[bool, Basis, str]:
+            begun = time.monotonic()
+            decision = made.decide(Request("shop.buy", subject=Principal.user(name)))
+            assert time.monotonic() - begun < 10
+            return decision.allowed, decision.basis, decision.reasons[0].code
+
+        assert buys("maria")[0]
+        fill(True)
+        granted: list[str] = []
+        failed: list[str] = []
+        while len(failed) < 20:
+            name = f"user-{len(granted) + len(failed)}"
+            allowed, *why = buys(name)
+            (granted if allowed else failed).append(name)
+            assert allowed or why == [Basis.ERROR, "state_failed"]
+            assert len(granted) < 10_000, "the disk isn't full"
+        assert made.decide(Request("shop.look", subject=Principal.user("maria"))).allowed
+        if server.runs:
+            with pytest.raises(StateError, match="has no space left"):
+                store.commit(Intent(None, spends=tuple(spend(f"{number:09}" * 100) for number in range(100))))
+        fill(False)
+        if not server.runs:  # one that can't recover without room ends, and its operator starts it
+            server.stop()
+            server.start()
+        ends = time.monotonic() + 20
+        while buys("otto")[1] is Basis.ERROR:
+            assert time.monotonic() < ends
+        for name in ("maria", *granted):
+            assert [buys(name)[0] for _ in range(2)] == [True, False], name
+        for name in failed:  # what was never answered is spent at most
+            assert sum(buys(name)[0] for _ in range(3)) in (1, 2), name
