@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.deciding import FORMS, Form
+from tests.faults.failing import failing as failing
 from tests.nats_server import nats_server as nats_server
 from tests.postgres import postgres as postgres
 from tests.postgres import postgres_server as postgres_server

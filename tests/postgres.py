@@ -10,12 +10,15 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, final
 
 import psycopg
 import pytest
+
+from agentauthz.state.postgres import init
 
 NO_SERVER: Final = "no PostgreSQL here: `initdb` is neither in /usr/lib/postgresql/*/bin nor on the PATH"
 
@@ -31,8 +34,15 @@ def binaries() -> Path | None:
 class Postgres:
     """Be one server; it may be stopped, killed and started again."""
 
-    def __init__(self, folder: Path, programs: Path, settings: tuple[str, ...] = ("-c", "fsync=off")) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        programs: Path,
+        settings: tuple[str, ...] = ("-c", "fsync=off"),
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self._folder = folder
+        self._environment = os.environ | environment
         self._settings = settings  # no test cuts the power: what the system has of a file, it keeps
         self._programs = programs
         # PostgreSQL refuses to run as root
@@ -71,7 +81,11 @@ class Postgres:
             *self._settings,
         ]
         self._server = subprocess.Popen(
-            [self._programs / "postgres", *options], user=self._user, cwd=self._folder, stderr=subprocess.DEVNULL
+            [self._programs / "postgres", *options],
+            user=self._user,
+            cwd=self._folder,
+            env=self._environment,
+            stderr=subprocess.DEVNULL,
         )
         ends = time.monotonic() + 30
         while True:
@@ -82,6 +96,11 @@ class Postgres:
                 assert time.monotonic() < ends, "the server doesn't start"
                 assert self._server.poll() is None, "the server ended"
                 time.sleep(0.05)
+
+    @property
+    def runs(self) -> bool:
+        """Say whether it hasn't ended by itself."""
+        return self._server is not None and self._server.poll() is None
 
     def stop(self) -> None:
         """Stop it: connections are cut."""
@@ -111,6 +130,12 @@ class Postgres:
         for process in (*_children(self._server.pid), self._server.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, number)
+
+    def prepared(self) -> str:
+        """Return where its database is, which keeps no state yet."""
+        self.run("DROP SCHEMA IF EXISTS agentauthz CASCADE")
+        init(self.dsn)
+        return self.dsn
 
     def rows(self, query: str, *values: object) -> list[tuple[object, ...]]:
         """Return what a query finds."""

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from agentauthz.state.memory import MemoryState
+from agentauthz.state.postgres import PostgresState
 from agentauthz.state.sqlite import SqliteState
 from agentauthz.state.store import StateStore
 
 Clock: TypeAlias = Callable[[], dt.datetime]
 Make: TypeAlias = Callable[[Path, Clock], StateStore]
-Shared: TypeAlias = Callable[[Path], StateStore]
+Shared: TypeAlias = Callable[[str], StateStore]
 
 START: Final = dt.datetime(2026, 11, 23, 9, tzinfo=dt.UTC)
 
@@ -33,6 +34,9 @@ def in_file(place: Path, clock: Clock = system_time) -> StateStore:
     return SqliteState(place / "state.db", clock=clock, timeout=60)
 
 
-# stores with a clock that is given; SHARED are those whose place other processes can open too, by the folder
+# stores with a clock that is given; SHARED are those that other processes can open too, by where they are
 WITH_CLOCK: Final[dict[str, Make]] = {"memory": in_memory, "sqlite": in_file}
-SHARED: Final[dict[str, Shared]] = {"sqlite": in_file}
+SHARED: Final[dict[str, Shared]] = {
+    "sqlite": lambda folder: in_file(Path(folder)),
+    "postgres": lambda url: PostgresState(url, timeout=60),
+}

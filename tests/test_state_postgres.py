@@ -14,18 +14,19 @@ from attrs import evolve
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from agentauthz.decision import Spend
+from agentauthz.decision import Reason, Spend
 from agentauthz.errors import InvalidArgument, StateError
 from agentauthz.state.memory import MemoryState
 from agentauthz.state.postgres import PostgresState, Pruned, init
 from agentauthz.state.postgres.text import escape, unescape
 from agentauthz.state.store import Approval, Committed, Intent, Refused, Reservation, Seen, StateStore
 from agentauthz.state.windows import micros
+from agentauthz.testing.trying import HOUR, spend
 from tests.loopback import everything_told
 from tests.postgres import Postgres
-from tests.state_racing import HOUR, WHY, counted
 
 NOW: Final = dt.datetime(2026, 11, 23, 9, tzinfo=dt.UTC)
+WHY: Final = Reason("no_budget", "there is no room")
 SECOND: Final = dt.timedelta(seconds=1)
 _MICROSECOND: Final = dt.timedelta(microseconds=1)
 _TABLES: Final = "sessions, budgets, reservations, once, revocations, approvals"
@@ -34,9 +35,7 @@ _TABLES: Final = "sessions, budgets, reservations, once, revocations, approvals"
 @pytest.fixture
 def url(postgres: Postgres) -> str:
     """Return where a prepared database is that keeps nothing yet."""
-    postgres.run("DROP SCHEMA IF EXISTS agentauthz CASCADE")
-    init(postgres.dsn)
-    return postgres.dsn
+    return postgres.prepared()
 
 
 @pytest.fixture
@@ -304,8 +303,8 @@ def test_a_role_may_only_call_functions(url: str, postgres: Postgres) -> None:
         init(url, ['nobody "here'])
     init(url, ["app"])
     with closing(PostgresState(theirs)) as store:
-        assert isinstance(store.commit(Intent("s", marks=("m",), spends=(counted(1),))), Committed)
-        assert isinstance(store.commit(Intent("s", spends=(counted(1),))), Refused)
+        assert isinstance(store.commit(Intent("s", marks=("m",), spends=(spend("calls", bound="1"),))), Committed)
+        assert isinstance(store.commit(Intent("s", spends=(spend("calls", bound="1"),))), Refused)
         with pytest.raises(StateError, match="may not use"):
             store.prune(NOW)
     with psycopg.connect(theirs, autocommit=True) as connection:
@@ -394,7 +393,7 @@ def test_pruning_forgets_what_cannot_matter(store: PostgresState, clock: Clock) 
         store.mark(name, "secret")
     store.once("k", NOW + SECOND)
     store.ask(Approval("i", "b", "named", NOW, NOW + SECOND, "{}"))
-    hourly, own = counted(1), Spend("own", "own:1", Decimal(1), Decimal(1), None, WHY)
+    hourly, own = spend("calls", bound="1"), Spend("own", "own:1", Decimal(1), Decimal(1), None, WHY)
     store.commit(Intent("made up", spends=(hourly, own), releasable=True))
     clock.set(NOW + 3 * HOUR)
     store.commit(Intent("busy", spends=(own,)))
@@ -410,7 +409,7 @@ def test_a_replay_writes_nothing(store: PostgresState, url: str) -> None:
     """A key that was used, and a budget that is used up, can be asked for without end at no cost to the disk."""
     ends = store.now() + HOUR
     assert store.once("k", ends)
-    full = Intent(None, spends=(counted(0),))
+    full = Intent(None, spends=(spend("calls", bound="0"),))
     with psycopg.connect(url, autocommit=True) as connection:
 
         def written() -> int:

@@ -6,97 +6,28 @@ import json
 import os
 import subprocess
 import sys
-import textwrap
 import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
 from agentauthz.state.store import StateStore
-from agentauthz.testing.trying import FAR, approved, spend, spending, taken, used
+from agentauthz.testing.trying import FAR, approved, spend, used
 from tests.golden import ROOT
 from tests.laws.counting import LONG
+from tests.postgres import Postgres
+from tests.state_racing import KEPT, KINDS, SPENT, granted
 from tests.stores import SHARED
 
 PROCESSES: Final = 16
 THREADS: Final = 64
 BOUND: Final = 1_000 if LONG else 160
-KILLS: Final = 5_000 if LONG else 40
-
-# what each of the processes does: it is forked from one program, so that sixteen interpreters needn't start
-_WORKING: Final = """
-    import json, os, sys
-    from pathlib import Path
-    from agentauthz.state.store import Intent
-    from agentauthz.testing.trying import FAR, spend, spending, taken
-    from tests.stores import SHARED
-
-    kind, place, processes, bound = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
-    waiting, go = os.pipe()
-    for process in range(processes):
-        if os.fork() == 0:
-            os.close(go)
-            os.read(waiting, 1)
-            store = SHARED[kind](place)
-            got = {"count": 0, "money": 0, "once": 0, "approval": 0}
-            for number in range(2 * bound // processes):
-                got["count"] += taken(store.commit(spending(spend("count", bound=str(bound)))))
-                got["money"] += taken(store.commit(spending(spend("money", "0.1", str(bound // 20)))))
-                got["once"] += store.once(f"key-{number}", store.now() + FAR)
-            got["approval"] += taken(store.commit(Intent(None, approvals=("approval",))))
-            os.write(1, (json.dumps(got) + "\\n").encode())
-            os._exit(0)
-    os.close(waiting)
-    os.close(go)
-    for _ in range(processes):
-        os.wait()
-"""
-
-# each child works until it is killed, and says after each step that it was answered
-_KILLING: Final = """
-    import os, random, select, signal, sys, time
-    from pathlib import Path
-    from agentauthz.state.store import Intent
-    from agentauthz.testing.trying import FAR, approved, request, spend, spending
-    from tests.stores import SHARED
-
-    kind, place, kills = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
-    rng = random.Random(kills)
-    for kill in range(kills):
-        reading, writing = os.pipe()
-        child = os.fork()
-        if child == 0:
-            def say(what):
-                os.write(writing, what.encode() + b"\\n")
-
-            store = SHARED[kind](place)
-            for number in range(1_000_000):
-                name = f"{kill}-{number}"
-                made = store.commit(spending(spend("money", "0.1", "1E+9"), releasable=True)).reservation
-                say("spent")
-                if number % 2:
-                    store.release(made)
-                    say("released")
-                store.mark("session", name)
-                say(f"mark {name}")
-                store.once(name, store.now() + FAR)
-                say(f"once {name}")
-                store.revoke("token", name, "")
-                say(f"revoked {name}")
-                approved(store, name)
-                say(f"approved {name}")
-                store.commit(Intent(None, approvals=(name,)))
-                say(f"used {name}")
-        os.close(writing)
-        select.select([reading], [], [], 60)  # it has begun
-        time.sleep(rng.random() * 0.02)
-        os.kill(child, signal.SIGKILL)
-        with os.fdopen(reading, "rb") as pipe:
-            sys.stdout.write(pipe.read().decode())
-        os.waitpid(child, 0)
-"""
+KILLS: Final = 5_000 if LONG else 40  # of each store
 
 
 @pytest.fixture(params=sorted(SHARED))
@@ -105,9 +36,19 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def _run(code: str, *argv: object, timeout: int = 300) -> list[str]:
+@pytest.fixture
+def place(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Return where such a store is, which keeps nothing yet."""
+    if kind != "postgres":
+        return str(tmp_path)
+    server = request.getfixturevalue("postgres")
+    assert isinstance(server, Postgres)
+    return server.prepared()
+
+
+def _run(*argv: object, timeout: int) -> list[str]:
+    command = [sys.executable, "-m", "tests.state_racing", *map(str, argv)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", textwrap.dedent(code), *map(str, argv)]
     done = subprocess.run(
         command, env=environment, cwd=ROOT, timeout=timeout, capture_output=True, text=True, check=False
     )
@@ -115,66 +56,102 @@ def _run(code: str, *argv: object, timeout: int = 300) -> list[str]:
     return done.stdout.splitlines()
 
 
-def test_sixteen_processes_get_exactly_what_there_is(kind: str, tmp_path: Path) -> None:
-    """Budgets of count and of money are granted to the last unit and no further; a key and an approval once."""
-    store = SHARED[kind](tmp_path)
+def _is_exact(store: StateStore, got: Counter[str], rounds: int) -> None:
+    """Hold what was granted to what there was, and to what the store says is used."""
+    money = got["0.10"] * Decimal("0.10") + got["2.35"] * Decimal("2.35")
+    bound = Decimal(BOUND) / 2
+    assert (got["count"], got["once"], got["first"], got["approval"]) == (BOUND, rounds, 1, 1)
+    calls = got["0.10"] + got["2.35"]
+    assert used(store, spend("count"), spend("calls"), spend("money", window=None)) == [BOUND, calls, money]
+    assert bound - Decimal("2.35") < money <= bound
+
+
+def test_sixteen_processes_get_exactly_what_there_is(kind: str, place: str) -> None:
+    """Budgets of count and of money are granted to the last cent and no further; a key, a mark and an approval once."""
+    store = SHARED[kind](place)
     approved(store, "approval")
-    told = [json.loads(line) for line in _run(_WORKING, kind, tmp_path, PROCESSES, BOUND, timeout=1_200)]
-    got = {name: sum(each[name] for each in told) for name in told[0]}
-    keys = 2 * BOUND // PROCESSES
+    told = [json.loads(line) for line in _run("work", kind, place, PROCESSES, BOUND, timeout=1_800)]
     assert len(told) == PROCESSES
-    assert got == {"count": BOUND, "money": BOUND // 2, "once": keys, "approval": 1}
-    assert used(store, spend("count"), spend("money")) == [BOUND, Decimal(BOUND) / 20]
+    got: Counter[str] = Counter()
+    for each in told:
+        got.update(each)
+    _is_exact(store, got, 2 * BOUND // PROCESSES)
     store.close()
 
 
-def test_sixty_four_threads_get_exactly_what_there_is(kind: str, tmp_path: Path) -> None:
+def test_sixty_four_threads_get_exactly_what_there_is(kind: str, place: str) -> None:
     """The same for threads over two stores of one place."""
-    stores = [SHARED[kind](tmp_path) for _ in range(2)]
+    stores = [SHARED[kind](place) for _ in range(2)]
     approved(stores[0], "approval")
-    got: list[tuple[int, int, bool]] = []
+    got: Counter[str] = Counter()
+    lock = threading.Lock()
 
-    def work(store: StateStore, bound: str) -> None:
-        count = sum(taken(store.commit(spending(spend("count", "0.1", bound)))) for _ in range(4))
-        keys = sum(store.once(f"key-{number}", store.now() + FAR) for number in range(4))
-        got.append((count, keys, taken(store.commit(spending(spend("one", bound="1"))))))
+    def work(store: StateStore) -> None:
+        mine = granted(store, 2 * BOUND // THREADS, BOUND)
+        with lock:
+            got.update(mine)
 
-    threads = [threading.Thread(target=work, args=(stores[thread % 2], "12.8")) for thread in range(THREADS)]
+    threads = [threading.Thread(target=work, args=(stores[thread % 2],)) for thread in range(THREADS)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert tuple(map(sum, zip(*got, strict=True))) == (128, 4, 1)
-    assert used(stores[0], spend("count")) == [Decimal("12.8")]
+    _is_exact(stores[0], got, 2 * BOUND // THREADS)
     for store in stores:
         store.close()
 
 
-def test_a_kill_in_the_middle_loses_nothing_and_grants_nothing_twice(kind: str, tmp_path: Path) -> None:
+def test_a_kill_in_the_middle_loses_nothing_and_grants_nothing_twice(
+    kind: str, place: str, request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
+) -> None:
     """Whatever step a process is killed in, what was answered is there; what wasn't is there whole or not at all."""
-    SHARED[kind](tmp_path).close()
-    said = [line.split() for line in _run(_KILLING, kind, tmp_path, KILLS, timeout=3_600 if LONG else 300)]
+    done: defaultdict[str, list[str]] = defaultdict(list)
+    begun: defaultdict[str, list[str]] = defaultdict(list)  # and never answered: the process was killed in its middle
+    for word in map(str.split, _run("kill", kind, place, KILLS, timeout=3 * 3_600 if LONG else 300)):
+        (begun if word[0] == "begin" else done)[word[1]].append(word[2])
+    for what, names in done.items():
+        for name in names:
+            begun[what].remove(name)
+    hit = {what: len(begun[what]) for what in KINDS}
+    record_property("killed in", hit)
+    assert 0 < sum(hit.values()) <= KILLS
+    if LONG:
+        assert min(hit.values()) >= KILLS / 100, hit
+    store = SHARED[kind](place)
+    if kind == "postgres":
+        _settled(request.getfixturevalue("postgres"))
 
-    def names(what: str) -> set[str]:
-        return {word[1] for word in said if word[0] == what}
+    # of money, the least and the most that can be spent
+    [money, uses] = used(store, spend("money", window=FAR), spend("used", window=FAR))
+    counted = {what: len(done[what]) for what in KINDS}
+    assert money % Decimal("0.01") == 0
+    least = counted["spend"] * SPENT - (counted["release"] + hit["release"]) * SPENT
+    least -= (counted["settle"] + hit["settle"]) * (SPENT - KEPT)
+    most = (counted["spend"] + hit["spend"]) * SPENT - counted["release"] * SPENT - counted["settle"] * (SPENT - KEPT)
+    assert least <= money <= most
 
-    spent, released = (sum(word[0] == what for word in said) for what in ("spent", "released"))
-    store = SHARED[kind](tmp_path)
-    [money] = used(store, spend("money", "0.1", "1E+9"))
-    assert len(said) > KILLS
-    assert spent - released - KILLS <= money * 10 <= spent - released + KILLS  # the step that each was killed in
-    assert money * 10 % 1 == 0
-    _within_one_step(names("mark"), set(store.read("session").marks))
-    _within_one_step(names("revoked"), {each.name for each in store.revocations(0)})
-    _within_one_step(names("used"), {each.id for each in store.approvals(status="used")})
-    assert not any(store.once(name, store.now() + FAR) for name in list(names("once"))[:200])
-    numbers = [each.number for each in store.revocations(0)]
-    assert numbers == list(range(1, len(numbers) + 1))
-    known: dict[str, Any] = {each.id: each.status for each in store.approvals()}
-    assert {known[name] for name in names("approved")} <= {"approved", "used"}
+    # a decision with a mark, a budget and an approval is done whole or not at all
+    marks = {mark for number in range(1 + KILLS // 50) for mark in store.read(f"s-{number}").marks}
+    approvals = {one.id: one.status for one in store.approvals()}
+    spent = {name for name, status in approvals.items() if status == "used"}
+    assert {mark.removeprefix("used-") for mark in marks if mark.startswith("used-")} == spent
+    assert uses == len(spent)
+
+    given = {name for name, status in approvals.items() if status in ("approved", "used")}
+    revoked = [each.name for each in store.revocations(0)]
+    kept = {"mark": {mark for mark in marks if not mark.startswith("used-")}, "revoke": set(revoked)}
+    kept |= {"ask": set(approvals), "answer": given, "use": spent}
+    for what, there in kept.items():
+        assert set(done[what]) <= there <= {*done[what], *begun[what]}, what
+    assert [each.number for each in store.revocations(0)] == list(range(1, len(revoked) + 1))
+    assert not any(store.once(name, store.now() + FAR) for name in done["once"])
     store.close()
 
 
-def _within_one_step(answered: set[str], kept: set[str]) -> None:
-    assert answered <= kept
-    assert len(kept - answered) <= KILLS
+def _settled(server: Postgres) -> None:
+    """Wait until the server has noticed who was killed."""
+    ends = time.monotonic() + 20
+    query = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'agentauthz' AND state <> 'idle'"
+    while server.rows(query):
+        assert time.monotonic() < ends
+        time.sleep(0.02)

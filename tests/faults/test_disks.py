@@ -192,18 +192,6 @@ def test_row_06_a_folder_that_becomes_read_only_refuses_what_it_can_not_keep(ope
     assert checked(open_folder).damages == ()
 
 
-@pytest.fixture(scope="session")
-def failing(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a library that makes the calls of a program to its disk fail, compiled from failing.c."""
-    compiler = shutil.which("cc")
-    if compiler is None or not sys.platform.startswith("linux"):
-        pytest.skip("needs Linux and a C compiler: a disk that fails is put in by a library")
-    made = tmp_path_factory.mktemp("failing") / "failing.so"
-    source = Path(__file__).with_name("failing.c")
-    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", made, source, "-ldl"], check=True)
-    return made
-
-
 _FAILING: Final = """
     import errno, os, sys
     from pathlib import Path

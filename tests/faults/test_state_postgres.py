@@ -1,83 +1,43 @@
-"""Race real processes for one PostgreSQL, kill them in the middle, and let the server not be as it should."""
+"""Let a PostgreSQL that keeps state not be as it should: away, late, locked, read-only, full."""
 
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import signal
+import errno
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from decimal import Decimal
-from typing import Final
+from pathlib import Path
+from typing import Final, TypeAlias
 
 import psycopg
 import pytest
 
-from agentauthz import Authorizer, PolicySet, Principal
+from agentauthz import Authorizer, PolicySet, Principal, Request
 from agentauthz.decision import Basis
 from agentauthz.errors import StateError
 from agentauthz.records import MemorySink
-from agentauthz.state.postgres import PostgresState, init
-from agentauthz.state.store import Approval, Committed, Intent, Refused
+from agentauthz.state.postgres import PostgresState
+from agentauthz.state.store import Committed, Intent, Refused
+from agentauthz.testing.trying import spend
+from tests.faults.mounted import mounted
 from tests.golden import ROOT
-from tests.postgres import Postgres
-from tests.state_racing import HOUR, counted
+from tests.postgres import NO_SERVER, Postgres, binaries
 
-PROCESSES: Final = 16
+FEW: Final = "permit all on * when true\nlimit few on shop.buy to count <= 2 per subject every 1h\n"
 
 
 @pytest.fixture
 def url(postgres: Postgres) -> str:
     """Return where a prepared database is that keeps nothing yet."""
-    postgres.run("DROP SCHEMA IF EXISTS agentauthz CASCADE")
-    init(postgres.dsn)
-    return postgres.dsn
-
-
-@pytest.fixture
-def store(url: str) -> Iterator[PostgresState]:
-    """Return a store that keeps nothing yet."""
-    with closing(PostgresState(url, timeout=20.0)) as made:
-        yield made
-
-
-@contextlib.contextmanager
-def racing(url: str, what: str, many: int, processes: int, threads: int = 1) -> Iterator[list[subprocess.Popen[str]]]:
-    """Run processes that begin at the same moment; those that still run at the end are killed."""
-    command = [sys.executable, "-m", "tests.state_racing", url, what, str(many), str(threads)]
-    started = [
-        subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for _ in range(processes)
-    ]
-    try:
-        for each in started:
-            assert each.stdout is not None
-            assert each.stdout.readline() == "ready\n"
-        for each in started:
-            assert each.stdin is not None
-            each.stdin.write("go\n")
-            each.stdin.flush()
-        yield started
-    finally:
-        for each in started:
-            each.kill()
-            each.communicate()
-
-
-def granted(url: str, what: str, many: int, processes: int, threads: int = 1) -> Counter[str]:
-    """Return what all processes together were granted."""
-    total: Counter[str] = Counter()
-    with racing(url, what, many, processes, threads) as started:
-        for each in started:
-            out, _ = each.communicate(timeout=120)
-            total.update(json.loads(out.splitlines()[-1]))
-    return total
+    return postgres.prepared()
 
 
 def spent(postgres: Postgres) -> dict[object, object]:
@@ -86,77 +46,23 @@ def spent(postgres: Postgres) -> dict[object, object]:
     return {row[0]: row[1] for row in rows}
 
 
-# ---- races
-
-
-@pytest.mark.parametrize(("processes", "threads"), [(PROCESSES, 1), (2, 32)])
-def test_budgets_are_granted_exactly(url: str, postgres: Postgres, processes: int, threads: int) -> None:
-    """Sixteen processes, or two of thirty-two threads, get what there is of count and money, to the cent, no more."""
-    done = granted(url, "spend", 100 if threads == 1 else 600, processes, threads)
-    assert set(done) <= {"0.10", "2.35"}
-    kept = sum((Decimal(amount) * count for amount, count in done.items()), Decimal(0))
-    assert spent(postgres) == {"calls:all": Decimal(done.total()), "money:all": kept}
-    assert Decimal("397.65") < kept <= Decimal("400.00")
-
-
-@pytest.mark.parametrize(("processes", "threads"), [(PROCESSES, 1), (2, 32)])
-def test_a_thousand_are_a_thousand(url: str, store: PostgresState, processes: int, threads: int) -> None:
-    """Of a budget of 1,000 exactly 1,000 are granted, and an approval, a key and a first mark once each."""
-    now = store.now()
-    store.ask(Approval("consent", "b", None, now, now + HOUR, "{}"))
-    assert store.answer("consent", "approved", "{}")
-    once = {f"key {number}": 1 for number in range(7)}
-    assert granted(url, "single", 84, processes, threads) == {"used": 1, "first": 1, **once}
-    assert granted(url, "count", 1_600 // processes, processes, threads) == {"counted": 1_000}
-
-
-def test_kills_lose_nothing_that_was_granted(url: str, postgres: Postgres) -> None:
-    """Processes that are killed while they spend leave at most one call each spent that nobody was told of."""
-    told: Counter[str] = Counter()
-    with racing(url, "spend", 10_000, PROCESSES) as started:
-        for number, each in enumerate(started):
-            time.sleep(0.05 if number % 2 else 0.15)
-            os.kill(each.pid, signal.SIGKILL)
-        for each in started:
-            out, _ = each.communicate()
-            told.update(line for line in out.splitlines() if line in ("0.10", "2.35"))
-    _settled(postgres)
-    count = spent(postgres)["calls:all"]
-    assert isinstance(count, Decimal)
-    assert told.total() <= count <= told.total() + PROCESSES
-    assert count <= 1_000
-    assert (
-        postgres.rows("SELECT total FROM agentauthz.budgets WHERE total <> (SELECT sum(a) FROM unnest(amounts) a)")
-        == []
-    )
-
-
-def _settled(postgres: Postgres) -> None:
-    """Wait until the server has noticed who was killed."""
-    ends = time.monotonic() + 20
-    query = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'agentauthz' AND state <> 'idle'"
-    while postgres.rows(query):
-        assert time.monotonic() < ends
-        time.sleep(0.02)
-
-
 # ---- a server that isn't as it should be
 
 
 def test_a_server_that_goes_and_comes_back(url: str, postgres: Postgres) -> None:
     """While it is away every operation fails at once; afterwards the same store goes on, and nothing is forgotten."""
     with closing(PostgresState(url, timeout=5.0)) as store:
-        spend = Intent(None, spends=(counted(2),))
-        assert isinstance(store.commit(spend), Committed)
+        counted = Intent(None, spends=(spend("calls", bound="2"),))
+        assert isinstance(store.commit(counted), Committed)
         postgres.stop()
         for _ in range(2):
             begun = time.monotonic()
             with pytest.raises(StateError, match=r"the connection to the database was lost|can't be reached"):
-                store.commit(spend)
+                store.commit(counted)
             assert time.monotonic() - begun < 5
         postgres.start()
-        assert isinstance(store.commit(spend), Committed)
-        assert isinstance(store.commit(spend), Refused)
+        assert isinstance(store.commit(counted), Committed)
+        assert isinstance(store.commit(counted), Refused)
 
 
 def test_a_crash_of_the_server_in_the_middle(url: str, postgres: Postgres) -> None:
@@ -168,7 +74,7 @@ def test_a_crash_of_the_server_in_the_middle(url: str, postgres: Postgres) -> No
         def work() -> None:
             while not enough.is_set():
                 try:
-                    done[type(store.commit(Intent(None, spends=(counted(10**9),)))).__name__] += 1
+                    done[type(store.commit(Intent(None, spends=(spend("calls", bound="1E+9"),)))).__name__] += 1
                 except StateError:
                     done["failed"] += 1
                     time.sleep(0.05)
@@ -185,7 +91,7 @@ def test_a_crash_of_the_server_in_the_middle(url: str, postgres: Postgres) -> No
         for each in threads:
             each.join()
         assert done["failed"] > 0
-        count = spent(postgres)["calls:all"]
+        count = spent(postgres)["calls"]
         assert isinstance(count, Decimal)
         assert done["Committed"] <= count <= done["Committed"] + done["failed"]
 
@@ -212,16 +118,16 @@ def test_a_server_that_stands_still(url: str, postgres: Postgres) -> None:
 def test_a_lock_that_somebody_holds(url: str, postgres: Postgres) -> None:
     """A budget that another transaction holds is waited for no longer than the time-out, and is there afterwards."""
     with closing(PostgresState(url, timeout=0.5)) as store, psycopg.connect(url) as other:
-        spend = Intent(None, spends=(counted(2),))
-        store.commit(spend)
+        counted = Intent(None, spends=(spend("calls", bound="2"),))
+        store.commit(counted)
         other.execute("SELECT 1 FROM agentauthz.budgets FOR UPDATE")
         begun = time.monotonic()
         with pytest.raises(StateError, match="the database didn't answer in time"):
-            store.commit(spend)
+            store.commit(counted)
         assert time.monotonic() - begun < 1.0
         other.rollback()
         time.sleep(0.1)
-        assert isinstance(store.commit(spend), Committed)
+        assert isinstance(store.commit(counted), Committed)
 
 
 def test_no_connection_is_free(url: str) -> None:
@@ -292,9 +198,7 @@ def test_a_fork_has_its_own_connections(url: str) -> None:
 
 def test_a_decision_is_denied_while_the_store_is_away(url: str, postgres: Postgres) -> None:
     """What a limit is on is denied with a reason; what needs no state goes on; both are recorded."""
-    policies = PolicySet.parse(
-        "permit all on * when true\nlimit few on shop.buy to count <= 5 per subject every 1h\n", name="shop.authz"
-    )
+    policies = PolicySet.parse(FEW, name="shop.authz")
     sink = MemorySink()
     with closing(PostgresState(url, timeout=2.0)) as store, Authorizer(policies, state=store, sinks=[sink]) as made:
         session = made.session(Principal.user("maria"))
@@ -307,3 +211,104 @@ def test_a_decision_is_denied_while_the_store_is_away(url: str, postgres: Postgr
         postgres.start()
         assert session.decide("shop.buy").allowed
     assert len(sink.records) >= 4
+
+
+# ---- a server whose disk is full
+
+
+Disk: TypeAlias = tuple[Postgres, Callable[[bool], None]]
+
+
+@contextlib.contextmanager
+def _really(programs: Path, request: pytest.FixtureRequest) -> Iterator[Disk]:
+    """Run a server on a small file system, and give it with what fills that or makes room."""
+    place = Path(tempfile.mkdtemp(prefix="agentauthz-pg-"))
+    with mounted(place, "tmpfs", "size=96m"):
+        filler = place / "filler"
+
+        def fill(full: bool) -> None:
+            if not full:
+                filler.unlink()
+                return
+            with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+                while file.write(bytes(4096)):
+                    pass
+            assert shutil.disk_usage(place).free == 0
+
+        (place / "server").mkdir()
+        yield Postgres(place / "server", programs), fill
+    place.rmdir()
+
+
+@contextlib.contextmanager
+def _by_library(programs: Path, request: pytest.FixtureRequest) -> Iterator[Disk]:
+    """Run a server whose files can't grow, on order, for who may not mount."""
+    library = request.getfixturevalue("failing")
+    place = Path(tempfile.mkdtemp(prefix="agentauthz-pg-"))
+    try:
+        given = {"LD_PRELOAD": str(shutil.copy(library, place)), "FAILING": str(place / "order")}
+
+        def fill(full: bool) -> None:
+            if full:
+                (place / "order").write_text(f"grow {errno.ENOSPC}")
+            else:
+                (place / "order").unlink()
+
+        yield Postgres(place, programs, environment=given), fill
+    finally:
+        shutil.rmtree(place)
+
+
+@pytest.fixture(params=[_really, _by_library])
+def disk(request: pytest.FixtureRequest) -> Iterator[Disk]:
+    """Return a server, running, with what fills its disk or makes room."""
+    if (programs := binaries()) is None:
+        pytest.skip(NO_SERVER)
+    with request.param(programs, request) as (server, fill):
+        try:
+            server.start()
+            yield server, fill
+        finally:
+            server.stop()
+
+
+def test_a_server_whose_disk_is_full(disk: Disk) -> None:
+    """While there is no room, what can't be kept is denied, in time; then all goes on, and no grant is forgotten."""
+    server, fill = disk
+    policies = PolicySet.parse(FEW, name="shop.authz")
+    with (
+        closing(PostgresState(server.prepared(), timeout=2.0)) as store,
+        Authorizer(policies, state=store, sinks=[MemorySink()]) as made,
+    ):
+
+        def buys(name: str) -> tuple[bool, Basis, str]:
+            begun = time.monotonic()
+            decision = made.decide(Request("shop.buy", subject=Principal.user(name)))
+            assert time.monotonic() - begun < 10
+            return decision.allowed, decision.basis, decision.reasons[0].code
+
+        assert buys("maria")[0]
+        fill(True)
+        granted: list[str] = []
+        failed: list[str] = []
+        while len(failed) < 20:
+            name = f"user-{len(granted) + len(failed)}"
+            allowed, *why = buys(name)
+            (granted if allowed else failed).append(name)
+            assert allowed or why == [Basis.ERROR, "state_failed"]
+            assert len(granted) < 10_000, "the disk isn't full"
+        assert made.decide(Request("shop.look", subject=Principal.user("maria"))).allowed
+        if server.runs:
+            with pytest.raises(StateError, match="has no space left"):
+                store.commit(Intent(None, spends=tuple(spend(f"{number:09}" * 100) for number in range(100))))
+        fill(False)
+        if not server.runs:  # one that can't recover without room ends, and its operator starts it
+            server.stop()
+            server.start()
+        ends = time.monotonic() + 20
+        while buys("otto")[1] is Basis.ERROR:
+            assert time.monotonic() < ends
+        for name in ("maria", *granted):
+            assert [buys(name)[0] for _ in range(2)] == [True, False], name
+        for name in failed:  # what was never answered is spent at most
+            assert sum(buys(name)[0] for _ in range(3)) in (1, 2), name
