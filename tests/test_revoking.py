@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import os
@@ -579,6 +580,26 @@ def test_a_store_that_was_restored_hides_nothing(caplog: pytest.LogCaptureFixtur
     assert all(known.against(known.known(), name, chain) is not None for name in "abcd")
     assert known.against(known.known(), "e", chain) is None
     assert caplog.text.count("has lost revocations") == 1
+
+
+@pytest.mark.parametrize("down", [False, True])
+def test_a_store_that_was_restored_lifts_no_halt_that_it_does_not_know(down: bool) -> None:
+    """An earlier halt and its resume, told again, say nothing of a later halt; a new resume ends it."""
+    store, backup, chain = DistantState(), MemoryState(), Chain(MARIA)
+    known = Revocations(store)
+    known.close()
+    for lifts in (False, True):
+        known.revoke("everything", "", "first", lifts=lifts)
+    backup._revoked[:] = store.near._revoked
+    store.down = {"revoke"} if down else set()
+    with pytest.raises(StateError) if down else contextlib.nullcontext():
+        known.revoke("everything", "", "second")
+    for store.near in (MemoryState(), backup):
+        known.poll()
+        assert known.against(known.known(), "s", chain) is not None
+    backup.revoke("everything", "", "it is over", lifts=True)
+    known.poll()
+    assert known.against(known.known(), "s", chain) is None
 
 
 def test_what_was_revoked_is_told_though_it_is_old() -> None:

@@ -78,6 +78,7 @@ class Revocations:
         self._tokens: Final[dict[str, str]] = {}
         self._halt: Revocation | None = None
         self._halt_number = 0  # of the last halt or resume
+        self._lifts: Final[set[Revocation]] = set()  # each lifts what was halted before it, and nothing that came later
         self.any = False  # whether anything at all was revoked: if not, what is known stops nobody
         self._running: Final[dict[object, Callable[[], None]]] = {}
         self._read_at = _NEVER
@@ -218,8 +219,8 @@ class Revocations:
     def _begin_anew(self, found: Sequence[Revocation]) -> None:
         """Go on with a store that has lost what it told before: it was restored, or replaced, and counts anew.
 
-        SECURITY: what was revoked stays so; and what is revoked from now on, under numbers that were seen before, isn't
-        missed.
+        SECURITY: what was revoked stays so, and a halt that it doesn't know of isn't lifted by a resume before it; what
+        is revoked from now on, under numbers that were seen before, isn't missed.
         """
         logging.getLogger("agentauthz.state").error("the state store has lost revocations; here they hold on")
         with self._lock:
@@ -240,8 +241,11 @@ class Revocations:
 
     def _keep(self, made: Revocation) -> None:
         if made.kind == "everything":
-            if made.number > self._halt_number:
-                self._halt_number, self._halt = made.number, None if made.lifts else made
+            if made.number > self._halt_number and made not in self._lifts:
+                self._halt = None if made.lifts else made
+            self._halt_number = max(self._halt_number, made.number)
+            if made.lifts:
+                self._lifts.add(made)
         elif made.kind == "session":
             self._sessions.setdefault(made.name, made.reason)
         elif made.kind == "token":
