@@ -13,7 +13,19 @@ from typing import Final, final
 
 from attrs import define, field
 
-from benchmarks import deciding, enforcing, loading, peers, reading, recording, replaying, state, tokens, versus
+from benchmarks import (
+    deciding,
+    enforcing,
+    loading,
+    peers,
+    reading,
+    recording,
+    remembering,
+    replaying,
+    state,
+    tokens,
+    versus,
+)
 from benchmarks.report import Target, table, targets
 from benchmarks.timing import Clock, Figure, duration, one_core
 
@@ -51,13 +63,15 @@ def main(arguments: Sequence[str]) -> None:
         print(recording.tables(records), flush=True)
         log = reading.measured(RESULTS / "records", reading.QUICK if options.quick else reading.GIGABYTE)
         print(reading.told(log), flush=True)
+        remembered = remembering.measured(clock)
+        print(remembering.shown(remembered), flush=True)
         found.tokens = tokens.measured(clock)
         _print_tokens(found.tokens)
         for size in options.sizes:
             _size(clock, found, size, options.peers)
         _print_sizes(found, options.peers)
         _print_memory(loading.memory(_MEMORY), loading.imports(clock, 3 if options.quick else 9))
-        rows = [*_targets(found), *recording.promises(records), *reading.promises(log)]
+        rows = [*_targets(found), *recording.promises(records), *reading.promises(log), remembering.promise(remembered)]
     rates = replaying.measured(replaying.RECORDS // 4 if options.quick else replaying.RECORDS)  # on all cores
     print(replaying.shown(rates))
     limited = state.measured(1 if options.quick else 3)
