@@ -259,6 +259,17 @@ def utc(moment: object) -> dt.datetime | None:
     return found if isinstance(found, dt.datetime) else None
 
 
+def told_by(clock: Callable[[], dt.datetime]) -> dt.datetime:
+    """Return the time by a host's clock, as a plain moment in UTC.
+
+    Raises:
+        InvalidArgument: the clock returned something other than a datetime with a zone.
+    """
+    if (now := utc(clock())) is None:
+        raise InvalidArgument("clock", "must return a datetime with a time zone")
+    return now
+
+
 def _freeze_elements(items: Iterable[object], size: int, budget: _Budget, depth: int) -> list[Value] | None:
     budget.left -= size
     if size > MAX_ELEMENTS or depth >= MAX_NESTING or budget.left < 0:

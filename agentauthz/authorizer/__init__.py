@@ -39,7 +39,7 @@ from agentauthz.session import Session
 from agentauthz.state.memory import MemoryState
 from agentauthz.state.store import State, StateStore
 from agentauthz.tracing import Ids, Tracer
-from agentauthz.values import utc
+from agentauthz.values import told_by, utc
 
 if TYPE_CHECKING:
     from agentauthz.policy.explain import Explanation
@@ -244,9 +244,7 @@ class Authorizer:
         Raises:
             InvalidArgument: the clock returned something other than a datetime with a zone.
         """
-        if (now := utc(self._clock())) is None:
-            raise InvalidArgument("clock", "must return a datetime with a time zone")
-        return now
+        return told_by(self._clock)
 
     def close(self) -> None:
         """Close the sinks; every call after that is denied, because it can't be recorded.

@@ -60,7 +60,7 @@ from agentauthz.tokens.strict import Json
 from agentauthz.tokens.types import ACCESS_TOKEN, ID_JAG, JWT_BEARER, KINDS
 from agentauthz.tokens.validator import Validator
 from agentauthz.tokens.verified import Confirmation, VerifiedToken
-from agentauthz.values import copy_plain, utc
+from agentauthz.values import copy_plain, told_by
 
 # adds claims to what is issued, given the subject's token and the client
 Customise: TypeAlias = Callable[[VerifiedToken, Client], Mapping[str, object]]
@@ -155,7 +155,7 @@ class SecurityTokenService:
         """
         asker = Presenter(client, self.issuer, client.principal(self.issuer))
         try:
-            attempt = Attempt(asker, self._now())
+            attempt = Attempt(asker, told_by(self.clock))
         except Exception as cause:
             clock = ExchangeRefused("server_error", "clock", status=500)
             raise self.refused(clock, client=asker.principal) from cause
@@ -363,11 +363,6 @@ class SecurityTokenService:
         basis, reason = recorded(refusal)
         decision = self._authorizer.refuse(of, reason, basis=basis)
         return ExchangeRefused(refusal.error, refusal.reason, status=refusal.status, record_id=decision.record_id)
-
-    def _now(self) -> dt.datetime:
-        if (now := utc(self.clock())) is None:
-            raise InvalidArgument("clock", "must return a datetime with a time zone")
-        return now
 
     def __repr__(self) -> str:
         return f"SecurityTokenService({self.issuer!r})"

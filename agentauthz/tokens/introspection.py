@@ -24,7 +24,7 @@ from agentauthz.tokens.transport import (
     Transport,
 )
 from agentauthz.urls import checked_url
-from agentauthz.values import utc
+from agentauthz.values import told_by
 
 if TYPE_CHECKING:
     from agentauthz.tokens.issuers import TrustedIssuer
@@ -88,13 +88,13 @@ class Introspector:
                 `introspection`: no answer that can be relied on.
             InvalidArgument: there is an `async_transport` only.
         """
-        key, now = _digest(token), self._now()
+        key, now = _digest(token), told_by(self._clock).timestamp()
         body = self._answers.get(key, now)
         return self._learn(key, self._ask(token), now) if body is None else self._said(body, now)
 
     async def aclaims(self, token: str) -> dict[str, Json]:
         """Do what `claims` does, without blocking the loop."""
-        key, now = _digest(token), self._now()
+        key, now = _digest(token), told_by(self._clock).timestamp()
         body = self._answers.get(key, now)
         return self._learn(key, await self._aask(token), now) if body is None else self._said(body, now)
 
@@ -155,11 +155,6 @@ class Introspector:
         if _expiry(found) <= now:
             raise TokenError("expired", "the token has expired")
         return found
-
-    def _now(self) -> float:
-        if (now := utc(self._clock())) is None:
-            raise InvalidArgument("clock", "must return a datetime with a time zone")
-        return now.timestamp()
 
     def __repr__(self) -> str:
         return f"Introspector({self._endpoint.partition('?')[0]!r})"

@@ -30,7 +30,7 @@ from agentauthz.tokens.transport import (
     Transport,
 )
 from agentauthz.urls import checked_url
-from agentauthz.values import utc
+from agentauthz.values import told_by
 
 MIN_TTL: Final = dt.timedelta(minutes=1)
 DEFAULT_TTL: Final = dt.timedelta(minutes=5)  # where the issuer says nothing
@@ -295,13 +295,13 @@ class HttpKeys:
 
     def _usable(self) -> KeySet:
         found = self._fetched
-        if found is None or not found.fresh(self._now(), STALE):
+        if found is None or not found.fresh(told_by(self._clock), STALE):
             raise TokenError("keys_unavailable", f"the issuer's key set `{self._name}` {self._failure}")
         return found.keys
 
     def _needed(self, key_id: str | None) -> _Flight | None:
         """Return the fetch that must be waited for; None: what is there must do."""
-        now, found = self._now(), self._fetched
+        now, found = told_by(self._clock), self._fetched
         if found is not None and found.fresh(now) and (key_id is None or key_id in found.ids):
             return None
         with self._lock:
@@ -342,11 +342,6 @@ class HttpKeys:
             raise _Unusable(f"was answered with status {answer.status}")
         keys = _key_set(answer.body, skip_unusable=True)
         return _Fetched(keys, now, now + _time_to_live(answer), frozenset(key.key_id for key in keys.keys))
-
-    def _now(self) -> dt.datetime:
-        if (now := utc(self._clock())) is None:
-            raise InvalidArgument("clock", "must return a datetime with a time zone")
-        return now
 
     def _forked(self) -> None:
         """Forget, in a child process, the lock and the fetch of a thread that only its parent has."""

@@ -32,7 +32,7 @@ from agentauthz.tokens.presented import Presented, presented
 from agentauthz.tokens.revocation import Revocation, token_name
 from agentauthz.tokens.strict import Json
 from agentauthz.tokens.verified import TYPES, TokenKind, VerifiedToken
-from agentauthz.values import utc
+from agentauthz.values import told_by
 
 if TYPE_CHECKING:
     from agentauthz.tokens.introspection import Introspector
@@ -232,7 +232,7 @@ class Validator:
 
     def _settle(self, opened: _Opened, keys: KeySet) -> VerifiedToken:
         """Verify the signature and the claims, unless that was done before with a key that still is the issuer's."""
-        now = self._now()
+        now = told_by(self._clock).timestamp()
         if (known := opened.known) is not None and any(known.signed_by(key) for key in keys.keys):
             check_still_valid(known.token, self._limits, now)
             return known.token
@@ -250,7 +250,7 @@ class Validator:
         if kind not in issuer.token_kinds:
             raise TokenError("kind", f"the token's issuer isn't trusted for tokens of the kind `{kind}`")
         named = {"iss": issuer.issuer, **claims}
-        found = self._checked(named, issuer, kind, token, self._now(), INTROSPECTED)
+        found = self._checked(named, issuer, kind, token, told_by(self._clock).timestamp(), INTROSPECTED)
         check_presented(found)
         return found
 
@@ -321,11 +321,6 @@ class Validator:
             raise TokenError("replay_unavailable", "it isn't known whether the token was used before") from cause
         if first is not True:
             raise TokenError("replayed", "the token was used before, and counts once")
-
-    def _now(self) -> float:
-        if (now := utc(self._clock())) is None:
-            raise InvalidArgument("clock", "must return a datetime with a time zone")
-        return now.timestamp()
 
     def __repr__(self) -> str:
         return f"Validator({', '.join(map(repr, self._issuers))})"
