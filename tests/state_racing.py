@@ -43,6 +43,17 @@ def _spend(store: PostgresState, number: int) -> str | None:
     return amount if isinstance(done, Committed) else None
 
 
+def _settle(store: PostgresState, number: int) -> str | None:
+    """Reserve five of 100, and settle for less: with an id, or without one."""
+    most = Spend("tokens", "tokens:all", Decimal(5), Decimal(100), HOUR, WHY)
+    done = store.commit(Intent(None, spends=(most,), releasable=number % 2 == 0))
+    if not isinstance(done, Committed) or done.reservation is None:
+        return None
+    took = ("0.5", "0.25", "0")[number % 3]
+    store.settle(done.reservation, {"tokens": Decimal(took)})
+    return took
+
+
 def _count(store: PostgresState, number: int) -> str | None:
     done = store.commit(Intent(None, spends=(counted(),)))
     return "counted" if isinstance(done, Committed) else None
@@ -70,6 +81,7 @@ def _single(store: PostgresState, number: int) -> str | None:
 
 WORK: Final[dict[str, Callable[[PostgresState, int], str | None]]] = {
     "spend": _spend,
+    "settle": _settle,
     "count": _count,
     "single": _single,
 }

@@ -54,6 +54,28 @@ _WORKING: Final = """
         os.wait()
 """
 
+# each of the processes reserves five of a budget, and settles for a half: with an id, or without one
+_SETTLING: Final = """
+    import os, sys
+    from decimal import Decimal
+    from pathlib import Path
+    from agentauthz.testing.trying import spend, spending, taken
+    from tests.stores import SHARED
+
+    kind, place, processes, bound = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+    for process in range(processes):
+        if os.fork() == 0:
+            store, most = SHARED[kind](place), spend("tokens", "5", bound)
+            for number in range(12):
+                answer = store.commit(spending(most, releasable=number % 2 == 0))
+                if taken(answer):
+                    store.settle(answer.reservation, {most.rule: Decimal("0.5")})
+                    os.write(1, b"0.5\\n")
+            os._exit(0)
+    for _ in range(processes):
+        os.wait()
+"""
+
 # each child works until it is killed, and says after each step that it was answered
 _KILLING: Final = """
     import os, random, select, signal, sys, time
@@ -113,6 +135,16 @@ def _run(code: str, *argv: object, timeout: int = 300) -> list[str]:
     )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.splitlines()
+
+
+def test_what_sixteen_processes_settle_for_is_what_was_taken(kind: str, tmp_path: Path) -> None:
+    """Whoever reserves and settles at the same time: in the end that is spent which all have said, and fits."""
+    store = SHARED[kind](tmp_path)
+    told = _run(_SETTLING, kind, tmp_path, PROCESSES, 60)
+    assert len(told) > 100
+    assert used(store, spend("tokens")) == [Decimal("0.5") * len(told)]
+    assert len(told) / 2 <= 60
+    store.close()
 
 
 def test_sixteen_processes_get_exactly_what_there_is(kind: str, tmp_path: Path) -> None:

@@ -100,6 +100,16 @@ def test_budgets_are_granted_exactly(url: str, postgres: Postgres, processes: in
 
 
 @pytest.mark.parametrize(("processes", "threads"), [(PROCESSES, 1), (2, 32)])
+def test_what_is_settled_for_less_is_what_was_taken(url: str, postgres: Postgres, processes: int, threads: int) -> None:
+    """Whoever reserves and settles at the same time: in the end that is spent which all have said, and fits."""
+    done = granted(url, "settle", 640 // processes, processes, threads)
+    taken = sum((Decimal(amount) * count for amount, count in done.items()), Decimal(0))
+    assert set(done) == {"0.5", "0.25", "0"}
+    assert spent(postgres) == {"tokens:all": taken}
+    assert taken <= 100
+
+
+@pytest.mark.parametrize(("processes", "threads"), [(PROCESSES, 1), (2, 32)])
 def test_a_thousand_are_a_thousand(url: str, store: PostgresState, processes: int, threads: int) -> None:
     """Of a budget of 1,000 exactly 1,000 are granted, and an approval, a key and a first mark once each."""
     now = store.now()
