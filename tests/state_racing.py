@@ -58,6 +58,12 @@ def granted(store: StateStore, rounds: int, bound: int) -> Counter[str]:
             store.release(both.reservation)
         else:
             got[amount] += taken(both)
+        # who reserves five and settles for less, with an id or without one, leaves room for others
+        most = spend("tokens", "5", str(bound / 10), FAR)
+        reserved = store.commit(spending(most, releasable=number % 2 == 0))
+        if isinstance(reserved, Committed) and reserved.reservation is not None:
+            store.settle(reserved.reservation, {most.rule: Decimal("0.5")})
+            got["settled"] += 1
         # the first to mark a session is who has seen it without marks
         if number % 8 == 0:
             seen = store.read("marked").marks

@@ -22,6 +22,7 @@ from agentauthz.decision import Reason
 from agentauthz.errors import SinkError, StateError
 from agentauthz.principals import Chain, Delegation
 from agentauthz.records import EventRecord, MemorySink
+from agentauthz.records.words import record_line
 from agentauthz.request import SessionFacts
 from agentauthz.state.memory import MemoryState
 from agentauthz.state.store import DONE, Intent
@@ -288,6 +289,8 @@ async def test_each_record_says_whose_order_it_was() -> None:
     told = states(made.sink)
     named = {"sub": "olga", "kind": "user", "iss": "https://id.example"}
     assert [each["by"] for each in told] == [named] * 10
+    line = record_line(next(record for record in made.sink.records if record.type == "state"))  # type: ignore[union-attr]
+    assert line.endswith("  state  kind: mark, id: seen, by: user(olga) of https://id.example")
     assert [each["kind"] for each in told] == ["mark"] * 2 + ["revoke"] * 2 + ["halt", "resume"] * 2 + ["unmark"] * 2
     nobody: Any = "olga"
     session.mark("seen")

@@ -27,6 +27,7 @@ from agentauthz import (
 )
 from agentauthz.errors import SessionError
 from agentauthz.records.words import effect_words
+from agentauthz.replay import replay
 from agentauthz.state.postgres import PostgresState, init
 from agentauthz.state.sqlite import SqliteState
 from tests.distant import DistantState
@@ -441,6 +442,20 @@ def test_a_hidden_amount_stays_hidden() -> None:
     assert set(effect.spent["tokens"]) == {"$c"}  # type: ignore[call-overload]
     assert b"7321" not in effect.line()
     assert "only a keyed hash" in effect_words(effect)
+
+
+def test_what_was_settled_changes_no_replay() -> None:
+    """A decision's record has how its budgets stood: replayed, each comes to the same, whatever was settled since."""
+    made = Recorded(TOKENS)
+    with made.session() as session:
+        plain(900, took=400)
+        plain(600, took=1)
+        assert not session.decide("llm.ask", args={"most": 600}).allowed
+    compared = replay((record.line() for record in made.sink.records), made.authorizer.policies)
+    assert [budget.used for record in made.decisions for budget in record.budgets] == [
+        {"$d": "0"}, {"$d": "400"}, {"$d": "401"},
+    ]  # fmt: skip
+    assert (compared.same, compared.changed, compared.not_replayable) == (3, [], {})
 
 
 def test_people_are_told_what_was_spent() -> None:

@@ -64,10 +64,12 @@ def _is_exact(store: StateStore, got: Counter[str], rounds: int) -> None:
     calls = got["0.10"] + got["2.35"]
     assert used(store, spend("count"), spend("calls"), spend("money", window=None)) == [BOUND, calls, money]
     assert bound - Decimal("2.35") < money <= bound
+    assert used(store, spend("tokens", window=FAR)) == [got["settled"] / Decimal(2)]
+    assert 0 < got["settled"] / Decimal(2) <= bound / 5
 
 
 def test_sixteen_processes_get_exactly_what_there_is(kind: str, place: str) -> None:
-    """Budgets of count and of money are granted to the last cent and no further; a key, a mark and an approval once."""
+    """Budgets are granted to the last cent and no further, less what is settled; a key, a mark and an approval once."""
     store = SHARED[kind](place)
     approved(store, "approval")
     told = [json.loads(line) for line in _run("work", kind, place, PROCESSES, BOUND, timeout=1_800)]

@@ -21,8 +21,20 @@ def record_line(record: Record) -> str:
         return delegation_line(record)
     if isinstance(record, PolicyRecord):
         return f"{when(record)}  {'policy':<6}  {record.name}, part {record.part} of {record.parts} of {record.digest}"
-    told = ", ".join(f"{name}: {value}" for name, value in record.about.items() if isinstance(value, str | int))
+    told = ", ".join(
+        f"{name}: {value}" for name, value in map(_named, record.about.items()) if isinstance(value, str | int)
+    )
     return f"{when(record)}  {record.type}  {told}"
+
+
+def _named(told: tuple[str, object]) -> tuple[str, object]:
+    """Return what an event tells; of who did it, as policies name them."""
+    name, value = told
+    if name == "by" and isinstance(value, Mapping):
+        sub, kind, issuer = map(value.get, ("sub", "kind", "iss"))
+        if isinstance(sub, str) and isinstance(kind, str) and isinstance(issuer, str | None):
+            return name, party(Actor(sub, kind, issuer))
+    return told
 
 
 def decision_line(record: DecisionRecord) -> str:
