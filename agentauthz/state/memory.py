@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import functools
 import heapq
 import os
 import secrets
@@ -11,7 +12,7 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
-from typing import Final, Literal, TypeAlias, final
+from typing import Concatenate, Final, Literal, ParamSpec, TypeAlias, TypeVar, final
 
 from attrs import evolve
 
@@ -36,10 +37,36 @@ from agentauthz.state.store import (
 from agentauthz.state.windows import Buckets, Slot, micros, slot
 from agentauthz.values import utc
 
+P = ParamSpec("P")
+T = TypeVar("T")
 _Place: TypeAlias = tuple[Spend, Buckets, Slot]
 
 _SWEEP: Final = 10_000  # budgets, or approvals, before those that ended are looked for
 _REMEMBERED: Final = dt.timedelta(days=1)  # what became of an approval, after its end
+
+
+def _whole(operation: Callable[Concatenate[MemoryState, P], T]) -> Callable[Concatenate[MemoryState, P], T]:
+    """Have an operation done whole: the lock lets in again what a signal's handler, or an object's end, asks meanwhile.
+
+    SECURITY: that would spend what is being spent, or be overwritten by what was read before.
+    """
+
+    @functools.wraps(operation)
+    def alone(self: MemoryState, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with self._lock:
+            inside, self._inside = self._inside, True
+            try:
+                if inside:
+                    raise _interrupting()
+                return operation(self, *args, **kwargs)
+            finally:
+                self._inside = inside
+
+    return alone
+
+
+def _interrupting() -> StateError:
+    return StateError("the state store is in the middle of another operation of this thread")
 
 
 @final
@@ -89,7 +116,7 @@ class MemoryState:
         self._revoked: Final[list[Revocation]] = []
         self._approvals: Final[dict[str, Approval]] = {}
         self._asked: Final[set[str]] = set()  # sessions in which approvals were asked for
-        self._closed = False
+        self._inside = self._closed = False
         _OPEN.add(self)
 
     def now(self) -> dt.datetime:
@@ -112,6 +139,7 @@ class MemoryState:
 
     # ---- sessions
 
+    @_whole
     def begin(self, session: str, started: dt.datetime, watched: Mapping[str, dt.datetime], *, keep: bool) -> _Session:
         """Begin a session, or find it; see `StateStore.begin`."""
         self._check_open()
@@ -133,6 +161,7 @@ class MemoryState:
         found = self._known.get(session)
         return NOTHING_YET if found is None else found.state
 
+    @_whole
     def mark(self, session: str, name: str) -> None:
         """Add a mark on the host's word."""
         self._check_open()
@@ -140,6 +169,7 @@ class MemoryState:
             found = self._session(session)
             found.state = evolve(found.state, marks=found.state.marks | {name})
 
+    @_whole
     def unmark(self, session: str, name: str) -> bool:
         """Remove a mark on the host's word; say whether it was there."""
         self._check_open()
@@ -149,6 +179,7 @@ class MemoryState:
             found.state = evolve(found.state, marks=found.state.marks - {name})
             return there
 
+    @_whole
     def finish(self, session: str, action: str) -> None:
         """Remember that an action was allowed, and has returned, now."""
         with self._lock:
@@ -165,6 +196,17 @@ class MemoryState:
 
     def commit(self, intent: Intent) -> Answer:
         """Do all that a decision changes, or nothing; see `StateStore.commit`."""
+        with self._lock:  # as `_whole` does, at less cost
+            inside, self._inside = self._inside, True
+            try:
+                if inside:
+                    raise _interrupting()
+                return self._committed(intent)
+            finally:
+                self._inside = inside
+
+    def _committed(self, intent: Intent) -> Answer:
+        """Do what `commit` does, in the middle of nothing else."""
         with self._lock:
             now = self.now()
             if self._is_stale(intent):
@@ -238,6 +280,7 @@ class MemoryState:
         """Give back what was spent; see `StateStore.release`."""
         self._give_back(reservation, lambda spend: spend.amount)
 
+    @_whole
     def _give_back(self, reservation: Reservation, rest: Callable[[Spend], Decimal]) -> None:
         self._check_open()
         with self._lock:
@@ -251,6 +294,7 @@ class MemoryState:
 
     # ---- what may be used once
 
+    @_whole
     def once(self, key: str, expires: dt.datetime) -> bool:
         """Return True the first time that `key` is asked for, False as long as it is remembered.
 
@@ -288,6 +332,7 @@ class MemoryState:
 
     # ---- approvals
 
+    @_whole
     def ask(self, approval: Approval) -> Approval:
         """Keep a request for consent, or find the open one that is bound to the same call."""
         now = self.now()
@@ -315,6 +360,7 @@ class MemoryState:
         self._sweep_approvals_at = max(_SWEEP, 2 * len(self._approvals))
         self._asked.intersection_update([one.session for one in self._approvals.values() if one.session is not None])
 
+    @_whole
     def answer(
         self, id: str, status: Literal["pending", "approved", "rejected"], answer: str, *, known: str | None = None
     ) -> bool:
