@@ -6,7 +6,6 @@ import contextlib
 import gc
 import logging
 import os
-import sys
 import threading
 import time
 import warnings
@@ -25,7 +24,7 @@ from agentauthz.records import EventRecord, MemorySink
 from agentauthz.records.words import record_line
 from agentauthz.request import SessionFacts
 from agentauthz.state.memory import MemoryState
-from agentauthz.state.store import DONE, Intent
+from agentauthz.state.store import Intent
 from agentauthz.values import UNKNOWN
 from tests.distant import DistantState
 from tests.recording import until
@@ -844,45 +843,6 @@ def test_a_signal_that_revokes_while_a_revocation_is_taken_in_does_not_hang() ->
     with made.authorizer._revoked._lock:
         made.authorizer.halt("r")
     assert not asked(made.authorizer).allowed
-
-
-def test_a_signal_that_revokes_while_another_revocation_is_kept_gets_a_number_of_its_own() -> None:
-    """At whatever line of the store in memory its handler runs: all that was revoked is told, each once, in order."""
-    line = 0
-    while True:
-        store = MemoryState()
-        line += 1
-        if not _interrupted(line, lambda: store.revoke("session", "a", "r"), lambda: store.revoke("session", "b", "r")):  # noqa: B023
-            break
-        told = store.revocations(0)
-        assert [(one.number, len(one.name)) for one in told] == [(1, 1), (2, 1)]
-        assert {one.name for one in told} == {"a", "b"}
-        assert store.revocations(1) == told[1:]
-        assert store.commit(Intent("s", marks=("m",), revocations=2)) == DONE
-    assert line > 3
-
-
-def _interrupted(at: int, work: Callable[[], object], handler: Callable[[], object]) -> bool:
-    """Do some work, and what a handler does before its line `at` in the store; say whether it got so far."""
-    lines, code = 0, MemoryState.revoke.__code__.co_filename
-
-    def trace(frame: Any, event: str, _: object) -> Any:
-        nonlocal lines
-        if frame.f_code.co_filename != code:
-            return None
-        lines += event == "line"
-        if event == "line" and lines == at:
-            sys.settrace(None)
-            handler()
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        work()
-    finally:
-        sys.settrace(before)
-    return lines >= at
 
 
 def test_many_threads_revoke_and_all_of_it_holds() -> None:

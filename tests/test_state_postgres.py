@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from decimal import Decimal
@@ -17,11 +19,12 @@ from hypothesis import strategies as st
 from agentauthz.decision import Reason, Spend
 from agentauthz.errors import InvalidArgument, StateError
 from agentauthz.state.memory import MemoryState
-from agentauthz.state.postgres import PostgresState, Pruned, init
+from agentauthz.state.postgres import PostgresState, Pruned, init, pool
 from agentauthz.state.postgres.text import escape, unescape
 from agentauthz.state.store import Approval, Committed, Intent, Refused, Reservation, Seen, StateStore
 from agentauthz.state.windows import micros
 from agentauthz.testing.trying import HOUR, spend
+from tests.interrupting import interrupted
 from tests.loopback import everything_told
 from tests.postgres import Postgres
 
@@ -365,6 +368,26 @@ def test_what_is_closed_answers_nothing(url: str) -> None:
     store.close()
     with pytest.raises(StateError, match="the state store is closed"):
         store.now()
+
+
+def test_a_signal_may_revoke_in_the_middle_of_anything(url: str, store: PostgresState) -> None:
+    """Whatever a thread has in hand when a handler, or the end of an object, asks the store: nothing hangs."""
+    revoked: list[int] = []
+
+    def revoke() -> None:
+        revoked.append(store.revoke("token", "t", "").number)
+
+    def work() -> None:
+        for line in itertools.count(1):
+            if not interrupted(line, (pool, threading), store.now, revoke):
+                return
+
+    working = threading.Thread(target=work, daemon=True)
+    working.start()
+    working.join(60)
+    assert not working.is_alive()
+    assert revoked == list(range(1, len(revoked) + 1))
+    assert len(revoked) > 10
 
 
 # ---- time

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import functools
 import heapq
 import os
 import secrets
@@ -11,7 +12,7 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
-from typing import Final, Literal, TypeAlias, final
+from typing import Concatenate, Final, Literal, ParamSpec, TypeAlias, TypeVar, final
 
 from attrs import evolve
 
@@ -36,10 +37,36 @@ from agentauthz.state.store import (
 from agentauthz.state.windows import Buckets, micros
 from agentauthz.values import utc
 
+P = ParamSpec("P")
+T = TypeVar("T")
 _Taken: TypeAlias = tuple[Spend, Buckets, int]
 
 _SWEEP: Final = 10_000  # budgets, or approvals, before those that ended are looked for
 _REMEMBERED: Final = dt.timedelta(days=1)  # what became of an approval, after its end
+
+
+def _whole(operation: Callable[Concatenate[MemoryState, P], T]) -> Callable[Concatenate[MemoryState, P], T]:
+    """Have an operation done whole: the lock lets in again what a signal's handler, or an object's end, asks meanwhile.
+
+    SECURITY: that would spend what is being spent, or be overwritten by what was read before.
+    """
+
+    @functools.wraps(operation)
+    def alone(self: MemoryState, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with self._lock:
+            inside, self._inside = self._inside, True
+            try:
+                if inside:
+                    raise _interrupting()
+                return operation(self, *args, **kwargs)
+            finally:
+                self._inside = inside
+
+    return alone
+
+
+def _interrupting() -> StateError:
+    return StateError("the state store is in the middle of another operation of this thread")
 
 
 @final
@@ -89,7 +116,7 @@ class MemoryState:
         self._revoked: Final[list[Revocation]] = []
         self._approvals: Final[dict[str, Approval]] = {}
         self._asked: Final[set[str]] = set()  # sessions in which approvals were asked for
-        self._closed = False
+        self._inside = self._closed = False
         _OPEN.add(self)
 
     def now(self) -> dt.datetime:
@@ -117,20 +144,20 @@ class MemoryState:
 
     # ---- sessions
 
+    @_whole
     def begin(self, session: str, started: dt.datetime, watched: Mapping[str, dt.datetime], *, keep: bool) -> _Session:
         """Begin a session, or find it; see `StateStore.begin`."""
         self._check_open()
-        with self._lock:
-            found, known = self._known.get(session), True
-            if found is None:
-                found, known = self._known.setdefault(session, _Session(started)), False
-            if keep or session in self._asked:
-                self._kept[session] = found
-            before = found.state.watched
-            if before.keys() != watched.keys():
-                now = self.now()
-                found.state = evolve(found.state, watched=watching(before, watched, now) if known else dict(watched))
-            return found
+        found, known = self._known.get(session), True
+        if found is None:
+            found, known = self._known.setdefault(session, _Session(started)), False
+        if keep or session in self._asked:
+            self._kept[session] = found
+        before = found.state.watched
+        if before.keys() != watched.keys():
+            now = self.now()
+            found.state = evolve(found.state, watched=watching(before, watched, now) if known else dict(watched))
+        return found
 
     def read(self, session: str) -> State:
         """Return what a session remembers."""
@@ -138,27 +165,27 @@ class MemoryState:
         found = self._known.get(session)
         return NOTHING_YET if found is None else found.state
 
+    @_whole
     def mark(self, session: str, name: str) -> None:
         """Add a mark on the host's word."""
         self._check_open()
-        with self._lock:
-            found = self._session(session)
-            found.state = evolve(found.state, marks=found.state.marks | {name})
+        found = self._session(session)
+        found.state = evolve(found.state, marks=found.state.marks | {name})
 
+    @_whole
     def unmark(self, session: str, name: str) -> bool:
         """Remove a mark on the host's word; say whether it was there."""
         self._check_open()
-        with self._lock:
-            found = self._session(session)
-            there = name in found.state.marks
-            found.state = evolve(found.state, marks=found.state.marks - {name})
-            return there
+        found = self._session(session)
+        there = name in found.state.marks
+        found.state = evolve(found.state, marks=found.state.marks - {name})
+        return there
 
+    @_whole
     def finish(self, session: str, action: str) -> None:
         """Remember that an action was allowed, and has returned, now."""
-        with self._lock:
-            found = self._session(session)
-            found.state = finished(found.state, action, self.now())
+        found = self._session(session)
+        found.state = finished(found.state, action, self.now())
 
     def _session(self, session: str) -> _Session:
         found = self._known.get(session)
@@ -170,20 +197,30 @@ class MemoryState:
 
     def commit(self, intent: Intent) -> Answer:
         """Do all that a decision changes, or nothing; see `StateStore.commit`."""
-        with self._lock:
-            now = self._now()
-            if self._is_stale(intent):
-                return STALE
-            if intent.approvals and (unfit := tuple(filter(self._is_unfit, intent.approvals))):
-                return Refused(approvals=unfit)
-            taken = self._taken(intent, micros(now)) if intent.spends else ()
-            fits = True
-            for spend, kept, _ in taken:
-                fits = fits and kept.has_room(spend)
-            if fits and intent.reserve:
-                return self._done(intent, taken, now)
-            stand = tuple([kept.stands(spend, granted=False) for spend, kept, _ in taken])
-            return Committed(stand) if fits else Refused(stand)
+        with self._lock:  # as `_whole` does, at less cost
+            inside, self._inside = self._inside, True
+            try:
+                if inside:
+                    raise _interrupting()
+                return self._committed(intent)
+            finally:
+                self._inside = inside
+
+    def _committed(self, intent: Intent) -> Answer:
+        """Do what `commit` does, in the middle of nothing else."""
+        now = self._now()
+        if self._is_stale(intent):
+            return STALE
+        if intent.approvals and (unfit := tuple(filter(self._is_unfit, intent.approvals))):
+            return Refused(approvals=unfit)
+        taken = self._taken(intent, micros(now)) if intent.spends else ()
+        fits = True
+        for spend, kept, _ in taken:
+            fits = fits and kept.has_room(spend)
+        if fits and intent.reserve:
+            return self._done(intent, taken, now)
+        stand = tuple([kept.stands(spend, granted=False) for spend, kept, _ in taken])
+        return Committed(stand) if fits else Refused(stand)
 
     def _done(self, intent: Intent, taken: Sequence[_Taken], now: dt.datetime) -> Committed:
         for used in intent.approvals:
@@ -239,19 +276,20 @@ class MemoryState:
         """Give back what was spent; see `StateStore.release`."""
         self._give_back(reservation, lambda spend: spend.amount)
 
+    @_whole
     def _give_back(self, reservation: Reservation, rest: Callable[[Spend], Decimal]) -> None:
         self._check_open()
-        with self._lock:
-            if reservation.id is not None and reservation.id not in self._reserved:
-                return
-            self._reserved.discard(reservation.id or "")
-            for spend, number in reservation.parts:
-                kept = self._budgets_of(spend, reservation.session).get(spend.key)
-                if kept is not None:
-                    kept.give_back(number, min(max(rest(spend), Decimal(0)), spend.amount))
+        if reservation.id is not None and reservation.id not in self._reserved:
+            return
+        self._reserved.discard(reservation.id or "")
+        for spend, number in reservation.parts:
+            kept = self._budgets_of(spend, reservation.session).get(spend.key)
+            if kept is not None:
+                kept.give_back(number, min(max(rest(spend), Decimal(0)), spend.amount))
 
     # ---- what may be used once
 
+    @_whole
     def once(self, key: str, expires: dt.datetime) -> bool:
         """Return True the first time that `key` is asked for, False as long as it is remembered.
 
@@ -259,16 +297,15 @@ class MemoryState:
             StateError: all places are taken by keys that haven't expired.
         """
         now = self.now()
-        with self._lock:
-            while self._ends and self._ends[0][0] < now:
-                self._once.pop(heapq.heappop(self._ends)[1], None)
-            if key in self._once:
-                return False
-            if len(self._once) >= self._max:
-                raise StateError("the memory of what was used is full")
-            self._once[key] = expires
-            heapq.heappush(self._ends, (expires, key))
-            return True
+        while self._ends and self._ends[0][0] < now:
+            self._once.pop(heapq.heappop(self._ends)[1], None)
+        if key in self._once:
+            return False
+        if len(self._once) >= self._max:
+            raise StateError("the memory of what was used is full")
+        self._once[key] = expires
+        heapq.heappush(self._ends, (expires, key))
+        return True
 
     # ---- revocations
 
@@ -289,25 +326,21 @@ class MemoryState:
 
     # ---- approvals
 
+    @_whole
     def ask(self, approval: Approval) -> Approval:
         """Keep a request for consent, or find the open one that is bound to the same call."""
         now = self.now()
-        with self._lock:
-            for known in self._approvals.values():
-                if (
-                    known.binding == approval.binding
-                    and known.status in ("pending", "approved")
-                    and known.expires > now
-                ):
-                    return known
-            if len(self._approvals) >= self._sweep_approvals_at:
-                self._forget_approvals(now)
-            self._approvals[approval.id] = approval
-            if approval.session is not None:  # what it remembers is needed again
-                self._asked.add(approval.session)
-                if (found := self._known.get(approval.session)) is not None:
-                    self._kept[approval.session] = found
-            return approval
+        for known in self._approvals.values():
+            if known.binding == approval.binding and known.status in ("pending", "approved") and known.expires > now:
+                return known
+        if len(self._approvals) >= self._sweep_approvals_at:
+            self._forget_approvals(now)
+        self._approvals[approval.id] = approval
+        if approval.session is not None:  # what it remembers is needed again
+            self._asked.add(approval.session)
+            if (found := self._known.get(approval.session)) is not None:
+                self._kept[approval.session] = found
+        return approval
 
     def _forget_approvals(self, now: dt.datetime) -> None:
         """Forget the requests that ended long ago: calls make them, and nobody takes them away."""
@@ -316,17 +349,17 @@ class MemoryState:
         self._sweep_approvals_at = max(_SWEEP, 2 * len(self._approvals))
         self._asked.intersection_update([one.session for one in self._approvals.values() if one.session is not None])
 
+    @_whole
     def answer(
         self, id: str, status: Literal["pending", "approved", "rejected"], answer: str, *, known: str | None = None
     ) -> bool:
         """Answer a pending request that hasn't expired, and whose answer so far is `known`; False for any other."""
         now = self.now()
-        with self._lock:
-            row = self._approvals.get(id)
-            if row is None or row.status != "pending" or row.expires <= now or row.answer != known:
-                return False
-            self._approvals[id] = evolve(row, status=status, answer=answer)
-            return True
+        row = self._approvals.get(id)
+        if row is None or row.status != "pending" or row.expires <= now or row.answer != known:
+            return False
+        self._approvals[id] = evolve(row, status=status, answer=answer)
+        return True
 
     def approval(self, id: str) -> Approval | None:
         """Return a request; None: there is none with this id."""

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as Late
+from queue import Empty, SimpleQueue
 from typing import Any, Final, final
 
 from agentauthz.errors import StateError
@@ -33,8 +34,11 @@ class Pool:
 
     def _begin(self) -> None:
         self._process = os.getpid()
-        self._lock = threading.Lock()
-        self._free = threading.BoundedSemaphore(self._size)
+        # both let in again what a signal's handler, or an object's end, asks while this thread has them in hand
+        self._lock = threading.RLock()
+        self._free: SimpleQueue[None] = SimpleQueue()
+        for _ in range(self._size):
+            self._free.put(None)
         self._idle: list[Wire] = []
 
     def _own_process(self) -> None:
@@ -54,8 +58,10 @@ class Pool:
         self._own_process()
         ends = time.monotonic() + self._timeout
         free = self._free
-        if not free.acquire(timeout=self._timeout):
-            raise late()
+        try:
+            free.get(timeout=self._timeout)
+        except Empty:
+            raise late() from None
         try:
             wire = self._taken(ends)
             try:
@@ -66,7 +72,7 @@ class Pool:
             self._put_back(wire)
             return answer
         finally:
-            free.release()
+            free.put(None)
 
     def _taken(self, ends: float) -> Wire:
         while True:
