@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final, cast, final
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Final, TypedDict, cast, final
 
-from attrs import define, evolve
+from attrs import define, evolve, frozen
 
 from agentauthz.calls import NOTHING, Call, Expiry, Verdict, allowed, inline, moment, refusal
 from agentauthz.decision import Decision, Outcome, Reason
-from agentauthz.errors import AgentAuthzError, Denied, ReviewRequired, SessionError, WideningError
+from agentauthz.errors import AgentAuthzError, Denied, InvalidArgument, ReviewRequired, SessionError, WideningError
+from agentauthz.obligations.expiring import NEVER, shortens_life, shortest
 from agentauthz.principals import Chain, Delegation, Principal, narrowed
 from agentauthz.records.passing import Passing
 
 if TYPE_CHECKING:
     from agentauthz.session import Session
+    from agentauthz.tokens.answer import ExchangedToken
     from agentauthz.tokens.exchange import TokenExchangeRequest
     from agentauthz.tokens.verified import VerifiedToken
 
@@ -104,13 +106,75 @@ class Delegating:
         return self.session.chain.extend(cast(Delegation, self.hop))
 
 
-def exchanging(session: Session, request: TokenExchangeRequest, cause: str | None) -> Passing:
-    """Return what is recorded before a session's token is exchanged, which the decision `cause` allows."""
-    audience = (*request.audience, *request.resource)
-    to = None if request.actor_token is None else cast("VerifiedToken", request.actor_token).subject
-    return Passing(
-        "exchange", session.chain, to, scopes=request.scope, audience=audience, token=named(session), cause=cause
-    )
+class NextHop(TypedDict, total=False):
+    """Be what `Session.exchange` may be given beside the client; `actor_token` is verified."""
+
+    actor_token: VerifiedToken | None
+    scope: Iterable[str] | None
+    audience: Iterable[str]
+    resource: Iterable[str]
+    requested_token_type: str | None
+    authorization_details: Iterable[Mapping[str, object]] | None
+
+
+@final
+@frozen
+class Exchanging:
+    """Be an exchange of the token that a session rests on, for the next hop's."""
+
+    session: Session
+    token: VerifiedToken
+    request: TokenExchangeRequest
+
+    @classmethod
+    def of(cls, session: Session, client: object, asked: NextHop) -> Exchanging:
+        """Return the exchange that is asked for.
+
+        Raises:
+            WideningError, SessionError, InvalidArgument: as `Session.exchange`.
+        """
+        from agentauthz.tokens.client import TokenExchangeClient
+        from agentauthz.tokens.next_hop import next_hop_request
+
+        if type(client) is not TokenExchangeClient:
+            raise InvalidArgument("client", "must be a TokenExchangeClient")
+        if session.token is None:
+            raise InvalidArgument("session", "rests on no token that could be exchanged: make it with `token=`")
+        return cls(session, session.token, next_hop_request(session.token, session.chain, **asked))
+
+    def call(self) -> Call:
+        """Return the call that it is; what this obliges to of the new token's life, `within_life` sees to."""
+        from agentauthz.tokens.next_hop import arguments_of
+
+        call = inline("token.exchange", arguments_of(self.request), None, NOTHING)
+        call.carries_out = shortens_life
+        return call
+
+    def passing(self, cause: str | None) -> Passing:
+        """Return what is recorded before anything is sent, which the decision `cause` allows."""
+        asked = self.request
+        to = None if asked.actor_token is None else cast("VerifiedToken", asked.actor_token).subject
+        return Passing(
+            "exchange", self.session.chain, to, scopes=asked.scope, audience=(*asked.audience, *asked.resource),
+            token=named(self.session), cause=cause,
+        )  # fmt: skip
+
+    def within_life(self, issued: ExchangedToken, decision: Decision) -> ExchangedToken:
+        """Return what was issued where it outlives neither the session nor what the policies oblige to.
+
+        Raises:
+            ExchangeProtocolError: it does.
+        """
+        from agentauthz.tokens.next_hop import within_life
+
+        last, now = min(ends(self.session)), self.session.authorizer.now()
+        own = NEVER if last >= self.token.expires_at else last
+        return within_life(issued, shortest(own, now, decision.obligations), now)
+
+
+def ends(session: Session) -> list[dt.datetime]:
+    """Return when a session ends, and each delegation in it, as far as they do."""
+    return [end for end in (session.expires, *(hop.expires for hop in session.chain.delegations)) if end is not None]
 
 
 def unexchanged(session: Session, error: AgentAuthzError) -> Passing:

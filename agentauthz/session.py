@@ -6,16 +6,15 @@ import datetime as dt
 import secrets
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Literal, Protocol, TypedDict, TypeVar, Unpack, cast, final, overload
+from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeVar, Unpack, cast, final, overload
 
 from attrs import evolve
 
 from agentauthz.active import ACTIVE, Current, still_open
 from agentauthz.calls import NOTHING, Call, Deciding, Expiry, Performing, Stop, allowed, inline, repeatable
 from agentauthz.decision import Basis, Decision, Reason
-from agentauthz.delegating import REFUSALS, Delegating, exchanging, unexchanged
+from agentauthz.delegating import REFUSALS, Delegating, Exchanging, NextHop, ends, unexchanged
 from agentauthz.errors import InvalidArgument, SessionError, Stopped
-from agentauthz.obligations.expiring import NEVER, shortens_life, shortest
 from agentauthz.principals import Chain, Principal
 from agentauthz.request import SessionFacts, Unknown
 from agentauthz.state.store import NOTHING_YET, State
@@ -24,21 +23,9 @@ if TYPE_CHECKING:
     from agentauthz.authorizer.memory import Memory
     from agentauthz.tokens.answer import ExchangedToken
     from agentauthz.tokens.client import TokenExchangeClient
-    from agentauthz.tokens.exchange import TokenExchangeRequest
     from agentauthz.tokens.verified import VerifiedToken
 
 T = TypeVar("T")
-
-
-class NextHop(TypedDict, total=False):
-    """Be what `Session.exchange` may be given beside the client; `actor_token` is verified."""
-
-    actor_token: VerifiedToken | None
-    scope: Iterable[str] | None
-    audience: Iterable[str]
-    resource: Iterable[str]
-    requested_token_type: str | None
-    authorization_details: Iterable[Mapping[str, object]] | None
 
 
 class Bindable(Protocol):
@@ -192,7 +179,7 @@ class Session:
         if self.closed:
             raise Stopped("this session was closed: stop here")
         now = self.authorizer.now()
-        if any(end <= now for end in self._ends()):
+        if any(end <= now for end in ends(self)):
             raise Stopped("this session, or a delegation in it, has expired: stop here")
 
     def __enter__(self) -> Session:
@@ -424,56 +411,25 @@ class Session:
                 a token that outlives this session where the session ends before its own token.
             InvalidArgument: the session rests on no token, or a malformed argument.
         """
-        from agentauthz.tokens.next_hop import arguments_of
-
         try:
-            request = self._next_hop(client, asked)
-            with self._exchanging(arguments_of(request)) as decision:
-                self.authorizer.pass_on(self, exchanging(self, request, decision.record_id))
-                return self._within_life(client.exchange(request), decision)
+            exchange = Exchanging.of(self, client, asked)
+            with Performing(self, self.authorizer, exchange.call()) as decision:
+                self.authorizer.pass_on(self, exchange.passing(decision.record_id))
+                return exchange.within_life(client.exchange(exchange.request), decision)
         except REFUSALS as error:
             self.authorizer.pass_on(self, unexchanged(self, error))
             raise
 
     async def aexchange(self, client: TokenExchangeClient, **asked: Unpack[NextHop]) -> ExchangedToken:
         """Do what `exchange` does without blocking the loop."""
-        from agentauthz.tokens.next_hop import arguments_of
-
         try:
-            request = self._next_hop(client, asked)
-            async with self._exchanging(arguments_of(request)) as decision:
-                await self.authorizer.apass_on(self, exchanging(self, request, decision.record_id))
-                return self._within_life(await client.aexchange(request), decision)
+            exchange = Exchanging.of(self, client, asked)
+            async with Performing(self, self.authorizer, exchange.call()) as decision:
+                await self.authorizer.apass_on(self, exchange.passing(decision.record_id))
+                return exchange.within_life(await client.aexchange(exchange.request), decision)
         except REFUSALS as error:
             await self.authorizer.apass_on(self, unexchanged(self, error))
             raise
-
-    def _next_hop(self, client: TokenExchangeClient, asked: NextHop) -> TokenExchangeRequest:
-        from agentauthz.tokens.client import TokenExchangeClient
-        from agentauthz.tokens.next_hop import next_hop_request
-
-        if type(client) is not TokenExchangeClient:
-            raise InvalidArgument("client", "must be a TokenExchangeClient")
-        if self.token is None:
-            raise InvalidArgument("session", "rests on no token that could be exchanged: make it with `token=`")
-        return next_hop_request(self.token, self.chain, **asked)
-
-    def _exchanging(self, args: Mapping[str, object]) -> Performing:
-        """Return the call that an exchange is; what it obliges to of the new token's life, `_within_life` sees to."""
-        call = inline("token.exchange", args, None, NOTHING)
-        call.carries_out = shortens_life
-        return Performing(self, self.authorizer, call)
-
-    def _within_life(self, issued: ExchangedToken, decision: Decision) -> ExchangedToken:
-        from agentauthz.tokens.next_hop import within_life
-
-        ends, now = min(self._ends()), self.authorizer.now()
-        own = NEVER if ends >= cast("VerifiedToken", self.token).expires_at else ends
-        return within_life(issued, shortest(own, now, decision.obligations), now)
-
-    def _ends(self) -> list[dt.datetime]:
-        """Return when the session ends, and each delegation in it, as far as they do."""
-        return [end for end in (self.expires, *(hop.expires for hop in self.chain.delegations)) if end is not None]
 
     @overload
     def bind(self, tools: list[T]) -> list[T]: ...

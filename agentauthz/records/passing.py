@@ -11,7 +11,8 @@ from attrs import field, frozen
 from agentauthz.decision import Reason
 from agentauthz.keys import InstanceKey
 from agentauthz.principals import Chain, Delegation, Principal
-from agentauthz.records.build import _NO_SECRETS, MAX_INPUTS, _Draft
+from agentauthz.records import parts
+from agentauthz.records.draft import MAX_INPUTS, NO_SECRETS, Draft
 from agentauthz.records.lines import opening
 from agentauthz.records.record import DelegationRecord, Fate, Kind
 
@@ -48,10 +49,10 @@ def delegation_record(
     passing: Passing, *, id: str, ts: dt.datetime, session: str | None, key: InstanceKey, ctx: str = ""
 ) -> DelegationRecord:
     """Return the record of an attempt to pass authority on; `ctx` is what `ctx_member` gives."""
-    draft = _Draft(key, _NO_SECRETS, None)
+    draft = Draft(key, NO_SECRETS, None)
     draft.parts = [
         opening("delegation", id, ts),
-        passing.chain._written or draft.chain(passing.chain),
+        passing.chain._written or parts.chain(draft, passing.chain),
         draft.named("session", session),
         f',"delegation":{{"kind":"{passing.kind}","outcome":"{passing.outcome}"',
         *_told(draft, passing),
@@ -61,11 +62,11 @@ def delegation_record(
     return DelegationRecord.of_line(draft.line(), id, passing.outcome)
 
 
-def _told(draft: _Draft, passing: Passing) -> Iterator[str]:
+def _told(draft: Draft, passing: Passing) -> Iterator[str]:
     if passing.to is not None:
-        yield f',"to":{draft._actor(passing.to, "/delegation/to")}'
+        yield f',"to":{parts.actor(draft, passing.to, "/delegation/to")}'
     if passing.hop is not None:
-        yield f',"hop":{draft._hop(passing.hop, "/delegation/hop")}'
+        yield f',"hop":{parts.hop(draft, passing.hop, "/delegation/hop")}'
     for name, texts in (("scopes", passing.scopes), ("audience", passing.audience)):
         if texts:
             yield f',"{name}":{draft.names(texts, f"/delegation/{name}", MAX_INPUTS)}'
@@ -73,4 +74,4 @@ def _told(draft: _Draft, passing: Passing) -> Iterator[str]:
         if token is not None:
             yield f',"{name}":"{draft.key.digest("token", token.encode("utf-8", "surrogatepass"))}"'
     if passing.reason is not None:
-        yield f',"reason":{draft._reason(passing.reason, "/delegation/reason")}'
+        yield f',"reason":{parts.reason(draft, passing.reason, "/delegation/reason")}'

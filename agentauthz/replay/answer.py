@@ -17,7 +17,7 @@ from agentauthz.policy.decide import denied_by_limits
 from agentauthz.policy.inputs import Inputs
 from agentauthz.policy.policyset import PolicySet
 from agentauthz.principals import Principal
-from agentauthz.records.build import MAX_LISTED
+from agentauthz.records.draft import MAX_LISTED
 from agentauthz.records.lines import name
 from agentauthz.replay.decoding import Gaps, Hidden, decoded, moment, principal
 from agentauthz.replay.question import Question, Tree, question, why
