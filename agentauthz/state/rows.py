@@ -53,11 +53,9 @@ SCHEMA: Final = (
 NOBODY: Final = ""  # the session of budgets that belong to none
 
 _encoded: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # made once: it takes its time
-# to replace the row would write its place in the index too, where nearly always nothing changes
-_PUT_BUDGET: Final = (
-    "INSERT INTO budgets VALUES (?, ?, ?, ?)"
-    " ON CONFLICT (session, key) DO UPDATE SET spent = excluded.spent, ends = excluded.ends"
-)
+# to set when it ends would write its place in the index too, where nearly always nothing changes
+_CHANGE_BUDGET: Final = "UPDATE budgets SET spent = ? WHERE session = ? AND key = ? AND ends IS ?"
+_PUT_BUDGET: Final = "INSERT OR REPLACE INTO budgets (spent, session, key, ends) VALUES (?, ?, ?, ?)"
 
 _SOME: Final = 256  # rows of a kind that are deleted at once: it takes no time worth telling
 _DAY: Final = 86_400 * 1_000_000  # in microseconds
@@ -145,8 +143,9 @@ def budget(file: sqlite3.Connection, session: str, key: str) -> Buckets | None:
 def put_budget(file: sqlite3.Connection, session: str, key: str, kept: Buckets) -> None:
     """Keep a budget in place of what was kept of it."""
     spent = _encoded({number: str(amount) for number, amount in kept.spent.items()})
-    values = (blob(session), blob(key), spent, kept.ends or None)
-    file.execute(_PUT_BUDGET, values)
+    values = (spent, blob(session), blob(key), kept.ends or None)
+    if not file.execute(_CHANGE_BUDGET, values).rowcount:
+        file.execute(_PUT_BUDGET, values)
 
 
 def put_reservation(file: sqlite3.Connection, id: str, session: str | None, ends: int | None) -> None:

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 _Taken: TypeAlias = tuple[Spend, Buckets, int]
 
+# pages of the log, after which one of the writers brings them home and waits for the disk: two for each decision
+_SETTINGS: Final = ("wal_autocheckpoint = 4000",)
 _OFTEN: Final = 64  # writes, after which some of what ended is deleted
 
 
@@ -88,7 +90,7 @@ class SqliteState:
         clock: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
     ) -> None:
         self._clock: Final = clock
-        self._file: Final = Database(path, SCHEMA, failure=StateError, durable=durable, timeout=timeout)
+        self._file: Final = Database(path, SCHEMA, _SETTINGS, failure=StateError, durable=durable, timeout=timeout)
         self._held: Final[weakref.WeakValueDictionary[str, _Begun]] = weakref.WeakValueDictionary()
         self._left: Final[deque[tuple[list[str], int]]] = deque()
         self._writes = 0
@@ -103,10 +105,9 @@ class SqliteState:
         if told is None:
             raise StateError("the clock of the state store must return a datetime with a time zone")
         now = micros(told)
-        [(latest,)] = file.execute("SELECT at FROM clock")
-        if now > latest:
-            file.execute("UPDATE clock SET at = ? WHERE at < ?", (now, now))
-        return moment(max(now, latest))
+        if not file.execute("UPDATE clock SET at = ? WHERE at < ?", (now, now)).rowcount:
+            [(now,)] = file.execute("SELECT at FROM clock")
+        return moment(now)
 
     @contextlib.contextmanager
     def _writing(self, *, joins: bool = False) -> Iterator[tuple[sqlite3.Connection, dt.datetime]]:
