@@ -54,7 +54,8 @@ class Settlement:
             what = f"these have: {known}" if known else "none has"
             raise InvalidArgument(rule, f"is no limit that has reserved anything for this call; {what}")
         if amount > reserved:
-            raise InvalidArgument(rule, f"can't have taken {amount}: only {reserved} was reserved, so reserve more")
+            # SECURITY: neither amount is told: it may be made of a sensitive argument
+            raise InvalidArgument(rule, "can't have taken more than was reserved for this call, so reserve more")
         try:
             EXACT.subtract(reserved, amount)
         except DecimalException:
@@ -77,5 +78,5 @@ def _exact(rule: str, amount: object) -> Decimal:
     if type(amount) is not Decimal or not amount.is_finite():
         raise InvalidArgument(rule, "must be an exact amount: an int or a finite Decimal")
     if amount < 0:
-        raise InvalidArgument(rule, f"can't have taken {amount}: an amount is never below zero")
+        raise InvalidArgument(rule, "can't have taken less than nothing: an amount is never below zero")
     return amount

@@ -259,7 +259,7 @@ def test_of_several_budgets_the_smallest_amount_is_the_most() -> None:
     with made.session(actor=Principal.agent("a", most=10)) as session:
         child = session.delegate(Principal.agent("b", most=4)).bind(tool)
         child(4)
-        with pytest.raises(InvalidArgument, match="can't have taken 5: only 4 was reserved"):
+        with pytest.raises(InvalidArgument, match="can't have taken more than was reserved"):
             child(5)
 
 
@@ -299,7 +299,7 @@ def test_more_than_was_reserved_can_not_be_taken() -> None:
         settle(calls=0, tokens=401)
 
     with made.session() as session:
-        with pytest.raises(InvalidArgument, match=r"^`tokens` can't have taken 401: only 400 was reserved"):
+        with pytest.raises(InvalidArgument, match=r"^`tokens` can't have taken more than was reserved for this call"):
             tool(400)
         with pytest.raises(InvalidArgument, match="fewer digits"):
             plain(400, took=Decimal("1E-9999"))
