@@ -291,7 +291,7 @@ def test_only_an_exact_amount_is_taken(took: Any) -> None:
 
 
 def test_more_than_was_reserved_can_not_be_taken() -> None:
-    """The message names the rule and both amounts; of several amounts none counts where one is refused."""
+    """The message names the rule and tells no amount; of several amounts none counts where one is refused."""
     made = Recorded(BOTH)
 
     @authorize("llm.ask")
