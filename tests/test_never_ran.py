@@ -14,6 +14,7 @@ from agentauthz import (
     authorize,
 )
 from agentauthz.approvals import Answer
+from agentauthz.authorizer.consulting import Consultation
 from agentauthz.obligations import Handler
 from tests.approving import LEAD, POLICY, close_all, shop
 from tests.distant import DistantState
@@ -76,6 +77,24 @@ async def test_a_task_that_is_cancelled_while_its_decision_is_recorded_never_ran
     [decision] = made.decisions
     [effect] = made.effects
     assert (decision.outcome, effect.of, effect.status) == ("allow", decision.id, "not_run")
+
+
+async def test_a_call_that_people_have_allowed_waits_for_nothing_before_its_record() -> None:
+    """Between the answer that allows it and its record there is no moment in which to be cancelled, and lose both."""
+    made = shop(approver=lambda review: Answer(LEAD, approved=True))
+    asked: list[str] = []
+    waiting = Consultation._waiting
+
+    def watched(consultation: Consultation, verdict: Any) -> Any:
+        asked.append(verdict.decision.outcome.value)
+        return waiting(consultation, verdict)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Consultation, "_waiting", watched)
+        async with made.session() as session:
+            assert (await session.adecide("shop.refund", args={"amount": 700})).allowed
+    assert asked == ["review"]
+    close_all()
 
 
 async def test_a_call_that_is_cancelled_while_people_are_told_never_ran() -> None:

@@ -41,7 +41,7 @@ def test_a_store_of_coroutines_keeps_what_every_store_must(tmp_path: Path) -> No
     async def make() -> _Coroutines:
         return _Coroutines(tmp_path / "state.db")
 
-    assert len(check_state(lambda: AwaitedState(make)).kept) == 37
+    assert len(check_state(lambda: AwaitedState(make)).kept) == 39
 
 
 async def test_tasks_are_served_while_their_loop_goes_on(tmp_path: Path) -> None:

@@ -122,6 +122,8 @@ class Consultation:
         import asyncio  # programs without a loop don't pay for it
 
         for _ in range(MAX_PEOPLE):
+            if not _is_told(verdict):  # one that may run holds what it reserved: it waits for nothing in vain
+                break
             review = await asyncio.to_thread(self._waiting, verdict)
             if review is None or (approver := self._approver) is None:
                 break
@@ -182,6 +184,12 @@ class Consultation:
             _log.error("the answer of `approver` couldn't be kept: %s", class_name(error))
             return False
         return True
+
+
+def _is_told(verdict: Verdict) -> bool:
+    """Say whether there is anything that people are told of a verdict, or asked about it, before it is recorded."""
+    heard = verdict.heard
+    return heard is not None and (heard.lapsed is not None or verdict.decision.outcome is Outcome.REVIEW)
 
 
 def _answer(approver: Approver, review: Review) -> object:
