@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from types import MappingProxyType, TracebackType
@@ -202,6 +203,16 @@ class Performing:
         self._started = 0
         self._ran = False
         self._verdict: Verdict | None = None
+
+    def __del__(self) -> None:
+        # SECURITY: `session.perform("x")` without `with` looks like a check, and would check nothing
+        if getattr(self, "_call", None) is not None:
+            self._session.close()
+            warnings.warn(
+                "perform(…) was called but never entered, so nothing was checked; the session is closed: "
+                "write `with session.perform(…):`",
+                stacklevel=2,
+            )
 
     def __enter__(self) -> Decision:
         decision = self._begin(self._authorizer.decide_call(self._session, self._take()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import random
 import threading
@@ -68,6 +69,7 @@ class Database:
         self._process = os.getpid()
         self._reading = _Lane()
         self._writing = _Lane()
+        self._joined: Final[list[Callable[[sqlite3.Connection], object]]] = []
         self._at_fork: list[_Lane] = []
         self._inherited: list[sqlite3.Connection | None] = []  # held, for to be collected would close them
         self._inode = self._made()
@@ -90,11 +92,11 @@ class Database:
             yield connection
 
     @contextlib.contextmanager
-    def writing(self, *, joins: bool = False) -> Iterator[sqlite3.Connection]:
+    def writing(self, *, joins: Callable[[sqlite3.Connection], object] | None = None) -> Iterator[sqlite3.Connection]:
         """Do as `reading`, with what the block does committed at its end: all of it or, where it raises, none.
 
         Inside of another such block of the same thread, which a signal's handler may be, it fails; with `joins`, what
-        the block does is committed with what the other one does.
+        the block does is committed with what the other one does, and if that fails, `joins` does it by itself.
 
         Raises:
             AgentAuthzError: as `reading`; and the file is being written for longer than the time-out.
@@ -102,9 +104,16 @@ class Database:
         ends = time.monotonic() + self._timeout
         with self._held(self._writing, waits=False) as connection:
             if not connection.in_transaction:
-                yield from self._committed(connection, ends)
-            elif joins:
+                try:
+                    yield from self._committed(connection, ends)
+                except BaseException:
+                    self._do_joined(connection)
+                    raise
+                finally:
+                    self._joined.clear()
+            elif joins is not None:
                 yield connection
+                self._joined.append(joins)
             else:
                 raise self._failure(f"`{self.path}` is being written by what this was called from")
 
@@ -150,6 +159,19 @@ class Database:
         finally:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
+
+    def _do_joined(self, connection: sqlite3.Connection) -> None:
+        """Do what was joined with a block that failed: it was answered already, as a handler's that raises then."""
+        if joined := tuple(self._joined):
+            try:
+                block = contextlib.contextmanager(self._committed)
+                with block(connection, time.monotonic() + self._timeout):
+                    for work in joined:
+                        work(connection)
+            except Exception as error:
+                logging.getLogger("agentauthz.state").error(
+                    "what a signal's handler wrote to `%s` is lost: %s", self.path, type(error).__name__
+                )
 
     def _begin(self, connection: sqlite3.Connection, ends: float) -> None:
         """Begin to write once nobody else does."""

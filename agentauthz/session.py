@@ -340,7 +340,7 @@ class Session:
         """Return a context manager that authorizes on entry and records the effect on exit.
 
         Entering raises what `authorize` raises, and `Stopped` where the session falls while handlers of obligations
-        act; it works with ``with`` and ``async with``.
+        act; it works with ``with`` and ``async with``. One that is never entered warns, and closes the session.
         """
         return Performing(self, self.authorizer, inline(action, args, resource, context))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import threading
@@ -78,15 +79,43 @@ def test_a_thread_waits_no_longer_than_the_time_out(database: Database) -> None:
     assert failed == [f"`{database.path}` is in use by another thread for longer than the time-out"]
 
 
+def _two(file: sqlite3.Connection) -> None:
+    file.execute("INSERT INTO t VALUES (2)")
+
+
 def test_a_block_inside_another_joins_it_or_fails(database: Database) -> None:
     """What joins is committed with the outer block; what doesn't may not come in the middle of it."""
     with database.writing() as file:
         file.execute("INSERT INTO t VALUES (1)")
-        with database.writing(joins=True) as same:
-            same.execute("INSERT INTO t VALUES (2)")
+        with database.writing(joins=_two) as same:
+            _two(same)
         with pytest.raises(SinkError, match="is being written by what this was called from"), database.writing():
             pass
     assert _all(database) == [1, 2]
+
+
+def test_what_joined_a_block_that_fails_is_done_by_itself(database: Database) -> None:
+    """Who joined has left, and was answered: that the outer block is undone takes nothing back."""
+    with contextlib.suppress(SystemExit), database.writing() as file:
+        file.execute("INSERT INTO t VALUES (1)")
+        with database.writing(joins=_two) as same:
+            _two(same)
+        raise SystemExit
+    assert _all(database) == [2]
+    with contextlib.suppress(SystemExit), database.writing():
+        raise SystemExit
+    assert _all(database) == [2]
+
+
+def test_what_joined_and_cannot_be_done_again_is_told(database: Database, caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody is there any more who could be told otherwise."""
+    with contextlib.suppress(SystemExit), database.writing() as file:
+        with database.writing(joins=lambda file: file.execute("SELECT * FROM nothing")):
+            pass
+        file.execute("INSERT INTO t VALUES (1)")
+        raise SystemExit
+    assert "is lost: OperationalError" in caplog.text
+    assert _all(database) == []
 
 
 def test_a_child_inherits_no_open_file(database: Database) -> None:

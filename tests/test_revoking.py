@@ -604,6 +604,22 @@ def test_a_store_that_was_restored_lifts_no_halt_that_it_does_not_know(down: boo
     assert known.against(known.known(), "s", chain) is None
 
 
+def test_a_store_that_is_behind_for_a_moment_changes_nothing() -> None:
+    """A halt that was lifted isn't there again because a reading lacked its end, nor for good."""
+    store, behind, chain = DistantState(), MemoryState(), Chain(MARIA)
+    known = Revocations(store)
+    known.close()
+    known.revoke("everything", "", "r")
+    behind._revoked[:] = store.near._revoked
+    known.revoke("everything", "", "r", lifts=True)
+    ahead = store.near
+    for store.near in (behind, ahead, behind, ahead):
+        known.poll()
+        assert known.against(known.known(), "s", chain) is None
+    known.revoke("everything", "", "r")
+    assert known.against(known.known(), "s", chain) is not None
+
+
 def test_what_was_revoked_is_told_though_it_is_old() -> None:
     """A revocation that is known is the reason, not that nothing newer is."""
     store, clock = DistantState(), Ticks()

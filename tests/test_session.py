@@ -310,6 +310,21 @@ def test_perform_records_the_effect() -> None:
     assert [e.status for e in kept.effects] == ["done", "failed", "done"]
 
 
+def test_work_that_is_performed_without_with_closes_the_session() -> None:
+    """`session.perform("x")` looks like a check: it warns, and nothing more may run."""
+    kept = Recorded(ANYTHING)
+    session = kept.session()
+    with pytest.warns(UserWarning, match="never entered"):
+        session.perform("t.do")
+    assert session.closed
+    assert kept.decisions == []
+    other = kept.session()
+    with other.perform("t.do"):
+        pass
+    gc.collect()
+    assert not other.closed
+
+
 async def test_the_async_twins() -> None:
     """They do what their twins do."""
     kept = Recorded("permit p on a.b when true")

@@ -7,6 +7,7 @@ import gc
 import os
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 
@@ -164,6 +165,25 @@ def test_a_signal_may_revoke_in_the_middle_of_anything(state: SqliteState) -> No
             state.commit(spending(spend("key")))
     assert list(state.revocations(0)) == [made]
     assert taken(state.commit(spending(spend("key"))))
+
+
+def test_a_signal_that_halts_and_ends_the_program_has_halted(tmp_path: Path, clock: _Clock) -> None:
+    """What its handler raises undoes the operation that it came into, and not the halt: other processes hear of it."""
+
+    def handler() -> dt.datetime:
+        store._clock = clock  # type: ignore[misc]
+        store.revoke("everything", "", "the program was told to end")
+        raise SystemExit
+
+    path = tmp_path / "state.db"
+    with closing(SqliteState(path, clock=clock)) as store, closing(SqliteState(path, clock=clock)) as other:
+        store._clock = handler  # type: ignore[misc]
+        with pytest.raises(SystemExit):
+            store.commit(spending(spend("key")))
+        assert [(one.number, one.kind) for one in other.revocations(0)] == [(1, "everything")]
+        assert used(other, spend("key")) == [0]
+        with other._file.writing(), pytest.raises(StateError):
+            other.once("key", other.now() + FAR)
 
 
 def test_an_approval_ends_at_the_moment_it_says(state: SqliteState, clock: _Clock) -> None:

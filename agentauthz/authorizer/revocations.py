@@ -78,7 +78,7 @@ class Revocations:
         self._tokens: Final[dict[str, str]] = {}
         self._halt: Revocation | None = None
         self._halt_number = 0  # of the last halt or resume
-        self._lifts: Final[set[Revocation]] = set()  # each lifts what was halted before it, and nothing that came later
+        self._heeded: Final[set[Revocation]] = set()  # halts and resumes: told again, they change nothing
         self.any = False  # whether anything at all was revoked: if not, what is known stops nobody
         self._running: Final[dict[object, Callable[[], None]]] = {}
         self._read_at = _NEVER
@@ -241,11 +241,10 @@ class Revocations:
 
     def _keep(self, made: Revocation) -> None:
         if made.kind == "everything":
-            if made.number > self._halt_number and made not in self._lifts:
+            if made.number > self._halt_number and made not in self._heeded:
                 self._halt = None if made.lifts else made
             self._halt_number = max(self._halt_number, made.number)
-            if made.lifts:
-                self._lifts.add(made)
+            self._heeded.add(made)
         elif made.kind == "session":
             self._sessions.setdefault(made.name, made.reason)
         elif made.kind == "token":

@@ -97,7 +97,7 @@ class SqliteState:
 
     def now(self) -> dt.datetime:
         """Return the time by the store's clock, which never steps back, whichever process asks."""
-        with self._file.writing(joins=True) as file:
+        with self._file.writing(joins=self._time) as file:
             return self._time(file)
 
     def _time(self, file: sqlite3.Connection) -> dt.datetime:
@@ -110,7 +110,9 @@ class SqliteState:
         return moment(now)
 
     @contextlib.contextmanager
-    def _writing(self, *, joins: bool = False) -> Iterator[tuple[sqlite3.Connection, dt.datetime]]:
+    def _writing(
+        self, *, joins: Callable[[sqlite3.Connection], object] | None = None
+    ) -> Iterator[tuple[sqlite3.Connection, dt.datetime]]:
         """Give the file to the block, and the time; what the block does is done whole or not at all."""
         with self._file.writing(joins=joins) as file:
             now = self._time(file)
@@ -263,13 +265,17 @@ class SqliteState:
 
     def once(self, key: str, expires: dt.datetime) -> bool:
         """Return True the first time that `key` is asked for, False as long as it is remembered."""
-        with self._writing(joins=True) as (file, now):
+        with self._writing() as (file, now):
             return rows.once(file, key, micros(expires), micros(now))
 
     def revoke(self, kind: Subject, name: str, reason: str, *, lifts: bool = False) -> Revocation:
         """Revoke something; see `StateStore.revoke`. A signal's handler may, in the middle of another operation."""
-        with self._writing(joins=True) as (file, now):
-            return rows.put_revocation(file, Revocation(0, kind, name, now, reason, lifts))
+
+        def put(file: sqlite3.Connection) -> Revocation:
+            return rows.put_revocation(file, Revocation(0, kind, name, self._time(file), reason, lifts))
+
+        with self._writing(joins=put) as (file, _):
+            return put(file)
 
     def revocations(self, since: int) -> Sequence[Revocation]:
         """Return those with a higher number than `since`, in order."""
