@@ -180,8 +180,8 @@ class Deciding(Protocol):
     async def apreview_call(self, session: Session, call: Call, state: State | None) -> Decision:
         """Decide without blocking the loop on the state store; commit and record nothing."""
 
-    def follows(self, verdict: Verdict) -> bool:
-        """Say whether anybody asks how a call ended: else it needn't be told."""
+    def follows(self, verdict: Verdict, *, ran: bool = True) -> bool:
+        """Say whether anybody asks how a call has ended, which may have begun: else it needn't be told."""
 
     def finish_call(self, session: Session, effect: Effect) -> None:
         """Remember and record how a call ended."""
@@ -231,7 +231,7 @@ class Performing:
             if verdict.carrying is not None:
                 verdict.carrying.ended(verdict.decision, error)
         finally:
-            if self._authorizer.follows(verdict):
+            if self._authorizer.follows(verdict, ran=self._ran):
                 self._authorizer.finish_call(self._session, verdict.effect(error, self._started, ran=self._ran))
 
     async def __aenter__(self) -> Decision:
@@ -259,7 +259,7 @@ class Performing:
             if verdict.carrying is not None:
                 await verdict.carrying.aended(verdict.decision, error)
         finally:
-            if self._authorizer.follows(verdict):
+            if self._authorizer.follows(verdict, ran=self._ran):
                 await self._authorizer.afinish_call(self._session, verdict.effect(error, self._started, ran=self._ran))
 
     def settle(self, /, **amounts: Decimal | int) -> None:

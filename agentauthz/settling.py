@@ -15,22 +15,24 @@ from agentauthz.errors import InvalidArgument, SessionError
 class Settlement:
     """Be what one call says that it took of each limit, by the rule's name: the last word counts.
 
-    `reserved` is what the decision reserved, of several budgets of one rule the smallest. `veiled` names the rules
-    whose amounts records don't show.
+    `veiled` names the rules whose amounts records don't show.
     """
 
-    __slots__ = ("_ended", "_enforced", "_process", "_said", "reserved", "veiled")
+    __slots__ = ("_decision", "_ended", "_process", "_said", "veiled")
 
     def __init__(self, decision: Decision, veiled: frozenset[str] = frozenset()) -> None:
-        reserved: dict[str, Decimal] = {}
-        for budget in decision.budgets:
-            reserved[budget.rule] = min(budget.amount, reserved.get(budget.rule, budget.amount))
-        self.reserved: Final[Mapping[str, Decimal]] = reserved
         self.veiled: Final = veiled
-        self._enforced: Final = decision.enforced
+        self._decision: Final = decision
         self._process: Final = os.getpid()
         self._said: Final[dict[str, Decimal]] = {}
         self._ended = False
+
+    def reserved(self) -> Mapping[str, Decimal]:
+        """Return what the decision reserved, by the rule's name: of several budgets of one rule, the smallest."""
+        reserved: dict[str, Decimal] = {}
+        for budget in self._decision.budgets:
+            reserved[budget.rule] = min(budget.amount, reserved.get(budget.rule, budget.amount))
+        return reserved
 
     def settle(self, amounts: Mapping[str, object]) -> None:
         """Keep what the call says that it took; all of it or nothing.
@@ -42,15 +44,16 @@ class Settlement:
         """
         if self._ended:
             raise SessionError("this call has ended, and what it took is settled: say it while the call runs")
-        said = {rule: self._checked(rule, _exact(rule, amount)) for rule, amount in amounts.items()}
+        all_reserved = self.reserved()
+        said = {rule: self._checked(rule, _exact(rule, amount), all_reserved) for rule, amount in amounts.items()}
         self._said.update(said)
 
-    def _checked(self, rule: str, amount: Decimal) -> Decimal:
-        reserved = self.reserved.get(rule)
+    def _checked(self, rule: str, amount: Decimal, all_reserved: Mapping[str, Decimal]) -> Decimal:
+        reserved = all_reserved.get(rule)
         if reserved is None:
-            if not self._enforced:  # observe mode lets calls run for which nothing is reserved
+            if not self._decision.enforced:  # observe mode lets calls run for which nothing is reserved
                 return amount
-            known = ", ".join(f"`{name}`" for name in self.reserved)
+            known = ", ".join(f"`{name}`" for name in all_reserved)
             what = f"these have: {known}" if known else "none has"
             raise InvalidArgument(rule, f"is no limit that has reserved anything for this call; {what}")
         if amount > reserved:

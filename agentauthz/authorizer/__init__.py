@@ -531,9 +531,9 @@ class Authorizer:
         """Do what `preview_call` does without blocking the loop on the state store."""
         return (await ataken(previewed(self._cases.of_session(session, call), state), self._state))[0]
 
-    def follows(self, verdict: Verdict) -> bool:
+    def follows(self, verdict: Verdict, *, ran: bool = True) -> bool:
         """Say whether how a call ended is to be recorded, as its decision was, remembered or settled."""
-        return self._taking.follows(verdict)
+        return self._taking.follows(verdict, ran=ran)
 
     def finish_call(self, session: Session, effect: Effect) -> None:
         """Remember and record how a call ended; a sink or store that fails now is logged, since the call has run."""

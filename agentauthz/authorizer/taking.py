@@ -156,13 +156,14 @@ class Taking:
             else:
                 await self._aended(effect, session)
 
-    def follows(self, verdict: Verdict) -> bool:
+    def follows(self, verdict: Verdict, *, ran: bool = True) -> bool:
         """Say whether how a call ended is to be recorded, as its decision was, remembered or settled."""
-        return (
-            verdict.decision.record_id is not None
-            or verdict.decision.action in self._policies().tracked
-            or verdict.reservation is not None
-        )
+        if verdict.decision.record_id is not None or verdict.decision.action in self._policies().tracked:
+            return True
+        if (reservation := verdict.reservation) is None:
+            return False
+        said = verdict.settlement is not None and verdict.settlement.ended()
+        return reservation.id is not None or not ran or bool(said)
 
     def finish(self, session: Session, effect: Effect) -> None:
         """Remember and record how a call ended; a sink or store that fails now is logged, since the call has run."""

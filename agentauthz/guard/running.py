@@ -60,7 +60,7 @@ def _function(guarded: Guarded, bound: Session | None) -> Callable[..., Any]:
             raise
         finally:
             _leave(mine, before)
-            if not awaited and session.authorizer.follows(verdict):
+            if not awaited and session.authorizer.follows(verdict, ran=ran):
                 session.authorizer.finish_call(session, verdict.effect(problem, started, ran=ran))
 
     return call
@@ -136,7 +136,7 @@ async def _awaited(
         raise
     finally:
         _leave(mine, before)
-        if session.authorizer.follows(verdict):
+        if session.authorizer.follows(verdict, ran=ran):
             await _afinish(session, verdict.effect(problem, started, ran=ran))
 
 
@@ -183,7 +183,7 @@ def _generator(guarded: Guarded, bound: Session | None) -> Callable[..., Any]:
                 verdict.carrying.ended(verdict.decision, error)
             raise
         finally:
-            if session.authorizer.follows(verdict):
+            if session.authorizer.follows(verdict, ran=step.begun):
                 session.authorizer.finish_call(session, verdict.effect(problem, started, ran=step.begun))
 
     return call
@@ -258,7 +258,7 @@ def _async_generator(guarded: Guarded, bound: Session | None) -> Callable[..., A
                 if problem is not None and verdict.carrying is not None:
                     await verdict.carrying.aended(verdict.decision, problem)
             finally:
-                if session.authorizer.follows(verdict):
+                if session.authorizer.follows(verdict, ran=step.begun):
                     await _afinish(session, verdict.effect(problem, started, ran=step.begun))
 
     return call
