@@ -96,6 +96,11 @@ class Verdict:
         return effect
 
     @property
+    def interrupt(self) -> BaseException | None:
+        """Return what is raised once this is recorded: it came while the call was decided, or got ready to run."""
+        return None if isinstance(self.cause, Exception) else self.cause
+
+    @property
     def review(self) -> Review | None:
         """Return what a person is asked, or was."""
         return None if self.heard is None else self.heard.review

@@ -107,31 +107,38 @@ class Consultation:
         self._now: Final = now
 
     def settled(self, case: Case, verdict: Verdict) -> Verdict:
-        """Return the verdict once everybody who can be asked here was."""
-        for _ in range(MAX_PEOPLE):
-            if (review := self._waiting(verdict)) is None or (approver := self._approver) is None:
-                break
-            if not self._took(review, _answer(approver, review)):
-                break
-            case.renew(self._now())
-            verdict = judged(case)
+        """Return the verdict once everybody who can be asked here was; what came between is its `interrupt`."""
+        try:
+            for _ in range(MAX_PEOPLE):
+                if (review := self._waiting(verdict)) is None or (approver := self._approver) is None:
+                    break
+                if not self._took(review, _answer(approver, review)):
+                    break
+                case.renew(self._now())
+                verdict = judged(case)
+        except (KeyboardInterrupt, SystemExit) as error:  # the request stands, and so must its record
+            verdict.cause = error
         return verdict
 
     async def asettled(self, case: Case, verdict: Verdict) -> Verdict:
         """Do what `settled` does without blocking the loop on the callback, a sink or the state store."""
         import asyncio  # programs without a loop don't pay for it
 
-        for _ in range(MAX_PEOPLE):
-            if not _is_told(verdict):  # one that may run holds what it reserved: it waits for nothing in vain
-                break
-            review = await asyncio.to_thread(self._waiting, verdict)
-            if review is None or (approver := self._approver) is None:
-                break
-            answer = await _aanswer(approver, review)
-            if not await asyncio.to_thread(self._took, review, answer):
-                break
-            case.renew(self._now())
-            verdict = await ajudged(case)
+        try:
+            for _ in range(MAX_PEOPLE):
+                # one that may run holds what it reserved: it waits for nothing in vain
+                if verdict.interrupt is not None or not _is_told(verdict):
+                    break
+                review = await asyncio.to_thread(self._waiting, verdict)
+                if review is None or (approver := self._approver) is None:
+                    break
+                answer = await _aanswer(approver, review)
+                if not await asyncio.to_thread(self._took, review, answer):
+                    break
+                case.renew(self._now())
+                verdict = await ajudged(case)
+        except (asyncio.CancelledError, KeyboardInterrupt, SystemExit) as error:
+            verdict.cause = error
         return verdict
 
     def concerns(self, verdict: Verdict) -> bool:

@@ -21,6 +21,7 @@ from agentauthz.errors import StateError
 from agentauthz.obligations.handler import Reach
 from agentauthz.policy.decide import denied_by_limits
 from agentauthz.policy.reads import Remembered
+from agentauthz.records.writing import ended
 from agentauthz.state.store import (
     DONE,
     NOTHING_YET,
@@ -36,6 +37,8 @@ from agentauthz.state.store import (
 )
 
 if TYPE_CHECKING:
+    import asyncio
+
     from agentauthz.policy.inputs import Inputs
 
 T = TypeVar("T")
@@ -56,9 +59,16 @@ def judged(case: Case) -> Verdict:
 
 
 async def ajudged(case: Case) -> Verdict:
-    """Do what `judged` does without blocking the loop on the state store."""
+    """Do what `judged` does without blocking the loop on the state store.
+
+    Where who waits is cancelled meanwhile, that is the verdict's `interrupt`, if the store has come to one.
+    """
     settled = _settled(case)
-    return settled if isinstance(settled, Verdict) else await ataken(_judging(case, settled), case.store)
+    if isinstance(settled, Verdict):
+        return settled
+    verdict, cancelled = await _waited(_judging(case, settled), case.store)
+    verdict.cause = cancelled or verdict.cause
+    return verdict
 
 
 def taken(steps: Steps[T]) -> T:
@@ -78,21 +88,37 @@ def taken(steps: Steps[T]) -> T:
 
 async def ataken(steps: Steps[T], store: StateStore) -> T:
     """Do what `taken` does without blocking the loop on the state store."""
+    found, cancelled = await _waited(steps, store)
+    if cancelled is not None:
+        raise cancelled
+    return found
+
+
+async def _waited(steps: Steps[T], store: StateStore) -> tuple[T, asyncio.CancelledError | None]:
+    """Return what the steps lead to, and what cancelled who waits while the last of them was taken, if anything did.
+
+    INVARIANT: a step that was begun is waited for: what a store has done for a call must be known to somebody.
+    """
     if not store.blocking:
-        return taken(steps)
+        return taken(steps), None
     import asyncio  # programs without a loop don't pay for it
 
+    cancelled: asyncio.CancelledError | None = None
     try:
         step = next(steps)
-        while True:
+        while cancelled is None:
+            asked = asyncio.create_task(asyncio.to_thread(step))
+            cancelled = await ended(asked)
             try:
-                answer = await asyncio.to_thread(step)
+                answer = asked.result()
             except Exception as error:
                 step = steps.throw(error)
             else:
                 step = steps.send(answer)
     except StopIteration as end:
-        return cast(T, end.value)
+        return cast(T, end.value), cancelled
+    steps.close()
+    raise cancelled
 
 
 def _settled(case: Case) -> Verdict | Remembered:

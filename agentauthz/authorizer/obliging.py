@@ -339,8 +339,8 @@ def _unmet(case: Case, decision: Decision) -> Decision:
 
 def raise_interrupt(verdict: Verdict) -> None:
     """Raise what a handler raised that is no `Exception`, now that the denial of its call is recorded."""
-    if verdict.cause is not None and not isinstance(verdict.cause, Exception):
-        raise verdict.cause
+    if (interrupt := verdict.interrupt) is not None:
+        raise interrupt
 
 
 def _log(duty: Duty, problem: BaseException) -> None:

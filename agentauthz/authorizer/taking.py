@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from decimal import Decimal
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, NoReturn, final
 
 from agentauthz.authorizer.case import Case
 from agentauthz.authorizer.consulting import Consultation
@@ -50,6 +50,8 @@ class Taking:
         about_people = self._consultation.concerns(verdict)
         if about_people:
             verdict = self._consultation.settled(case, verdict)
+        if verdict.interrupt is not None:
+            self._given_up(case, verdict, verdict.interrupt)
         if verdict.decision.obligations and obliges(verdict.decision):
             verdict = self._obliged(case, begun(case, verdict))
         else:
@@ -86,11 +88,17 @@ class Taking:
             return Verdict(failed(case, "inside_a_sink", "a sink may not ask for a decision"), case.request)
         case.awaits = True
         verdict = await ajudged(case)
-        if not self._consultation.concerns(verdict):
-            return await self._akept(case, verdict)
+        if about_people := self._consultation.concerns(verdict):
+            verdict = await self._consultation.asettled(case, verdict)
+        if verdict.interrupt is not None:
+            await self._agiven_up(case, verdict, verdict.interrupt)
+        verdict = await self._akept(case, verdict)
+        return await self._atold(case, verdict) if about_people else verdict
+
+    async def _atold(self, case: Case, verdict: Verdict) -> Verdict:
+        """Tell that a call has used up its approval, once its decision is recorded."""
         import asyncio  # programs without a loop don't pay for it
 
-        verdict = await self._akept(case, await self._consultation.asettled(case, verdict))
         try:
             await asyncio.to_thread(self._consultation.recorded, verdict)
         except BaseException as error:  # the call is cancelled, or no thread could be had: it never runs
@@ -141,6 +149,19 @@ class Taking:
             logging.getLogger("agentauthz.state").error("a reservation couldn't be given back: %s", class_name(error))
 
     # ---- how a call ended
+
+    def _given_up(self, case: Case, verdict: Verdict, interrupt: BaseException) -> NoReturn:
+        """Record what was decided of a call that was given up meanwhile and never runs, and raise what came between."""
+        verdict = self._recorded(case, verdict)
+        self._consultation.recorded(verdict)
+        self._never_ran(case, verdict, interrupt)
+        raise interrupt
+
+    async def _agiven_up(self, case: Case, verdict: Verdict, interrupt: BaseException) -> NoReturn:
+        verdict = await self._arecorded(case, verdict)
+        await self._atold(case, verdict)
+        await self._anever_ran(case, verdict, interrupt)
+        raise interrupt
 
     def _never_ran(self, case: Case, verdict: Verdict, error: BaseException) -> None:
         """Record that a call which was allowed was given up before it ran, and give back what was reserved for it."""
