@@ -31,7 +31,7 @@ from tests.postgres import Postgres, binaries
 PROCESSES: Final = 4
 KEYS: Final = (1, 100)
 _SECONDS: Final = 2.0
-_ROUNDS: Final = 2
+_ROUNDS: Final = 4
 _WHY: Final = Reason("no_budget", "there is no room")
 _BARE: Final = (
     "UPDATE bare SET used = used + 1 WHERE key = %s AND used + 1 <= bound RETURNING used"  # what a limit is at least

@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import itertools
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from decimal import Decimal
 from typing import Final, TypeAlias
@@ -21,8 +22,8 @@ from agentauthz.errors import InvalidArgument, StateError
 from agentauthz.state.memory import MemoryState
 from agentauthz.state.postgres import PostgresState, Pruned, init, pool
 from agentauthz.state.postgres.text import escape, unescape
-from agentauthz.state.store import Approval, Committed, Intent, Refused, Reservation, Seen, StateStore
-from agentauthz.state.windows import micros
+from agentauthz.state.store import STALE, Answer, Approval, Committed, Intent, Refused, Reservation, Seen, StateStore
+from agentauthz.state.windows import micros, width
 from agentauthz.testing.trying import HOUR, spend
 from tests.interrupting import interrupted
 from tests.loopback import everything_told
@@ -404,6 +405,39 @@ def test_the_clock_never_steps_back(url: str, store: PostgresState, clock: Clock
     clock.set(NOW + 2 * HOUR)
     assert store.now() == NOW + 2 * HOUR
     assert store.show().ahead == 0 * SECOND
+
+
+@pytest.mark.parametrize("many", [1, 2])
+def test_what_waits_for_a_budget_is_judged_after_the_wait(
+    url: str, store: PostgresState, clock: Clock, many: int
+) -> None:
+    """Who had to wait spends when the wait ends, not before, and is stale by a revocation that came meanwhile."""
+    budgets = tuple(spend(name, bound="3") for name in "ab"[:many])
+    intent = Intent(None, spends=budgets, revocations=0)
+    assert isinstance(store.commit(intent), Committed)
+    answers: list[Answer] = []
+    later: list[Callable[[], object]] = [lambda: clock.set(NOW + HOUR / 2), lambda: store.revoke("everything", "", "")]
+    for happens in later:
+        with psycopg.connect(url) as other:
+            other.execute("SELECT 1 FROM agentauthz.budgets FOR UPDATE")
+            waits = threading.Thread(target=lambda: answers.append(store.commit(intent)))
+            waits.start()
+            _until_somebody_waits(other)
+            happens()
+        waits.join()
+    spent, stale = answers
+    assert isinstance(spent, Committed)
+    assert spent.reservation is not None
+    assert {number for _, number in spent.reservation.parts} == {micros(NOW + HOUR / 2) // width(HOUR)}
+    assert stale == STALE
+    assert [each.used for each in store.commit(evolve(intent, revocations=1)).budgets] == [Decimal(2)] * many  # type: ignore[union-attr]
+
+
+def _until_somebody_waits(other: psycopg.Connection) -> None:
+    ends = time.monotonic() + 20
+    while not other.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchall():
+        assert time.monotonic() < ends
+        time.sleep(0.01)
 
 
 # ---- what is forgotten

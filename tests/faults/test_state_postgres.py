@@ -272,7 +272,7 @@ def disk(request: pytest.FixtureRequest) -> Iterator[Disk]:
             server.stop()
 
 
-def test_a_server_whose_disk_is_full(disk: Disk) -> None:
+def test_row_40_a_full_disk_under_postgres_denies_and_goes_on(disk: Disk) -> None:
     """While there is no room, what can't be kept is denied, in time; then all goes on, and no grant is forgotten."""
     server, fill = disk
     policies = PolicySet.parse(FEW, name="shop.authz")

@@ -388,23 +388,26 @@ BEGIN
 END $$;
 
 -- Do what `commit` does for a decision that spends of one budget and has to do with nothing else, which is what most
--- are: a few steps between the lock and the answer. What isn't as it nearly always is, is left to `commit`.
+-- are: others wait for a hot budget from the lock to the end, so there are few steps between, and those that cost less
+-- (the row by its place, the answer as text). What isn't as it nearly always is, is left to `commit`.
 CREATE FUNCTION agentauthz.spend(
     of_session text, of_key text, asked numeric, bound numeric, span bigint, width bigint, last_revocation bigint,
     reservation text
-) RETURNS jsonb LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+) RETURNS text LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    owner text := CASE WHEN span = 0 THEN coalesce(of_session, '') ELSE '' END;
+    there tid;
     used numeric;
     newest int;
     place bigint;
     oldest bigint;
     moment bigint;
 BEGIN
-    SELECT total, cardinality(numbers), numbers[cardinality(numbers)], numbers[1] INTO used, newest, place, oldest
-        FROM agentauthz.budgets WHERE session = owner AND key = of_key AND total + asked <= bound FOR NO KEY UPDATE;
+    SELECT ctid, total, cardinality(numbers), numbers[cardinality(numbers)], numbers[1]
+        INTO there, used, newest, place, oldest FROM agentauthz.budgets
+        WHERE session = CASE WHEN span = 0 THEN coalesce(of_session, '') ELSE '' END AND key = of_key
+            AND total + asked <= bound FOR NO KEY UPDATE;
     IF place IS NOT NULL THEN
-        moment := agentauthz.tick();
+        moment := agentauthz.tick(); -- after the lock, as there
         IF last_revocation IS NOT NULL THEN
             IF last_revocation <> coalesce((SELECT max(number) FROM agentauthz.revocations), 0) THEN
                 RETURN '["stale"]';
@@ -413,11 +416,13 @@ BEGIN
         IF span = 0 OR place >= moment / width AND oldest >= (moment - span) / width THEN
             UPDATE agentauthz.budgets SET
                 amounts[newest] = amounts[newest] + asked, total = used + asked, used_at = moment
-                WHERE session = owner AND key = of_key;
-            IF reservation IS NOT NULL THEN
-                INSERT INTO agentauthz.reservations (id, at) VALUES (reservation, moment);
+                WHERE ctid = there;
+            IF FOUND THEN
+                IF reservation IS NOT NULL THEN
+                    INSERT INTO agentauthz.reservations (id, at) VALUES (reservation, moment);
+                END IF;
+                RETURN '["done", [' || used || '], null, [' || place || ']]';
             END IF;
-            RETURN jsonb_build_array('done', ARRAY[used], NULL, ARRAY[place]);
         END IF;
     END IF;
     RETURN agentauthz.commit(
