@@ -147,6 +147,6 @@ def test_an_interruption_makes_no_budget_wider(window: bool) -> None:
         with contextlib.suppress(KeyboardInterrupt):
             if not interrupted(line // 2 + 1, [windows], lambda store=store: take(store), stop):  # type: ignore[misc]
                 break
-        assert used(store, one, session="s") >= [0]
+        assert used(store, one, session="s") >= [Decimal(0)]
         for kept in (store._budgets if window else store._session("s").budgets).values():
             assert kept.total >= sum(kept.spent.values())
