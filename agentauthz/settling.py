@@ -65,14 +65,14 @@ class Settlement:
             raise InvalidArgument(rule, "must be an amount with fewer digits") from None
         return amount
 
-    def ended(self) -> Mapping[str, Decimal]:
-        """End the call, and return what it said of its limits; nothing in a fork of the process that it began in.
+    def ended(self) -> Mapping[str, Decimal] | None:
+        """End the call, and return what it said of its limits; None in a fork of the process that it began in.
 
-        INVARIANT: what a limit took less is given back once at most. No store is asked to do it again, and where a
-        function forks, two processes return from it.
+        INVARIANT: what a limit took less is given back once at most, and by whom the call was allowed to. No store is
+        asked to do it again, and where a function forks, two processes leave it.
         """
         self._ended = True
-        return dict(self._said) if self._process == os.getpid() else {}
+        return dict(self._said) if self._process == os.getpid() else None
 
 
 def _exact(rule: str, amount: object) -> Decimal:

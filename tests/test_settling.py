@@ -410,6 +410,34 @@ def test_a_fork_settles_nothing(tmp_path: Path) -> None:
     store.close()
 
 
+@pytest.mark.parametrize("error", [None, KeyError("in the parent")])
+def test_a_fork_that_raises_gives_nothing_back(tmp_path: Path, error: Exception | None) -> None:
+    """With `release_on_error`, too, only the process that was allowed says how its call ended."""
+    store = SqliteState(tmp_path / "state")
+    made = Recorded(TOKENS, state=store)
+    children: list[int] = []
+
+    @authorize("llm.ask", release_on_error=True)
+    def tool(most: int) -> None:
+        children.append(os.fork())
+        if children[0] == 0:
+            raise KeyError("in the child")
+        os.waitpid(children[0], 0)
+        settle(tokens=100)
+        if error is not None:
+            raise error
+
+    with made.session() as session:
+        with suppress(KeyError):
+            try:
+                tool(400)
+            finally:
+                if children[0] == 0:
+                    os._exit(0)
+        assert left(session) == [("tokens", 900 if error is None else 1000)]
+    store.close()
+
+
 def test_what_can_not_be_given_back_stays_taken(caplog: pytest.LogCaptureFixture) -> None:
     """A store that fails at the end costs the budget, not the result: it is logged, and the record claims nothing."""
     store = DistantState()

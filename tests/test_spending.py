@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import gc
 from decimal import Decimal
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from agentauthz import Basis, Decision, Denied, Outcome, Principal, State, authorize
 from agentauthz.decision import Reason, Spend
 from agentauthz.errors import StateError
+from agentauthz.policy.spending import Meter
 from agentauthz.records import Record
 from agentauthz.state import memory as memory_module
 from agentauthz.state.memory import MemoryState
@@ -97,6 +99,20 @@ def test_a_limit_on_the_session_needs_one() -> None:
     kept = Recorded("permit p on t.* when true\nlimit l on t.* to count <= 1 per session")
     decision = kept.authorizer.decide(Request("t.x", subject=MARIA))
     assert decision.reasons[0].code == "no_budget_undetermined"
+
+
+def test_what_limits_remember_of_keys_is_bounded() -> None:
+    """Keys are the callers': neither many nor long ones fill the memory, and each is one budget all the same."""
+    kept = Recorded(ONCE.format("args.k"))
+    with kept.session() as session:
+        [spend] = session.preview("t.x", args={"k": "warm"}).spends
+        [meter] = [one for one in gc.get_referrers(spend.reason) if type(one) is Meter]
+        for value in ("x" * 100_000, "\ud800" * 1_000, "é" * 1_000):
+            assert [session.decide("t.x", args={"k": value}).allowed for _ in range(2)] == [True, False]
+        assert [key[1] for key in meter._known] == ["warm"]
+        for number in range(5_000):
+            session.preview("t.x", args={"k": number})
+    assert len(meter._known) <= 4096
 
 
 # ---- whose budget

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any, Final
 
 import pytest
@@ -15,6 +16,7 @@ from agentauthz.state.memory import MemoryState
 from agentauthz.state.store import Committed, Intent
 from agentauthz.testing.trying import FAR, approved, spend, spending, taken, used
 from tests.interrupting import interrupted
+from tests.support import Clock
 
 WITHIN: Final = (memory, windows, changes)
 
@@ -121,3 +123,30 @@ def test_a_call_may_be_made_again_after_an_interruption() -> None:
     for store in _each_line(lambda store: store.commit(Intent("s", marks=("a",))), lambda store: store.mark("s", "b")):
         store.mark("s", "c")
         assert store.read("s").marks >= {"a", "c"}
+
+
+@pytest.mark.parametrize("window", [True, False])
+def test_an_interruption_makes_no_budget_wider(window: bool) -> None:
+    """Wherever Ctrl-C comes into a budget's sums: what counts is never less than what time or a release takes away."""
+    clock = Clock()
+    one = spend("k") if window else spend("k", window=None)
+
+    def take(store: MemoryState) -> None:
+        answer = store.commit(spending(one, session="s", releasable=True))
+        assert isinstance(answer, Committed)
+        assert answer.reservation is not None
+        store.settle(answer.reservation, {one.rule: Decimal("0.25")})
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    for line in itertools.count(1):
+        store = MemoryState(clock=clock)
+        take(store)
+        clock.forward(hours=line % 2 * 2)  # in half of them, what was spent before begins to count no more
+        with contextlib.suppress(KeyboardInterrupt):
+            if not interrupted(line // 2 + 1, [windows], lambda store=store: take(store), stop):  # type: ignore[misc]
+                break
+        assert used(store, one, session="s") >= [Decimal(0)]
+        for kept in (store._budgets if window else store._session("s").budgets).values():
+            assert kept.total >= sum(kept.spent.values())

@@ -223,7 +223,7 @@ class Taking:
         try:
             if effect.status == "done" and session is not None and effect.decision.action in self._policies().tracked:
                 self._state.finish(session, effect.decision.action)
-            if effect.reservation is not None:
+            if effect.reservation is not None and said is not None:
                 effect.spent = self._settled(effect.reservation, effect, said)
         except Exception as error:  # the call has run: its result must not be lost for it
             logging.getLogger("agentauthz.state").error(

@@ -22,6 +22,7 @@ from agentauthz.request import SessionFacts
 _KEYS: Final = frozenset({str, int, bool, Decimal, dt.datetime})
 _ONE: Final = Decimal(1)
 _MOST_KEYS: Final = 4096  # of one limit whose names are kept: they are the callers'
+_LONGEST_KEY: Final = 1024  # bytes of what makes a key, if its name is kept
 
 NO_ROOM: Final = "`{}` limits this, and there is no budget for it"
 
@@ -81,9 +82,12 @@ class Meter:
             most, much = _number(most), _number(much)
         if most is None or much is None:
             return None
-        key = self._name(whose) if known is None else known.key
+        if known is not None:
+            return Spend.trusted(self._rule.name, known.key, much, most, self._rule.window, self._reason)
+        text = self._text(whose)
+        key = f"{self._rule.name}:{hashlib.sha256(text).hexdigest()[:32]}"
         made = Spend.trusted(self._rule.name, key, much, most, self._rule.window, self._reason)
-        if known is None:
+        if len(text) <= _LONGEST_KEY:
             self._keep(whose, made)
         return made
 
@@ -92,13 +96,13 @@ class Meter:
         known[whose] = made
         self._known = known
 
-    def _name(self, whose: tuple[object, ...]) -> str:
-        """Return the name of a budget: other values, another window, or another thing to count is another one."""
+    def _text(self, whose: tuple[object, ...]) -> bytes:
+        """Return what names a budget: other values, another window, or another thing to count is another one."""
         rule = self._rule
         window = None if rule.window is None else rule.window // dt.timedelta(microseconds=1)
         parts = [_named(kind, value) for kind, value in zip(whose[::2], whose[1::2], strict=True)]
         what = "count" if rule.amount is None else "sum"
-        return f"{rule.name}:{hashlib.sha256(canonical([what, window, *parts])).hexdigest()[:32]}"
+        return canonical([what, window, *parts])
 
     def missing(self, inputs: Inputs) -> frozenset[str]:
         """Return the inputs that it can't be told without what the limit takes."""

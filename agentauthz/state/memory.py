@@ -54,8 +54,9 @@ def _whole(operation: Callable[Concatenate[MemoryState, P], T]) -> Callable[Conc
     @functools.wraps(operation)
     def alone(self: MemoryState, /, *args: P.args, **kwargs: P.kwargs) -> T:
         with self._lock:
-            inside, self._inside = self._inside, True
+            inside = self._inside
             try:
+                self._inside = True
                 if inside:
                     raise _interrupting()
                 return operation(self, *args, **kwargs)
@@ -198,8 +199,9 @@ class MemoryState:
     def commit(self, intent: Intent) -> Answer:
         """Do all that a decision changes, or nothing; see `StateStore.commit`."""
         with self._lock:  # as `_whole` does, at less cost
-            inside, self._inside = self._inside, True
+            inside = self._inside
             try:
+                self._inside = True
                 if inside:
                     raise _interrupting()
                 return self._committed(intent)

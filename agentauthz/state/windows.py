@@ -48,6 +48,9 @@ class Buckets:
     """Be one budget: what was spent, by bucket, from the oldest to the newest; `total` is the sum of all.
 
     `ends` is when nothing of it counts any more, in microseconds since 1970.
+
+    INVARIANT: wherever a signal's handler raises, `total` is never less than what the buckets hold: they free no more
+    than was spent.
     """
 
     spent: dict[int, Decimal] = field(factory=dict)
@@ -74,7 +77,9 @@ class Buckets:
         length, wide = sizes(spend.window)
         oldest = (now - length) // wide
         while self.spent and (first := next(iter(self.spent))) < oldest:
-            self.total = EXACT.subtract(self.total, self.spent.pop(first))
+            total = EXACT.subtract(self.total, self.spent[first])
+            del self.spent[first]
+            self.total = total
         return now // wide
 
     def has_room(self, spend: Spend) -> bool:
@@ -91,15 +96,17 @@ class Buckets:
             if spend.window is not None:
                 length, wide = sizes(spend.window)
                 self.ends = (number + 1) * wide + length
-        self.spent[number] = EXACT.add(known, spend.amount)
+        spent = EXACT.add(known, spend.amount)
         self.total = EXACT.add(self.total, spend.amount)
+        self.spent[number] = spent
         return number
 
     def give_back(self, number: int, amount: Decimal) -> None:
         """Take an amount out of the bucket that it was spent in, if that still counts."""
         if number in self.spent:
+            total = EXACT.subtract(self.total, amount)
             self.spent[number] = EXACT.subtract(self.spent[number], amount)
-            self.total = EXACT.subtract(self.total, amount)
+            self.total = total
 
     def stands(self, spend: Spend, *, granted: bool) -> Budget:
         """Return how the budget stands before `spend` is taken of it; `room_at` is when it fits, where it doesn't."""
