@@ -355,7 +355,7 @@ def test_only_what_needs_the_store_is_denied_where_it_fails() -> None:
 
 
 @pytest.mark.parametrize("blocking", [True, False])
-@pytest.mark.parametrize("answer", [None, Refused(), Refused(approvals=("nobody's",))])
+@pytest.mark.parametrize("answer", [None, Committed(), Refused(), Refused(approvals=("nobody's",))])
 def test_a_store_that_answers_nonsense_is_one_that_fails(answer: object, blocking: bool) -> None:
     """What says neither that there was room nor which budget had none is no answer, and so it is told."""
     store = DistantState()

@@ -303,7 +303,10 @@ def _limited(case: Case, decision: Decision, answer: Answer) -> Decision:
         StateError: the store gave another answer.
     """
     if isinstance(answer, Committed):
-        return decision._budgeted(answer.budgets) if answer.budgets else decision
+        if answer.budgets:
+            return decision._budgeted(answer.budgets)
+        if not decision.spends or decision.budgets:  # where nothing is reserved, it was tried before
+            return decision
     told = answer.full if isinstance(answer, Refused) else ()  # what is only tried can't be out of date
     full = {budget.key for budget in told if not budget.fits}
     by_limits = [spend for spend in decision.spends if spend.key in full]
