@@ -84,7 +84,8 @@ def settle(**amounts: Decimal | int) -> None:
 
     Raises:
         InvalidArgument: a rule that has reserved nothing for the call, or an amount that is no int and no finite
-            Decimal, or that is below zero or above what was reserved; then nothing of it counts.
+            Decimal, has more than 38 digits, or 18 after the point, or is below zero or above what was reserved; then
+            nothing of it counts.
         SessionError: no call is running here, or it has ended.
         NoSession: no session is active here.
     """

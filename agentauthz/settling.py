@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from decimal import Decimal, DecimalException
-from typing import Final, final
+from decimal import Decimal
+from typing import Final, cast, final
 
-from agentauthz.decision import EXACT, Decision
+from agentauthz.decision import Decision
 from agentauthz.errors import InvalidArgument, SessionError
+from agentauthz.values import MAX_DIGITS, MAX_PLACES, number
 
 
 @final
@@ -38,8 +39,8 @@ class Settlement:
         """Keep what the call says that it took; all of it or nothing.
 
         Raises:
-            InvalidArgument: a rule that reserved nothing for the call, or an amount that is no exact number, or that is
-                below zero or above what was reserved.
+            InvalidArgument: a rule that reserved nothing for the call, or an amount that is no exact number, has more
+                digits than numbers have, or is below zero or above what was reserved.
             SessionError: the call has ended.
         """
         if self._ended:
@@ -59,10 +60,6 @@ class Settlement:
         if amount > reserved:
             # SECURITY: neither amount is told: it may be made of a sensitive argument
             raise InvalidArgument(rule, "can't have taken more than was reserved for this call, so reserve more")
-        try:
-            EXACT.subtract(reserved, amount)
-        except DecimalException:
-            raise InvalidArgument(rule, "must be an amount with fewer digits") from None
         return amount
 
     def ended(self) -> Mapping[str, Decimal] | None:
@@ -82,4 +79,7 @@ def _exact(rule: str, amount: object) -> Decimal:
         raise InvalidArgument(rule, "must be an exact amount: an int or a finite Decimal")
     if amount < 0:
         raise InvalidArgument(rule, "can't have taken less than nothing: an amount is never below zero")
-    return amount
+    # SECURITY: sums are exact up to some hundred digits, and what others spend of the same budget must still be counted
+    if type(kept := number(amount)) not in (int, Decimal):
+        raise InvalidArgument(rule, f"must have at most {MAX_DIGITS} digits, and {MAX_PLACES} after the point")
+    return Decimal(cast("int | Decimal", kept))

@@ -17,7 +17,8 @@ from agentauthz.policy.spending import Meter
 from agentauthz.records import Record
 from agentauthz.state import memory as memory_module
 from agentauthz.state.memory import MemoryState
-from agentauthz.state.store import Committed, Intent
+from agentauthz.state.store import Committed, Intent, Refused
+from tests.distant import DistantState
 from tests.support import HELPER, MARIA, Clock, Recorded
 
 ONCE = "permit p on t.* when true\nlimit l on t.* to count <= 1 per {} every 1d"
@@ -351,6 +352,21 @@ def test_only_what_needs_the_store_is_denied_where_it_fails() -> None:
             found = {name: ask(f"t.{name}") for name in ("free", "limited", "aged", "marked")}
             codes = [decision.reasons[0].code for decision in found.values()]
             assert codes == ["permitted", "state_failed", "state_failed", "forbidden_undetermined"]
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+@pytest.mark.parametrize("answer", [None, Committed(), Refused(), Refused(approvals=("nobody's",))])
+def test_a_store_that_answers_nonsense_is_one_that_fails(answer: object, blocking: bool) -> None:
+    """What says neither that there was room nor which budget had none is no answer, and so it is told."""
+    store = DistantState()
+    store.blocking = blocking  # type: ignore[misc]
+    kept = Recorded(ONCE.format("subject"), state=store)
+    with kept.session() as session:
+        store.near.commit = lambda intent: answer
+        decision = session.decide("t.x")
+        assert (decision.allowed, decision.basis) == (False, Basis.ERROR)
+        assert [reason.code for reason in decision.reasons] == ["state_failed"]
+    kept.authorizer.close()
 
 
 def test_a_record_lets_nobody_guess_a_sensitive_key() -> None:

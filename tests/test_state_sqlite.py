@@ -217,6 +217,18 @@ def test_what_one_releases_another_can_spend(state: SqliteState) -> None:
     other.close()
 
 
+def test_a_window_may_be_longer_than_a_file_can_tell(state: SqliteState) -> None:
+    """What counts for longer than a number in the file can say counts as long as the file does."""
+    longest = spend("key", bound="2", window=dt.timedelta.max)
+    first, *more = (state.commit(spending(longest, releasable=True)) for _ in range(3))
+    assert [taken(answer) for answer in more] == [True, False]
+    assert isinstance(first, Committed)
+    assert first.reservation is not None
+    state.release(first.reservation)
+    _write_often(state)
+    assert used(state, longest) == [Decimal(1)]
+
+
 def test_the_file_is_for_its_owner_alone(state: SqliteState) -> None:
     """The file and what SQLite puts beside it are of mode 0600."""
     state.once("key", START + HOUR)

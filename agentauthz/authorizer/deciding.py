@@ -204,7 +204,7 @@ def _judging(case: Case, remembered: Remembered) -> Steps[Verdict]:
                     case.stopped = stop
                     return Verdict(denied(case, *stop), case.request)
                 continue
-            if isinstance(answer, Refused) and answer.approvals:
+            if isinstance(answer, Refused) and answer.approvals and intent.approvals:
                 continue
             heard.used = heard.approval is not None and isinstance(answer, Committed)
             return _with(heard, _answered(case, decision, inputs, answer))
@@ -329,12 +329,16 @@ def _limited(case: Case, decision: Decision, answer: Answer) -> Decision:
         StateError: the store gave another answer.
     """
     if isinstance(answer, Committed):
-        return decision._budgeted(answer.budgets) if answer.budgets else decision
-    if not isinstance(answer, Refused):  # what is only tried reads nothing that could be out of date
-        raise StateError("the state store gave an answer that is none")
-    full = {budget.key for budget in answer.full if not budget.fits}
+        if answer.budgets:
+            return decision._budgeted(answer.budgets)
+        if not decision.spends or decision.budgets:  # where nothing is reserved, it was tried before
+            return decision
+    told = answer.full if isinstance(answer, Refused) else ()  # what is only tried can't be out of date
+    full = {budget.key for budget in told if not budget.fits}
     by_limits = [spend for spend in decision.spends if spend.key in full]
-    return enforced(case, denied_by_limits(decision, by_limits, answer.full))
+    if not by_limits:
+        raise StateError("the state store gave an answer that is none")
+    return enforced(case, denied_by_limits(decision, by_limits, told))
 
 
 def previewed(case: Case, state: State | None) -> Steps[tuple[Decision, Inputs | None]]:

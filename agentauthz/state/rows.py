@@ -57,6 +57,7 @@ _encoded: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).en
 _CHANGE_BUDGET: Final = "UPDATE budgets SET spent = ? WHERE session = ? AND key = ? AND ends IS ?"
 _PUT_BUDGET: Final = "INSERT OR REPLACE INTO budgets (spent, session, key, ends) VALUES (?, ?, ?, ?)"
 
+_LAST: Final = 2**63 - 1  # the last moment that a file can keep, in microseconds since 1970
 _SOME: Final = 256  # rows of a kind that are deleted at once: it takes no time worth telling
 _DAY: Final = 86_400 * 1_000_000  # in microseconds
 _UNUSED: Final = 30 * _DAY  # until what ended, and somebody may still ask about, is forgotten
@@ -143,16 +144,15 @@ def budget(file: sqlite3.Connection, session: str, key: str) -> Buckets | None:
 def put_budget(file: sqlite3.Connection, session: str, key: str, kept: Buckets) -> None:
     """Keep a budget in place of what was kept of it."""
     spent = _encoded({number: str(amount) for number, amount in kept.spent.items()})
-    values = (spent, blob(session), blob(key), kept.ends or None)
+    values = (spent, blob(session), blob(key), min(kept.ends, _LAST) or None)
     if not file.execute(_CHANGE_BUDGET, values).rowcount:
         file.execute(_PUT_BUDGET, values)
 
 
 def put_reservation(file: sqlite3.Connection, id: str, session: str | None, ends: int | None) -> None:
     """Remember that something can be given back; `ends` None: as long as its session is there."""
-    file.execute(
-        "INSERT INTO reservations VALUES (?, ?, ?)", (blob(id), None if session is None else blob(session), ends)
-    )
+    values = (blob(id), None if session is None else blob(session), None if ends is None else min(ends, _LAST))
+    file.execute("INSERT INTO reservations VALUES (?, ?, ?)", values)
 
 
 def take_reservation(file: sqlite3.Connection, id: str) -> bool:
