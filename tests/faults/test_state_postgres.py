@@ -222,8 +222,10 @@ Disk: TypeAlias = tuple[Postgres, Callable[[bool], None]]
 @contextlib.contextmanager
 def _really(programs: Path, request: pytest.FixtureRequest) -> Iterator[Disk]:
     """Run a server on a small file system, and give it with what fills that or makes room."""
-    place = Path(tempfile.mkdtemp(prefix="agentauthz-pg-"))
-    with mounted(place, "tmpfs", "size=96m"):
+    with (
+        tempfile.TemporaryDirectory(prefix="agentauthz-pg-") as folder,
+        mounted(Path(folder), "tmpfs", "size=96m") as place,
+    ):
         filler = place / "filler"
 
         def fill(full: bool) -> None:
@@ -237,7 +239,6 @@ def _really(programs: Path, request: pytest.FixtureRequest) -> Iterator[Disk]:
 
         (place / "server").mkdir()
         yield Postgres(place / "server", programs), fill
-    place.rmdir()
 
 
 @contextlib.contextmanager
