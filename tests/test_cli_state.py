@@ -120,6 +120,19 @@ def test_an_address_must_be_given(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
     assert run("show").err == f"agentauthz: `--state` must say where the state store is, or {VARIABLE} must\n"
 
 
+@pytest.mark.parametrize("command", ["halt", "show"])
+@pytest.mark.parametrize("scheme", ["postgresql+psycopg", "POSTGRESQL", "mysql"])
+def test_an_address_of_another_kind_is_not_told(
+    scheme: str, command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What no store is behind may hold a password all the same; the message says what an address begins with."""
+    monkeypatch.setenv(VARIABLE, f"{scheme}://app:CANARY@db.example/app")
+    assert main(["state", command, *(["--reason", "r"] if command == "halt" else [])]) == 4
+    said = capsys.readouterr()
+    assert "CANARY" not in said.err + said.out
+    assert "begins with `postgresql://`" in said.err
+
+
 def test_an_order_leaves_a_record_in_the_log_that_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each is in a stream of its own: what was ordered, why and by whom; the log verifies."""
     path, log, key = tmp_path / "state.db", tmp_path / "records", tmp_path / "key"

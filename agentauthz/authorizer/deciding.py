@@ -329,9 +329,11 @@ def _limited(case: Case, decision: Decision, answer: Answer) -> Decision:
         StateError: the store gave another answer.
     """
     if isinstance(answer, Committed):
+        if not decision.spends:  # many calls may share it
+            return decision
         if answer.budgets:
             return decision._budgeted(answer.budgets)
-        if not decision.spends or decision.budgets:  # where nothing is reserved, it was tried before
+        if decision.budgets:  # where nothing is reserved, it was tried before
             return decision
     told = answer.full if isinstance(answer, Refused) else ()  # what is only tried can't be out of date
     full = {budget.key for budget in told if not budget.fits}

@@ -28,11 +28,14 @@ def address(arguments: argparse.Namespace) -> str:
     """Return where the state store is.
 
     Raises:
-        InvalidArgument: nobody says it.
+        InvalidArgument: nobody says it, or it is an address of something else.
     """
     told: str | None = arguments.state or os.environ.get(VARIABLE)
     if not told:
         raise InvalidArgument("--state", f"must say where the state store is, or {VARIABLE} must")
+    if "://" in told and not _is_database(told):
+        # SECURITY: it isn't told: a password may be in it, and no file is called so
+        raise InvalidArgument("--state", "must be a SQLite file, or an address that begins with `postgresql://`")
     return told
 
 

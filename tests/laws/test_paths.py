@@ -42,6 +42,7 @@ RULES: Final = (
     "forbid h on t.check when now - session.started > 1h",
     'review i on t.send when args.n >= 1 by "lead" in approver.roles and approver != subject',
     'review j on t.pay when "m" in session.marks by approver != subject',
+    "review k on t.* when args.n == 2 by approver != subject",
 )
 LEAD: Final = Principal.user("lena", roles=["lead"])
 SESSION: Final = "s"
@@ -129,12 +130,16 @@ class Step:
 @final
 @frozen
 class Script:
-    """Be policies, one after the other, and what is done under them; `answer` is what people say, if they are there."""
+    """Be policies, one after the other, and what is done under them.
+
+    `answer` is what people say, if they are there; `age` is for how many hours the store has known the session.
+    """
 
     policies: list[str]
     steps: list[Step]
     observing: bool
     answer: bool | None
+    age: int
 
 
 @st.composite
@@ -148,14 +153,14 @@ def scripts(draw: DrawFn) -> Script:
             choose.one((0, 0, 1, 9, 31, 61)),
             choose.one(hows),
             choose.one(ACTIONS),
-            {"n": choose.one((0, 1, 2, 3, UNKNOWN, "x")), "most": choose.one((4, 9, -1))},
+            {"n": choose.one((0, 1, 2, 2, 3, UNKNOWN, "x")), "most": choose.one((4, 9, -1))},
             choose.chance(20),
             choose.one((frozenset(), frozenset({"m"}), UNKNOWN)),
             choose.one(FAULTS) if choose.chance(25) else None,
         )
         for _ in range(STEPS)
     ]
-    return Script(policies, steps, choose.chance(15), choose.one((None, True, False)))
+    return Script(policies, steps, choose.chance(15), choose.one((None, True, False)), choose.one((0, 2)))
 
 
 @final
@@ -171,6 +176,8 @@ class Run:
             options["approver"] = lambda review: Answer(LEAD, answer)
         self.kept = Recorded(script.policies[0], **options)
         self.store.near._clock = self.kept.clock  # type: ignore[misc]
+        if script.age:
+            self.begun = self.store.near.begin(SESSION, NOON - dt.timedelta(hours=script.age), {}, keep=True)
         self.store.blocking = blocking  # from here on: what was revoked is asked for as before
         self.other = PolicySet.parse(script.policies[1])
         self.session = self.kept.session(id=SESSION)
@@ -235,7 +242,7 @@ def _said(decision: object) -> object:
     ]  # fmt: skip
 
 
-@law(scripts(), pairs=40_000, quick=640, each=2 * STEPS)
+@law(scripts(), pairs=40_000, quick=1_200, each=2 * STEPS)
 def test_a_call_comes_out_the_same_whether_its_store_may_wait_or_not(shard: int, script: Script) -> None:
     """Decisions, budgets, marks and what is kept are the same, whatever fails or changes meanwhile, in all modes."""
     at_once, in_steps = Run(script, blocking=False), Run(script, blocking=True)
