@@ -104,7 +104,8 @@ def effect_words(record: EffectRecord) -> str:
     left = f"; the obligation {', '.join(record.left)} failed" if record.left else ""
     spent = [f"{rule} {_amount_words(amount)}" for rule, amount in record.spent.items()]
     settled = f"; spent in the end: {', '.join(spent)}" if spent else ""
-    return f"{record.status}{error}{took}{left}{settled}"
+    came = f"never ran{error}" if record.status == "not_run" else f"{record.status}{error}{took}"
+    return f"{came}{left}{settled}"
 
 
 def _amount_words(amount: object) -> str:

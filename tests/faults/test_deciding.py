@@ -75,22 +75,23 @@ async def _cancelled_early(authorizer: Authorizer, slow: _Slow) -> None:
 def test_row_17_a_task_cancelled_before_its_tool_leaves_the_decision(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Cancelled while its record is written, a call never runs; the decision stays, and its effect is unknown."""
+    """Cancelled while its record is written, a call never runs; the decision stays, and its effect says so."""
     slow = _Slow()
     with Authorizer(PolicySet.parse(ANYTHING), sinks=[FileSink(tmp_path), slow]) as authorizer:
         asyncio.run(_cancelled_early(authorizer, slow))
     assert called == []
-    [decision] = logs.told(tmp_path)
+    decision, effect = logs.told(tmp_path)
     assert isinstance(decision, DecisionRecord)
-    assert decision.outcome == "allow"
+    assert isinstance(effect, EffectRecord)
+    assert (decision.outcome, effect.of, effect.status) == ("allow", decision.id, "not_run")
     shown = command(capsys, "show", "s-17", tmp_path)
-    assert shown.code == 1
-    assert "ALLOWED, EFFECT UNKNOWN" in shown.out
+    assert shown.code == 0
+    assert "-> never ran with CancelledError\n" in shown.out
 
 
 @pytest.mark.parametrize("steps", range(12))
 def test_row_17_a_task_cancelled_at_any_step_never_runs_undecided(steps: int, tmp_path: Path) -> None:
-    """Wherever a task is cancelled: what ran has a decision before it, and its effect is `stopped`."""
+    """Wherever a task is cancelled: what ran has a decision before it; its effect says whether it did."""
 
     async def go() -> None:
         with Authorizer(PolicySet.parse(ANYTHING), sinks=[FileSink(tmp_path)]) as authorizer:
@@ -106,8 +107,8 @@ def test_row_17_a_task_cancelled_at_any_step_never_runs_undecided(steps: int, tm
     told = logs.told(tmp_path)
     assert len([record for record in told if isinstance(record, DecisionRecord)]) <= 1
     effects = [record for record in told if isinstance(record, EffectRecord)]
-    assert len(effects) == len(called)  # a tool that began has told of its end
-    assert all((effect.status, effect.of) == ("stopped", told[0].id) for effect in effects)
+    assert len(effects) == len(told) / 2  # whatever was decided has told of its end
+    assert all((effect.status, effect.of) == (("not_run", "stopped")[len(called)], told[0].id) for effect in effects)
     assert checked(tmp_path).damages == ()
 
 
