@@ -32,9 +32,11 @@ class Remembered:
     writes: bool
     started: bool = False
     reads: bool = field(init=False)  # whether any marks or times are read
+    any: bool = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         object.__setattr__(self, "reads", self.marks or len(self.times) > 0)
+        object.__setattr__(self, "any", self.reads or self.writes or self.started)
 
 
 @final
