@@ -32,6 +32,16 @@ class _Lane:
         self.lock = threading.RLock()  # a signal's handler may come in the middle
         self.connection: sqlite3.Connection | None = None
 
+    def acquire(self, timeout: float) -> bool:
+        """Take the lock, and say whether it could be had in time; where an interruption comes as it is had, let go."""
+        owned = self.lock._is_owned()  # type: ignore[attr-defined]  # as threading.Condition asks it
+        try:
+            return self.lock.acquire(timeout=timeout)
+        except BaseException:
+            if not owned and self.lock._is_owned():  # type: ignore[attr-defined]
+                self.lock.release()
+            raise
+
 
 @final
 class Database:
@@ -134,7 +144,7 @@ class Database:
         import sqlite3
 
         self._own_process()
-        if not lane.lock.acquire(timeout=self._timeout):
+        if not lane.acquire(self._timeout):
             raise self._failure(f"`{self.path}` is in use by another thread for longer than the time-out")
         try:
             if self._closed:

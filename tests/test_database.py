@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -77,6 +78,39 @@ def test_a_thread_waits_no_longer_than_the_time_out(database: Database) -> None:
         thread.start()
         thread.join(10)
     assert failed == [f"`{database.path}` is in use by another thread for longer than the time-out"]
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no such timers")
+def test_an_interruption_keeps_nobody_else_out(tmp_path: Path) -> None:
+    """Wherever a signal's handler raises, nothing is half done, and other threads get their turn."""
+
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(*_: object) -> None:
+        raise Interrupted
+
+    database = Database(tmp_path / "x.db", SCHEMA, failure=SinkError, timeout=0.3)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for number in range(700):
+            with contextlib.suppress(Interrupted):
+                signal.setitimer(signal.ITIMER_REAL, 1e-6 * (1 + number % 100))
+                for _ in range(10_000):
+                    with database.reading():
+                        pass
+        with contextlib.suppress(Interrupted):
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+            for _ in range(10_000):
+                _put(database, 1)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    thread = threading.Thread(target=_put, args=(database, 2))
+    thread.start()
+    thread.join()
+    assert _all(database)[-1] == 2
+    database.close()
 
 
 def _two(file: sqlite3.Connection) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import gc
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
@@ -227,6 +228,51 @@ def test_a_window_may_be_longer_than_a_file_can_tell(state: SqliteState) -> None
     state.release(first.reservation)
     _write_often(state)
     assert used(state, longest) == [Decimal(1)]
+
+
+_ASKED: dict[str, Callable[[SqliteState], object]] = {
+    "now": lambda state: state.now(),
+    "read": lambda state: state.read("s"),
+    "mark": lambda state: state.mark("s", "other"),
+    "commit": lambda state: state.commit(spending(spend("key"))),
+    "revocations": lambda state: state.revocations(0),
+    "approvals": lambda state: state.approvals(),
+    "approval": lambda state: state.approval("one"),
+}
+
+
+@pytest.mark.parametrize(
+    ("damage", "asked"),
+    [
+        *((damage, ["now", "mark", "commit"]) for damage in (
+            "DELETE FROM clock", "UPDATE clock SET at = 'x'", "UPDATE clock SET at = 9223372036854775807",
+        )),
+        *((f"UPDATE sessions SET state = {state}", ["read", "mark"]) for state in (
+            "x'ff'", "'{'", "'[]'", "'{}'", """'{"marks": 1, "began": {}, "done": {}, "watched": {}}'""", "7",
+        )),
+        *((f"UPDATE budgets SET spent = '{spent}'", ["commit"]) for spent in (
+            "{", "[]", '{"0": 5}}', '{"x": "1"}', '{"0": "x"}', '{"0": []}',
+        )),
+        ("UPDATE revocations SET at = 9223372036854775807", ["revocations"]),
+        ("UPDATE revocations SET name = x'ff'", ["revocations"]),
+        ("UPDATE approvals SET request = 7", ["approvals", "approval"]),
+        ("UPDATE approvals SET expires = 'never'", ["approvals", "approval"]),
+    ],
+)  # fmt: skip
+def test_what_can_not_be_read_is_an_error_of_the_store(state: SqliteState, damage: str, asked: list[str]) -> None:
+    """Rows that nothing here has written make what needs them fail as the store does, and nothing else."""
+    state.begin("s", START, {}, keep=True)
+    state.mark("s", "m")
+    state.commit(spending(spend("key")))
+    state.revoke("session", "other", "why")
+    approved(state, "one")
+    connection = sqlite3.connect(state._file.path)
+    connection.execute(damage)
+    connection.commit()
+    connection.close()
+    for name, ask in _ASKED.items():
+        with pytest.raises(StateError, match="can't be read") if name in asked else contextlib.nullcontext():
+            ask(state)
 
 
 def test_the_file_is_for_its_owner_alone(state: SqliteState) -> None:

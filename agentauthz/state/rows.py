@@ -7,18 +7,23 @@ amounts are text, so that they stay exact.
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, final
 
 from attrs import frozen
 
+from agentauthz.errors import StateError
 from agentauthz.state.store import Approval, Revocation, State
 from agentauthz.state.windows import Buckets, micros, moment
 
 if TYPE_CHECKING:
     import sqlite3
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 SCHEMA: Final = (
     """
@@ -84,9 +89,31 @@ def told(kept: bytes) -> str:
     return kept.decode("utf-8", "surrogatepass")
 
 
+def _legible(read: Callable[P, T]) -> Callable[P, T]:
+    """Have it raise StateError where what the file holds is nothing that was written here."""
+
+    @functools.wraps(read)
+    def reading(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return read(*args, **kwargs)
+        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as cause:
+            raise StateError("what the state store keeps can't be read") from cause
+
+    return reading
+
+
+@_legible
+def time(file: sqlite3.Connection, told: int) -> dt.datetime:
+    """Return the time that a clock has told, or a later one that was told before; it is kept."""
+    if not file.execute("UPDATE clock SET at = ? WHERE at < ?", (told, told)).rowcount:
+        [(told,)] = file.execute("SELECT at FROM clock")
+    return moment(told)
+
+
 # ---- sessions
 
 
+@_legible
 def session(file: sqlite3.Connection, id: str) -> Row | None:
     """Return a session; None: the file doesn't know it."""
     found = file.execute("SELECT started, kept, state FROM sessions WHERE id = ?", (blob(id),)).fetchone()
@@ -130,6 +157,7 @@ def _times(known: Mapping[str, int]) -> dict[str, dt.datetime]:
 # ---- budgets
 
 
+@_legible
 def budget(file: sqlite3.Connection, session: str, key: str) -> Buckets | None:
     """Return a budget; None: nothing was spent of it."""
     asked = "SELECT spent, ends FROM budgets WHERE session = ? AND key = ?"
@@ -189,6 +217,7 @@ def put_revocation(file: sqlite3.Connection, made: Revocation) -> Revocation:
     return Revocation(number, made.kind, made.name, made.at, made.reason, made.lifts)
 
 
+@_legible
 def revocations(file: sqlite3.Connection, since: int) -> Sequence[Revocation]:
     """Return those with a higher number, in order."""
     found = file.execute("SELECT * FROM revocations WHERE number > ? ORDER BY number", (since,))
@@ -203,6 +232,7 @@ def revocations(file: sqlite3.Connection, since: int) -> Sequence[Revocation]:
 _APPROVAL: Final = "id, binding, session, at, expires, request, status, answer"
 
 
+@_legible
 def approvals(file: sqlite3.Connection, where: str, values: Sequence[object]) -> list[Approval]:
     """Return the approvals of which a condition holds, oldest first."""
     asked = f"SELECT {_APPROVAL} FROM approvals WHERE {where} ORDER BY number"  # noqa: S608  (conditions of ours)

@@ -35,7 +35,7 @@ from agentauthz.state.store import (
     Status,
     Subject,
 )
-from agentauthz.state.windows import Buckets, micros, moment
+from agentauthz.state.windows import Buckets, micros
 from agentauthz.values import utc
 
 if TYPE_CHECKING:
@@ -104,10 +104,7 @@ class SqliteState:
         told = utc(self._clock())
         if told is None:
             raise StateError("the clock of the state store must return a datetime with a time zone")
-        now = micros(told)
-        if not file.execute("UPDATE clock SET at = ? WHERE at < ?", (now, now)).rowcount:
-            [(now,)] = file.execute("SELECT at FROM clock")
-        return moment(now)
+        return rows.time(file, micros(told))
 
     @contextlib.contextmanager
     def _writing(
