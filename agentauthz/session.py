@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeVar, Unpack, cas
 from attrs import evolve
 
 from agentauthz.active import ACTIVE, Current, still_open
-from agentauthz.calls import NOTHING, Call, Deciding, Expiry, Performing, Stop, allowed, inline, repeatable
+from agentauthz.calls import NOTHING, Call, Deciding, Expiry, Stop, allowed, inline, repeatable
 from agentauthz.decision import Basis, Decision, Reason
 from agentauthz.delegating import REFUSALS, Delegating, Exchanging, NextHop, ends, unexchanged
 from agentauthz.errors import InvalidArgument, SessionError, Stopped
+from agentauthz.performing import Performing
 from agentauthz.principals import Chain, Principal
 from agentauthz.request import SessionFacts, Unknown
 from agentauthz.state.store import NOTHING_YET, State
