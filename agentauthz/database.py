@@ -255,7 +255,10 @@ class Database:
                 os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o600))
             found = os.stat(self.path)
         except OSError as cause:
-            raise self._failed("can't be opened", cause) from cause
+            there = os.path.isdir(os.path.dirname(self.path))
+            raise self._failed(
+                f"can't be {'opened' if there else 'made in a folder that is missing'}", cause
+            ) from cause
         return found.st_dev, found.st_ino
 
     def _opened(self, *, waits: bool) -> sqlite3.Connection:

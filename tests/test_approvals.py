@@ -708,7 +708,11 @@ def test_the_terminal_approves_and_the_call_goes_ahead(desk: Any, capsys: pytest
     _, review, run, approving, answering = desk
     assert run("wait", review.id, "--timeout", "0") == 1
     assert run("approve", review.id, "--as", "maria", "--attribute", 'roles=["lead"]', *approving) == 2
-    assert "not_approver" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "not_approver" in out
+    assert "--attribute" not in out
+    assert run("approve", review.id, "--as", "lena", *approving) == 2
+    assert 'not_approver); --attribute says what they are, as roles=["lead"]' in capsys.readouterr().out
     assert run("approve", review.id, "--as", "lena", "--attribute", 'roles=["lead"]', "--note", "ok", *approving) == 0
     assert run("wait", review.id) == 0
     assert review.retry() == "refunded o-1\u202e\x1b[2J 600"

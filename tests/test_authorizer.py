@@ -31,6 +31,7 @@ from agentauthz import (
 )
 from agentauthz.errors import AgentAuthzError, PolicyLoadError
 from agentauthz.records import EffectRecord
+from agentauthz.state import SqliteState
 from agentauthz.values import UNKNOWN
 from tests.support import ANYTHING, BOT, MARIA, NOON, Clock, Recorded
 
@@ -77,6 +78,7 @@ def test_policies_that_can_not_be_used_are_refused_at_once(tmp_path: Path) -> No
         (twice, PolicyCheckError, "b.authz"),
         (3, InvalidArgument, "path"),
         (None, InvalidArgument, "path"),
+        ("permit p on t.run\n  when subject is user", InvalidArgument, "`PolicySet.parse` takes that"),
     ]
     for given, error, text in wrong:
         with pytest.raises(error, match=text):
@@ -457,6 +459,19 @@ forbid f on t.once when "used" in session.marks
     for thread in threads:
         thread.join()
     assert allowed.count(True) == 1
+
+
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [
+        ("state.db", "such as `SqliteState\\(path\\)`, and a `str`"),
+        (SqliteState, "`SqliteState` is a class: make one of it"),
+    ],
+)
+def test_what_is_no_store_is_refused(state: Any, told: str) -> None:
+    """A path or a class in the place of a store is named at once, and not by every call that it denies."""
+    with pytest.raises(InvalidArgument, match=f"`state` must be a state store, .*{told}"):
+        Authorizer(PolicySet.parse(ANYTHING), state=state)
 
 
 def test_a_clock_that_lies_raises() -> None:

@@ -192,7 +192,7 @@ def test_a_log_that_fails_stops_no_order(
     [
         (("halt", "--as", "olga"), "`--as` goes with --records"),
         (("halt", "--as-issuer", "i", "--records", "LOG"), "`--as-issuer` goes with --as"),
-        (("halt", "--records", "NOWHERE"), "isn't there"),
+        (("halt", "--records", "NOWHERE"), "NOWHERE` isn't there: nothing was ordered"),
         (("revoke", "--token", "a" * 64, "--records", "LOG"), "`--instance-key` goes with"),
         (("revoke", "--principal", "agent:", "--records", "LOG"), "`id`"),
     ],

@@ -213,7 +213,7 @@ def test_a_reader_that_stays_makes_the_erasure_raise(kept: Openings, path: Path)
 
 def test_what_can_t_be_used_raises(tmp_path: Path, path: Path) -> None:
     """A folder that isn't there, a file that is no database, a key that is none, and a closed store."""
-    with pytest.raises(SinkError, match="can't be opened"):
+    with pytest.raises(SinkError, match="can't be made in a folder that is missing"):
         Openings(tmp_path / "no" / "folder.db", KEY)
     path.write_bytes(b"no database" * 100)
     with pytest.raises(SinkError, match="can't be used"):

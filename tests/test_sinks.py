@@ -510,6 +510,8 @@ def test_what_is_no_sink_is_refused() -> None:
     """Something without `append` is refused when the recorder is made."""
     with pytest.raises(InvalidArgument, match="`sinks` must hold sinks, and a `str` has no `append`"):
         Recorder(["records/"])  # type: ignore[list-item]
+    with pytest.raises(InvalidArgument, match="`MemorySink` is a class: make one of it"):
+        Recorder([MemorySink])  # type: ignore[list-item]
 
 
 def test_importing_records_is_cheap() -> None:

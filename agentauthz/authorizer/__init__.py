@@ -37,7 +37,7 @@ from agentauthz.records.redaction import PUBLIC, Class, Redaction
 from agentauthz.request import Request, Resource
 from agentauthz.session import Session
 from agentauthz.state.memory import MemoryState
-from agentauthz.state.store import State, StateStore
+from agentauthz.state.store import State, StateStore, require_store
 from agentauthz.tracing import Ids, Tracer
 from agentauthz.values import told_by, utc
 
@@ -115,6 +115,8 @@ class Authorizer:
             raise InvalidArgument("observe_until", "must be a datetime with a time zone, in the future")
         if key is not None and type(key) is not InstanceKey:
             raise InvalidArgument("key", "must be an InstanceKey")
+        if state is not None:
+            require_store(state)
         handlers = Handlers(obligations)
         self._in_force: Final = InForce(policies, digest, handlers, self.now)
         own = InstanceKey.random() if key is None else key

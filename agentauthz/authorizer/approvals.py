@@ -267,7 +267,7 @@ class Approvals:
             raise InvalidArgument("id", "is no request's in this store")
         if review is None and not self._keeper.knows(row):
             raise InvalidArgument(
-                "id", "is of a request that another key has sealed: give all processes the same `key=`"
+                "id", "is of a request that another key has sealed: give all processes the same `key=` (--instance-key)"
             )
         if review is None:
             raise InvalidArgument("id", "is of a request that isn't as it was sealed, so it counts as none")

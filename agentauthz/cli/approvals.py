@@ -128,7 +128,8 @@ def _answer(arguments: argparse.Namespace, given: Callable[[Approvals], Review],
         with _opened(arguments, policies) as approvals:
             review = given(approvals)
     except ApprovalRefused as refused:
-        write(f"refused: {refused}")
+        unsaid = refused.reason == "not_approver" and not arguments.attribute
+        write(f"refused: {refused}" + ('; --attribute says what they are, as roles=["lead"]' if unsaid else ""))
         return 2
     write(f"{review.id}  {review.standing}")
     return 1 if review.standing == "pending" else 0
@@ -159,7 +160,8 @@ def _opened(arguments: argparse.Namespace, policies: PolicySet | None = None) ->
         store = closing.enter_context(opened(arguments))
         teller = None
         if (folder := getattr(arguments, "records", None)) is not None:
-            sink = FileSink(existing(folder))  # a stream of its own, which says who answered
+            # a stream of its own, which says who answered
+            sink = FileSink(existing(folder, "--records", ": nothing was answered"))
             closing.callback(sink.close)
             recording = Recording(Recorder([sink]), key, regardless("deny"), Tracer(None))
             teller = Teller(recording, lambda: dt.datetime.now(dt.UTC), None)

@@ -51,14 +51,14 @@ def mute() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def existing(folder: Path) -> Path:
-    """Return a folder that is there: a command must not make one by a mistyped name.
+def existing(folder: Path, name: str = "DIR", then: str = "") -> Path:
+    """Return a folder that is there: a command must not make one by a mistyped name; `then` says what wasn't done.
 
     Raises:
         InvalidArgument: it isn't.
     """
     if not folder.is_dir():
-        raise InvalidArgument("DIR", f"must be a log's folder, and `{folder}` isn't there")
+        raise InvalidArgument(name, f"must be a log's folder, and `{folder}` isn't there{then}")
     return folder
 
 

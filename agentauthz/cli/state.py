@@ -211,7 +211,7 @@ def _log(folder: Path | None) -> tuple[Sink, SinkError | None]:
     if folder is None:
         return MemorySink(), None
     try:
-        return FileSink(existing(folder)), None
+        return FileSink(existing(folder, "--records", ": nothing was ordered")), None
     except SinkError as error:
         return MemorySink(), error
 

@@ -15,6 +15,7 @@ MIN_BYTES: Final = 32
 MAX_BYTES: Final = 4096
 
 _DOMAIN: Final = b"agentauthz/1/"
+_MAKES: Final = "`(umask 077; openssl rand -out FILE 32)` makes one"
 _FOR_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -57,9 +58,14 @@ class InstanceKey:
             InvalidArgument: the file is missing or unreadable, not a regular file, belongs to another user
                 (but root's is taken), may be used by its group or others, or has the wrong size.
         """
-        content = read_private(os.fspath(path), MAX_BYTES)
+        try:
+            content = read_private(os.fspath(path), MAX_BYTES)
+        except InvalidArgument as refused:
+            if isinstance(cause := refused.__cause__, FileNotFoundError):
+                raise _refused(path, f"can't be read: {_why(cause)}; {_MAKES}, if there was none yet") from cause
+            raise
         if not MIN_BYTES <= len(content) <= MAX_BYTES:
-            raise _refused(path, f"must hold {MIN_BYTES} to {MAX_BYTES} bytes: `openssl rand -out FILE 32` makes one")
+            raise _refused(path, f"must hold {MIN_BYTES} to {MAX_BYTES} bytes: {_MAKES}")
         return cls(content)
 
     @classmethod

@@ -47,6 +47,8 @@ def _place(path: str | os.PathLike[str]) -> pathlib.Path:
     text = os.fsdecode(path)
     if not text:
         raise InvalidArgument("path", "must not be empty")
+    if "\n" in text and not os.path.lexists(text):
+        raise InvalidArgument("path", "must be a path, not a policy's text: `PolicySet.parse` takes that")
     return pathlib.Path(text)
 
 

@@ -14,7 +14,9 @@ from typing import Final, Literal, Protocol, TypeAlias, final
 
 from attrs import define, field, frozen
 
+from agentauthz.canonical import class_name
 from agentauthz.decision import Budget, Spend
+from agentauthz.errors import InvalidArgument
 
 _NO_TIMES: Final[Mapping[str, dt.datetime]] = MappingProxyType({})
 
@@ -241,3 +243,16 @@ class StateStore(Protocol):
 
     def close(self) -> None:
         """Let go of files and connections; what is asked afterwards raises."""
+
+
+def require_store(state: object) -> None:
+    """Refuse what is no store: a path, say, or a class.
+
+    Raises:
+        InvalidArgument: it can't commit.
+    """
+    if isinstance(state, type):
+        raise InvalidArgument("state", f"must be a state store, and `{state.__name__}` is a class: make one of it")
+    if not callable(getattr(state, "commit", None)):
+        told = f"must be a state store, such as `SqliteState(path)`, and a `{class_name(state)}` has no `commit`"
+        raise InvalidArgument("state", told)

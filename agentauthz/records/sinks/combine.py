@@ -107,6 +107,8 @@ def require_append(sink: object) -> None:
     Raises:
         InvalidArgument: it can't append.
     """
+    if isinstance(sink, type):
+        raise InvalidArgument("sinks", f"must hold sinks, and `{sink.__name__}` is a class: make one of it")
     if not callable(getattr(sink, "append", None)):
         raise InvalidArgument("sinks", f"must hold sinks, and a `{class_name(sink)}` has no `append`")
 
