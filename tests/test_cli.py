@@ -146,8 +146,8 @@ def test_explain_tells_what_the_policies_do_not_say(tmp_path: Path, capsys: pyte
     with pytest.raises(Denied):
         asked.value.review.retry()
     authorizer.close()
-    for id, told in zip(ids(tmp_path), ([], [], ["  it said: the approval was used already"]), strict=True):
-        assert run("records", "explain", id, tmp_path) == 0
+    for one, told in zip(ids(tmp_path), ([], [], ["  it said: the approval was used already"]), strict=True):
+        assert run("records", "explain", one, tmp_path) == 0
         assert [line for line in capsys.readouterr().out.splitlines() if "it said" in line] == told
 
 
