@@ -281,6 +281,8 @@ _ADVICE: Final = {
     "error": "Something failed while this was checked: report it to the user, and don't go on with it",
 }
 
+_APART: Final = {"no_budget_undetermined": "undetermined"}  # there may well be a budget
+
 _LATER: Final = "Don't try it again before {:%Y-%m-%d %H:%M} UTC: until then there is no budget for it"
 
 
@@ -291,7 +293,8 @@ def refusal(decision: Decision) -> str:
     because = next((found.because for found in decision.reasons if found.because), None)
     head = f"`{decision.action}` {'needs an approval' if review else 'is denied'} ({reason.code})"
     room = None if review else _room_at(decision)
-    advice = _ADVICE["review" if review else decision.basis.value] if room is None else _LATER.format(room)
+    basis = "review" if review else _APART.get(reason.code, decision.basis.value)
+    advice = _ADVICE[basis] if room is None else _LATER.format(room)
     return f"{head}{f': {because}' if because else ''}. {advice}."
 
 

@@ -11,12 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 
 import agentauthz.replay
-from agentauthz import Authorizer, PolicySet, Principal
+from agentauthz import Authorizer, Denied, PolicySet, Principal, ReviewRequired
 from agentauthz.cli import GROUPS, main
 from agentauthz.records import FileSink
+from tests.approving import LEAD
 from tests.support import BOT, MARIA, Recorded
 
 POLICY = 'permit small on pay.refund when args.amount <= 100 because "Up to 100"\n'
+REVIEWED = "permit p on t.x when true\nreview r on t.x when true by approver != subject"
 
 
 @pytest.fixture
@@ -131,6 +133,22 @@ def test_explain_tells_what_would_turn_a_denial(log: Path, capsys: pytest.Captur
     run("records", "explain", ids(log)[2], log)
     told = "it would be allowed if `args.amount <= 100` were true, as with args.amount = 100"
     assert told in capsys.readouterr().out
+
+
+def test_explain_tells_what_the_policies_do_not_say(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """That an approval was used already is a reason that no clause has: it is told as the record says it."""
+    authorizer = Authorizer(PolicySet.parse(REVIEWED), sinks=[FileSink(tmp_path)])
+    session = authorizer.session(MARIA, BOT)
+    with pytest.raises(ReviewRequired) as asked:
+        session.authorize("t.x")
+    authorizer.approvals.approve(asked.value.review.id, LEAD)
+    asked.value.review.retry()
+    with pytest.raises(Denied):
+        asked.value.review.retry()
+    authorizer.close()
+    for one, told in zip(ids(tmp_path), ([], [], ["  it said: the approval was used already"]), strict=True):
+        assert run("records", "explain", one, tmp_path) == 0
+        assert [line for line in capsys.readouterr().out.splitlines() if "it said" in line] == told
 
 
 def test_explain_does_not_explain_what_did_not_come(log: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from agentauthz.records.checkpoints import vkey
 from tests import logs
 from tests.commands import ran, written
-from tests.faults.logged import VKEY, run, sealed
+from tests.faults.logged import SIGNER, VKEY, run, sealed
 from tests.golden import ROOT
 from tests.loopback import Loopback, answer
 
@@ -39,6 +40,23 @@ def test_ok_needs_a_witness(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "nobody can tell whether the end is missing" in found.out
     size = len(logs.lines(tmp_path / "log"))
     assert f"signed: 0 of {size}; witnessed: 0 of {size}\n    exposed: {size} records" in found.out
+
+
+def test_a_key_of_another_name_is_told_by_what_was_signed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever named the key in another way than the log does is told how the log is signed; so for a file in error."""
+    notes = _kept(tmp_path, written(tmp_path / "log"))
+    name, key = "agentauthz/local", vkey(SIGNER, "other")
+    found = ran(capsys, "verify", tmp_path / "log", "--checkpoint", notes, "--key", key)
+    assert (found.code, found.out) == (4, "")
+    assert f"signed under its name: those here are signed as `{name}`" in found.err
+    found = ran(capsys, "verify", tmp_path / "log", "--key", key)
+    assert found.code == 1
+    assert f"by a key that isn't trusted, as `{name}`" in found.out
+    (tmp_path / "empty").write_text("")
+    found = ran(capsys, "verify", tmp_path / "log", "--checkpoint", tmp_path / "empty", "--key", key)
+    assert "there are none here" in found.err
+    found = ran(capsys, "verify", tmp_path / "log", "--checkpoint", tmp_path / "none", "--key", key)
+    assert "`checkpoint` can't be read: No such file" in found.err
 
 
 def test_an_edited_record_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -69,17 +69,20 @@ def test_what_is_no_key_denies(value: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("to", "args"),
+    ("args", "missing"),
     [
-        ("sum(args.n)", {}), ("sum(args.n)", {"n": "5"}), ("sum(args.n)", {"n": -1}), ("sum(args.n)", {"n": True}),
-        ("sum(args.n)", {"n": float("nan")}),
+        ({}, "args.n (absent)"), ({"n": float("nan")}, "args.n (of the wrong type)"),
+        ({"n": "5"}, "`l` (its amount is no number)"), ({"n": True}, "`l` (its amount is no number)"),
+        ({"n": -1}, "`l` (its amount is below zero)"), ({"n": Decimal("-0.1")}, "`l` (its amount is below zero)"),
     ],
 )  # fmt: skip
-def test_an_amount_that_is_none_denies(to: str, args: dict[str, object]) -> None:
-    """An amount that is absent, no number or below zero denies, and takes nothing."""
-    kept = Recorded(f"permit p on t.* when true\nlimit l on t.* to {to} <= 5 per subject every 1d")
+def test_an_amount_that_is_none_denies(args: dict[str, object], missing: str) -> None:
+    """An amount that is absent, no number or below zero denies, says so, and takes nothing."""
+    kept = Recorded("permit p on t.* when true\nlimit l on t.* to sum(args.n) <= 5 per subject every 1d")
     session = kept.session()
-    assert session.decide("t.x", args=args).reasons[0].code == "no_budget_undetermined"
+    decision = session.decide("t.x", args=args)
+    assert (decision.reasons[0].code, decision.missing) == ("no_budget_undetermined", (missing,))
+    assert "It couldn't be established that this is allowed" in refused(decision)
     assert session.decide("t.x", args={"n": 5}).allowed
 
 
@@ -87,8 +90,13 @@ def test_a_bound_that_is_none_denies() -> None:
     """A bound that is absent or below zero denies; zero lets only what takes nothing through."""
     kept = Recorded("permit p on t.* when true\nlimit l on t.* to sum(args.n) <= context.most per subject every 1d")
     session = kept.session()
-    for context in ({}, {"most": -1}, {"most": "9"}):
-        assert session.decide("t.x", args={"n": 0}, context=context).reasons[0].code == "no_budget_undetermined"
+    for context, missing in (
+        ({}, "context.most (absent)"),
+        ({"most": -1}, "`l` (its bound is below zero)"),
+        ({"most": "9"}, "`l` (its bound is no number)"),
+    ):
+        decision = session.decide("t.x", args={"n": 0}, context=context)
+        assert (decision.reasons[0].code, decision.missing) == ("no_budget_undetermined", (missing,))
     assert session.decide("t.x", args={"n": 0}, context={"most": 0}).allowed
     assert session.decide("t.x", args={"n": 1}, context={"most": 0}).reasons[0].code == "no_budget"
 
@@ -100,6 +108,7 @@ def test_a_limit_on_the_session_needs_one() -> None:
     kept = Recorded("permit p on t.* when true\nlimit l on t.* to count <= 1 per session")
     decision = kept.authorizer.decide(Request("t.x", subject=MARIA))
     assert decision.reasons[0].code == "no_budget_undetermined"
+    assert decision.missing == ("`l` (there is no session to count in)",)
 
 
 def test_what_limits_remember_of_keys_is_bounded() -> None:

@@ -191,7 +191,11 @@ class Authorizer:
         return self._recording.recorder.metrics()
 
     def remove_sink(self, sink: Sink) -> None:
-        """Send no more records to a sink; it isn't closed. One that isn't there is ignored."""
+        """Send no more records to a sink; it isn't closed. One that isn't there is ignored.
+
+        Raises:
+            InvalidArgument: fewer sinks would be left than are `required`.
+        """
         self._recording.recorder.remove(sink)
 
     def session(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
 from agentauthz.cli.command import Run, conclude, working
 from agentauthz.cli.openings import given, openings
+from agentauthz.decision import Reason
 from agentauthz.errors import InvalidArgument, NotReplayable
 from agentauthz.policy.policyset import PolicySet
 from agentauthz.records import DecisionRecord, PolicyRecord, Record, read_record
@@ -135,9 +136,14 @@ def _explain(arguments: argparse.Namespace) -> int:
         with given(arguments) as kept:
             found = explained(record, by, openings=kept)
     except NotReplayable as cause:
-        said = (f"  it said: {reason.text}" for reason in record.reasons)
-        return conclude(NOT_REPLAYABLE, *_head(record), f"not replayable: {cause}", *said)
-    return conclude(SAME, *_head(record), *found.render().split("\n"))
+        return conclude(NOT_REPLAYABLE, *_head(record), f"not replayable: {cause}", *_said(record, ()))
+    # what policies don't say, such as that an approval was used already
+    return conclude(SAME, *_head(record), *_said(record, found.decision.reasons), *found.render().split("\n"))
+
+
+def _said(record: DecisionRecord, known: Sequence[Reason]) -> Iterator[str]:
+    told = {reason.text for reason in known}
+    return (f"  it said: {reason.text}" for reason in record.reasons if reason.text not in told)
 
 
 def _found(path: Path, id: str) -> tuple[DecisionRecord, list[PolicyRecord]]:

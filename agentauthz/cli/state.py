@@ -40,7 +40,7 @@ def init(parser: argparse.ArgumentParser) -> Run:
 
 
 def show(parser: argparse.ArgumentParser) -> Run:
-    """Tell how much is kept, and what was revoked."""
+    """Tell how much a PostgreSQL database keeps, and what was revoked."""
     _store(parser)
     return _show
 
@@ -73,7 +73,7 @@ def resume(parser: argparse.ArgumentParser) -> Run:
 
 
 def prune(parser: argparse.ArgumentParser) -> Run:
-    """Forget what can't matter any more, and requests and sessions that ended before a moment."""
+    """Forget in a PostgreSQL database what can't matter any more, and what ended before a moment."""
     _store(parser)
     parser.add_argument("--before", metavar="TIME", type=moment, required=True, help="longer ago than sessions last")
     parser.add_argument(

@@ -90,6 +90,7 @@ class Explanation:
         """Draw the explanation as text: rules, clauses, answers and the values seen."""
         lines = [f"{self.decision.action}: {self.decision.outcome.value} ({self.decision.basis.value})"]
         lines += [f"  because {reason.text}" for reason in self.decision.reasons]
+        lines += [f"  missing: {', '.join(self.decision.missing)}"] if self.decision.missing else []
         lines += [f"  {flip.words()}" for flip in self.flips]
         for call in self.calls:
             lines.append(f"as {call.actor}, {_hops(call.depth)}:")

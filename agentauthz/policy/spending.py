@@ -108,7 +108,16 @@ class Meter:
         """Return the inputs that it can't be told without what the limit takes."""
         clauses = [evaluate(each, inputs) for each in measures(self._rule) if not isinstance(each, Decimal | Whole)]
         missing = frozenset[str]().union(*map(missing_inputs, clauses))
-        return missing or frozenset({f"`{self._rule.name}` (a key, amount or bound that is none)"})
+        return missing or frozenset({f"`{self._rule.name}` ({self._odd(inputs)})"})
+
+    def _odd(self, inputs: Inputs) -> str:
+        """Return what the limit can't count by, though nothing is missing; a value isn't shown."""
+        for what, value in zip(("bound", "amount"), defined(self._rule, inputs), strict=False):
+            if _number(value) is None:
+                return f"its {what} is {'below zero' if type(value) in (int, Decimal) else 'no number'}"
+        if Whole.SESSION in measures(self._rule) and type(inputs.request.session) is not SessionFacts:
+            return "there is no session to count in"
+        return "its key is no text, number, bool, time or principal"
 
 
 def _whose(values: Sequence[object], inputs: Inputs) -> tuple[object, ...] | None:

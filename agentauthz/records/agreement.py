@@ -7,7 +7,7 @@ from typing import Final, cast, final
 
 from attrs import frozen
 
-from agentauthz.records.checkpoints import Checkpoint, Vkey, cosigned_by, verified_by
+from agentauthz.records.checkpoints import Checkpoint, Vkey, cosigned_by, signed_as, verified_by
 from agentauthz.records.damage import TAMPERED, Damage, Kind
 from agentauthz.records.merkle import Tree
 
@@ -53,7 +53,8 @@ def agreement(
     mine = [each for each in beside if each.stream == stretch.stream]
     signed = [each for each in mine if verified_by(each, trusted) is not None]
     if mine and not signed and not all(key.cosigns for key in trusted):
-        holding.add("untrusted", "every checkpoint is signed by a key that isn't trusted")
+        told = f"every checkpoint is signed by a key that isn't trusted, as {signed_as(mine)}"
+        holding.add("untrusted", told)
     kept = [each for each in elsewhere if each.stream == stretch.stream]
     roots = _roots(stretch.leaves, {each.size for each in (*signed, *kept)}, stretch.before)
     return Agreement(

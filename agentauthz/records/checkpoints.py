@@ -25,6 +25,7 @@ _COSIGNATURE: Final = b"\x04"  # a witness's, over the moment and the note (tlog
 _ORG: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _NAME: Final = re.compile(r"[^\s+]+")
 _SIGNATURE: Final = re.compile(r"\u2014 ([^\s+]+) ([A-Za-z0-9+/]+={0,2})")
+_LONGEST: Final = 100  # characters of a name in a message
 _SIZE: Final = re.compile(r"0|[1-9][0-9]{0,18}")
 
 
@@ -108,6 +109,13 @@ def read_checkpoints(text: str) -> list[Checkpoint]:
         except InvalidArgument:  # a torn one, or somebody's remark
             continue
     return found
+
+
+def signed_as(checkpoints: Iterable[Checkpoint]) -> str:
+    """Return, for a message, the names under which some notes say that they are signed; nobody has verified them."""
+    lines = (line for each in checkpoints for line in each.note.rpartition("\n\n")[2].splitlines())
+    names = {named[1][:_LONGEST] for line in lines if (named := _SIGNATURE.fullmatch(line))}
+    return ", ".join(f"`{name}`" for name in sorted(names)[:3]) or "nobody"
 
 
 def verified_by(checkpoint: Checkpoint, keys: Iterable[Vkey]) -> str | None:

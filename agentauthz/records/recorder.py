@@ -78,8 +78,8 @@ class Recorder:
     A sink that isn't quick, and keeps no time-out of its own, counts as failed after `timeout` seconds.
 
     Raises:
-        InvalidArgument: something in `sinks` can't append, there are two files, `required` is no number, or `timeout`
-            no positive one.
+        InvalidArgument: something in `sinks` can't append, there are two files, `required` is no number or more than
+            there are sinks, or `timeout` no positive one.
     """
 
     __slots__ = ("_closed", "_ids", "_lock", "_lost", "_mine", "_plan", "_required", "_watched")
@@ -98,6 +98,8 @@ class Recorder:
             default = LoggingSink()
             default.warn_if_silent()
             given = (default,)
+        if required is not None and required > len(given):  # no record would ever be in so many places
+            raise InvalidArgument("required", f"is {required}, and there are no more sinks than {len(given)}")
         self._required = required
         self._watched = Watched(timeout)
         self._lost = 0
@@ -123,9 +125,16 @@ class Recorder:
             self._plan = _Plan.of((*self._plan.sinks, sink))
 
     def remove(self, sink: Sink) -> None:
-        """Write to a sink no more; it isn't closed. One that isn't there is ignored."""
+        """Write to a sink no more; it isn't closed. One that isn't there is ignored.
+
+        Raises:
+            InvalidArgument: fewer sinks would be left than are required.
+        """
         with self._lock:
-            self._plan = _Plan.of(tuple(one for one in self._plan.sinks if one is not sink))
+            left = tuple(one for one in self._plan.sinks if one is not sink)
+            if len(left) < (self._required or 0):
+                raise InvalidArgument("sink", f"is one of {self._required} that are required: add another one first")
+            self._plan = _Plan.of(left)
             self._watched.forget(sink)
 
     def wants(self, decision: Decision) -> bool:

@@ -9,7 +9,7 @@ from typing import Final, TypeAlias
 
 from agentauthz.canonical import class_name
 from agentauthz.errors import InvalidArgument
-from agentauthz.records.checkpoints import Checkpoint, Vkey, read_checkpoints, verified_by
+from agentauthz.records.checkpoints import Checkpoint, Vkey, read_checkpoints, signed_as, verified_by
 from agentauthz.urls import checked_url
 
 Source: TypeAlias = "str | os.PathLike[str]"
@@ -42,9 +42,11 @@ def kept(given: Kept, trusted: Sequence[Vkey]) -> list[Checkpoint]:
     """
     found: list[Checkpoint] = []
     for text in texts(given):
-        own = [each for each in read_checkpoints(text) if verified_by(each, trusted) is not None]
+        there = read_checkpoints(text)
+        own = [each for each in there if verified_by(each, trusted) is not None]
         if not own:
-            raise InvalidArgument("checkpoint", "holds none that one of `keys` signed")
+            told = f"those here are signed as {signed_as(there)}" if there else "there are none here"
+            raise InvalidArgument("checkpoint", f"holds none that one of `keys` signed under its name: {told}")
         found += own
     return found
 
@@ -57,8 +59,9 @@ def _text(source: Source) -> str:
             return _fetched(source)
     try:
         return Path(source).read_text("utf-8")
-    except (OSError, ValueError, TypeError):  # a ValueError: no text, or no path
-        raise InvalidArgument("checkpoint", "can't be read") from None
+    except (OSError, ValueError, TypeError) as cause:  # a ValueError: no text, or no path
+        why = cause.strerror if isinstance(cause, OSError) else "it is no text, or no path"
+        raise InvalidArgument("checkpoint", f"can't be read: {why}") from None
 
 
 def _fetched(url: str) -> str:

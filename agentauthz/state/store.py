@@ -249,10 +249,10 @@ def require_store(state: object) -> None:
     """Refuse what is no store: a path, say, or a class.
 
     Raises:
-        InvalidArgument: it can't commit.
+        InvalidArgument: it doesn't say whether it may wait, as every store does.
     """
     if isinstance(state, type):
         raise InvalidArgument("state", f"must be a state store, and `{state.__name__}` is a class: make one of it")
-    if not callable(getattr(state, "commit", None)):
-        told = f"must be a state store, such as `SqliteState(path)`, and a `{class_name(state)}` has no `commit`"
+    if not hasattr(state, "blocking"):
+        told = f"must be a state store, such as `SqliteState(path)`, and a `{class_name(state)}` is none"
         raise InvalidArgument("state", told)

@@ -191,9 +191,26 @@ def test_row_10_another_word_is_refused(options: dict[str, Any]) -> None:
     """A word that isn't known, and a number of sinks that is none, are errors: they never mean "allow"."""
     with pytest.raises(InvalidArgument, match="`on_failure`"):
         Authorizer(POLICIES, sinks=[MemorySink()], **options)
-    for required in (-1, True, "1"):
+    for required in (-1, True, "1", 2):
         with pytest.raises(InvalidArgument, match="`required`"):
             Authorizer(POLICIES, sinks=[MemorySink()], required=required)  # type: ignore[arg-type]
+
+
+def test_row_10_more_than_there_are_are_never_required() -> None:
+    """No record is ever in two places of one: such a number is refused, and so is taking away a sink that it needs."""
+    first, second = MemorySink(), MemorySink()
+    with pytest.raises(InvalidArgument, match="`required` is 1000, and there are no more sinks than 1"):
+        Authorizer(POLICIES, required=1000)
+    authorizer = Authorizer(POLICIES, sinks=[first], required=1)
+    with pytest.raises(InvalidArgument, match="add another one first"):
+        authorizer.remove_sink(first)
+    authorizer.remove_sink(second)
+    authorizer.add_sink(second)
+    authorizer.remove_sink(first)
+    with authorizer.session(MARIA, BOT):
+        look()
+    assert second.decisions
+    assert not first.decisions
 
 
 # ---- 11: a sink hangs
