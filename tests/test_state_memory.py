@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import itertools
 from collections.abc import Callable
 from decimal import Decimal
@@ -13,7 +14,7 @@ import pytest
 from agentauthz.errors import StateError
 from agentauthz.state import changes, memory, windows
 from agentauthz.state.memory import MemoryState
-from agentauthz.state.store import Committed, Intent
+from agentauthz.state.store import Committed, Intent, Refused, Reservation
 from agentauthz.testing.trying import FAR, approved, spend, spending, taken, used
 from tests.interrupting import interrupted
 from tests.support import Clock
@@ -150,3 +151,15 @@ def test_an_interruption_makes_no_budget_wider(window: bool) -> None:
         assert used(store, one, session="s") >= [Decimal(0)]
         for kept in (store._budgets if window else store._session("s").budgets).values():
             assert kept.total >= sum(kept.spent.values())
+
+
+def test_what_spends_nothing_of_a_session_s_budget_begins_no_session() -> None:
+    """Neither a refusal, nor a trial, nor giving back: else what is watched in it would seem to be so from then on."""
+    store = MemoryState()
+    much, some = spend("money", "11", window=None), spend("money", "1", window=None)
+    assert isinstance(store.commit(spending(much, session="s")), Refused)
+    assert isinstance(store.commit(Intent("s", spends=(some,), reserve=False)), Committed)
+    store.release(Reservation(((some, 0),), "s"))
+    long_ago = store.now() - dt.timedelta(days=1)
+    begun = store.begin("s", long_ago, {"a": long_ago}, keep=False)
+    assert (begun.started, store.read("s").watched) == (long_ago, {"a": long_ago})

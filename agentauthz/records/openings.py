@@ -127,13 +127,12 @@ class Openings:
             SinkError: they can't be kept, or their key was erased meanwhile.
         """
         insert = (
-            "INSERT INTO openings SELECT ?1, ?2, ?3 WHERE EXISTS"
-            " (SELECT 1 FROM keys WHERE id = ?2 AND wrapped IS NOT NULL)"
+            "INSERT INTO openings SELECT ?, ?, ? WHERE EXISTS (SELECT 1 FROM keys WHERE id = ? AND wrapped IS NOT NULL)"
         )
         with self._database.writing() as connection:
-            for row in rows:
+            for commitment, key, sealed in rows:
                 # INVARIANT: nothing is kept under a key that was erased, or it would look erased and be there
-                if connection.execute(insert, row).rowcount != 1:
+                if connection.execute(insert, (commitment, key, sealed, key)).rowcount != 1:
                     raise SinkError(f"`{self.name}` no longer has the key of what is to be kept: it was erased")
 
     def open(self, commitment: str) -> Opening:

@@ -12,6 +12,7 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Concatenate, Final, Literal, ParamSpec, TypeAlias, TypeVar, final
 
 from attrs import evolve
@@ -41,6 +42,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 _Taken: TypeAlias = tuple[Spend, Buckets, int]
 
+_NO_BUDGETS: Final[Mapping[str, Buckets]] = MappingProxyType({})
 _SWEEP: Final = 10_000  # budgets, or approvals, before those that ended are looked for
 _REMEMBERED: Final = dt.timedelta(days=1)  # what became of an approval, after its end
 
@@ -235,6 +237,9 @@ class MemoryState:
         budgets, parts = [], []  # lists: generators cost more than so little
         for spend, kept, number in taken:
             budgets.append(Budget.trusted(spend, kept.total, True, None))
+            if not kept.spent:  # it may be new
+                session = None if spend.window is not None else intent.session
+                (self._budgets if session is None else self._session(session).budgets)[spend.key] = kept
             parts.append((spend, kept.add(spend, number)))
         reservation = Reservation(tuple(parts), intent.session, secrets.token_hex(16) if intent.releasable else None)
         if reservation.id is not None:
@@ -249,20 +254,22 @@ class MemoryState:
         return is_outdated(intent, self.read(intent.session))
 
     def _taken(self, intent: Intent, now: int) -> Sequence[_Taken]:
-        if len(self._budgets) >= self._sweep_at:  # before any is found: a new one, still empty, would be swept away
+        if len(self._budgets) >= self._sweep_at:
             self._sweep(now)
         found: list[_Taken] = []
         for spend in intent.spends:
-            budgets = self._budgets_of(spend, intent.session)
-            kept = budgets.get(spend.key)
+            kept = self._budgets_of(spend, intent.session).get(spend.key)
             if kept is None:
-                kept = budgets[spend.key] = Buckets()
+                kept = Buckets()
             found.append((spend, kept, kept.turn(spend, now)))
         return found
 
-    def _budgets_of(self, spend: Spend, session: str | None) -> dict[str, Buckets]:
-        """Return where a budget is kept; one without a window ends with its session."""
-        return self._budgets if spend.window is not None or session is None else self._session(session).budgets
+    def _budgets_of(self, spend: Spend, session: str | None) -> Mapping[str, Buckets]:
+        """Return the budgets among which one is, if anything was spent of it; one without a window is its session's."""
+        if spend.window is not None or session is None:
+            return self._budgets
+        found = self._known.get(session)
+        return _NO_BUDGETS if found is None else found.budgets
 
     def _sweep(self, now: int) -> None:
         """Forget the budgets of which nothing counts any more: their keys are the callers'."""
