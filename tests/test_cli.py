@@ -141,10 +141,12 @@ def test_explain_tells_what_the_policies_do_not_say(tmp_path: Path, capsys: pyte
     session = authorizer.session(MARIA, BOT)
     with pytest.raises(ReviewRequired) as asked:
         session.authorize("t.x")
-    authorizer.approvals.approve(asked.value.review.id, LEAD)
-    asked.value.review.retry()
+    review = asked.value.review
+    assert review is not None
+    authorizer.approvals.approve(review.id, LEAD)
+    review.retry()
     with pytest.raises(Denied):
-        asked.value.review.retry()
+        review.retry()
     authorizer.close()
     for one, told in zip(ids(tmp_path), ([], [], ["  it said: the approval was used already"]), strict=True):
         assert run("records", "explain", one, tmp_path) == 0

@@ -5,12 +5,13 @@ from __future__ import annotations
 import datetime as dt
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agentauthz import Authorizer, PolicySet, Principal
+from agentauthz import Authorizer, PolicySet, Principal, ReviewRequired
 from agentauthz.errors import InvalidArgument
 from agentauthz.records import DecisionRecord, EffectRecord, FileSink, MemorySink, read_record
 from agentauthz.records.delegations import delegations, walk
@@ -38,6 +39,30 @@ def _at(
     made = read_record(json.dumps(tree).encode())
     assert isinstance(made, DecisionRecord)
     return made
+
+
+def test_who_answered_and_ordered_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An approval, and a mark that the host took away, explain why a call was allowed: both say whose they were."""
+    policies = PolicySet.parse("permit p on t.x when true\nreview r on t.x when true by approver != subject")
+    lena, olga = Principal.user("lena"), Principal.user("olga")
+    with Authorizer(policies, sinks=[FileSink(tmp_path)]) as authorizer:
+        for name in ("one", "other"):
+            session = authorizer.session(MARIA, BOT, id=name)
+            with pytest.raises(ReviewRequired) as asked:
+                session.authorize("t.x")
+            assert asked.value.review is not None
+            authorizer.approvals.approve(asked.value.review.id, lena, note="fine")
+            session.mark("read", by=olga)
+            session.unmark("read", "looked at it", by=olga)
+        authorizer.revoke(session="one", reason="enough", by=olga)
+    told = ran(capsys, "show", "one", tmp_path).out.partition("ordered by them:\n")[2].splitlines()
+    assert [re.sub(r"^.*?Z  |id: \w+, ", "", line) for line in told] == [
+        "approval  kind: requested, by: agent(bot)",
+        "approval  kind: approved, by: user(lena), reason: fine",
+        "state  kind: mark, by: user(olga)",
+        "state  kind: unmark, reason: looked at it, by: user(olga)",
+        "state  kind: revoke, of: session, reason: enough, by: user(olga)",
+    ]
 
 
 def test_a_session_is_told(log: Path, capsys: pytest.CaptureFixture[str]) -> None:

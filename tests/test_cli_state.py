@@ -225,3 +225,13 @@ def test_a_file_is_halted_and_resumed_too(tmp_path: Path, capsys: pytest.Capture
     assert not (tmp_path / "other.db").exists()
     assert "isn't there" in capsys.readouterr().err
     store.close()
+
+
+def test_a_kind_that_is_none_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`bot:desk` revokes a user of that name: whoever meant an agent, which goes on, is told."""
+    SqliteState(tmp_path / "state.db").close()
+    common = ["--state", str(tmp_path / "state.db"), "--reason", "r"]
+    for name, doubted in (("bot:desk", True), ("agent:desk", False), ("user:a:b", False), ("desk", False)):
+        assert main(["state", "revoke", "--principal", name, *common]) == 0
+        out = capsys.readouterr().out
+        assert ("was taken for a user's whole id: a kind before the colon is one of" in out) is doubted

@@ -17,6 +17,7 @@ from agentauthz.records.words import (
     count,
     decision_line,
     effect_words,
+    event_line,
     party,
     record_line,
     refusal_words,
@@ -25,6 +26,7 @@ from agentauthz.records.words import (
 from agentauthz.replay.clauses import Accounts
 
 _UNKNOWN: Final = 1
+_FOR_PROGRAMS: Final = frozenset({"digest", "until"})  # of what became of a review
 
 
 def show(parser: argparse.ArgumentParser) -> Run:
@@ -60,6 +62,9 @@ def told(found: Story, accounts: Accounts, kept: Openings | None = None) -> Iter
             yield from ("", title)
             for step in steps:
                 yield from _step(step, accounts, kept)
+    if found.beside:
+        yield from ("", "what was asked of people, and ordered by them:")
+        yield from (f"  {event_line(one, _FOR_PROGRAMS)}" for one in found.beside)
     if found.strays:
         yield from ("", "effects whose decision isn't in the log:")
         yield from (f"  {record_line(effect)}" for effect in found.strays)

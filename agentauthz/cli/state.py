@@ -159,7 +159,13 @@ def _revoke(arguments: argparse.Namespace) -> int:
     made = _ordered(
         arguments, lambda orders, by: orders.revoke(arguments.session, whom, arguments.token, arguments.reason, by), key
     )
-    return conclude(0, f"{made.number}  {_told(made)}: revoked")
+    return conclude(0, f"{made.number}  {_told(made)}: revoked", *_doubt(arguments.principal, whom))
+
+
+def _doubt(name: str | None, whom: Principal | None) -> Iterator[str]:
+    """Say what may be a slip of the pen: `bot:desk` stops no agent."""
+    if name is not None and whom is not None and ":" in name and whom.id == name:
+        yield f"`{name}` was taken for a user's whole id: a kind before the colon is one of {', '.join(KINDS)}"
 
 
 def _halt(arguments: argparse.Namespace) -> int:

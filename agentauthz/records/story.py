@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import heapq
 from collections import Counter
@@ -11,17 +12,17 @@ from typing import Final, Generic, Literal, TypeAlias, TypeVar, final
 from attrs import frozen
 
 from agentauthz.errors import InvalidArgument
-from agentauthz.records.events import EffectRecord, PolicyRecord
+from agentauthz.records.events import EffectRecord, EventRecord, PolicyRecord
 from agentauthz.records.reading import tree_of
-from agentauthz.records.record import DecisionRecord, DelegationRecord, read_record
+from agentauthz.records.record import DecisionRecord, DelegationRecord, Record, read_record
 
 # What came of a call: it didn't run; an effect tells; none tells, though there should be one; none is ever written
 Fate: TypeAlias = Literal["stopped before", "told", "unknown", "inline"]
 
 _Head: TypeAlias = tuple[dt.datetime, str, int]  # the next record of a stream: moment, stream, place in it
-T = TypeVar("T", DecisionRecord, DelegationRecord)
+T = TypeVar("T", DecisionRecord, DelegationRecord, EventRecord)
 
-_NEEDED: Final = frozenset({"decision", "effect", "delegation", "policy"})
+_NEEDED: Final = frozenset({"decision", "effect", "delegation", "policy", "approval", "state"})
 
 
 @final
@@ -56,7 +57,7 @@ class Step:
 class Story:
     """Be the account of a session. `strays` are effects whose decision isn't there; `unreadable` counts lines of the
     whole log that are no records. `policies` holds the texts that the log has, of any session, and `passed` the
-    attempts to pass the session's authority on.
+    attempts to pass the session's authority on; `beside` what became of its reviews, and what was ordered of it.
     """
 
     session: str
@@ -65,6 +66,7 @@ class Story:
     policies: tuple[PolicyRecord, ...]
     unreadable: int
     passed: tuple[DelegationRecord, ...] = ()
+    beside: tuple[EventRecord, ...] = ()
 
     @property
     def digests(self) -> tuple[str, ...]:
@@ -86,37 +88,44 @@ def story(lines: Iterable[bytes], session: str) -> Story:
     decisions: dict[tuple[str, bytes], DecisionRecord] = {}  # a line that was delivered twice is told once
     effects: list[EffectRecord] = []
     passed: dict[tuple[str, bytes], DelegationRecord] = {}
+    beside: dict[tuple[str, bytes], EventRecord] = {}
     policies: dict[tuple[str, int], PolicyRecord] = {}  # each segment has them again
-    unreadable = 0
-    for line in lines:
-        tree = tree_of(line)
-        if tree is None:
-            unreadable += 1
-            continue
-        kind = tree.get("type")
-        if kind not in _NEEDED or (kind != "policy" and tree.get("session") not in (session, None)):
-            continue
-        try:
-            record = read_record(line)
-        except InvalidArgument:
-            unreadable += 1
-            continue
+    read: Counter[bool] = Counter()
+    for line, record in _read(lines, session, read):
         if isinstance(record, DecisionRecord) and record.session == session:
             decisions[record.id, line] = record
         elif isinstance(record, EffectRecord):
             effects.append(record)
         elif isinstance(record, DelegationRecord) and record.session == session:
             passed[record.id, line] = record
+        elif isinstance(record, EventRecord) and record.session == session:
+            beside[record.id, line] = record
         elif isinstance(record, PolicyRecord):
             policies.setdefault((record.digest, record.part), record)
     ids = {record.id for record in decisions.values()}
     effects = list({effect.line(): effect for effect in effects}.values())
     own = [effect for effect in effects if effect.of in ids]
     strays = tuple(effect for effect in effects if effect.session == session and effect.of not in ids)
-    if not ids and not strays and not passed:
+    if not ids and not strays and not passed and not beside:
         raise InvalidArgument("session", f"is in no record: `{session}`")
     steps = tuple(_steps(list(decisions.values()), own))
-    return Story(session, steps, strays, tuple(policies.values()), unreadable, tuple(ordered([*passed.values()])))
+    hops, events = tuple(ordered([*passed.values()])), tuple(ordered([*beside.values()]))
+    return Story(session, steps, strays, tuple(policies.values()), read[False], hops, events)
+
+
+def _read(lines: Iterable[bytes], session: str, read: Counter[bool]) -> Iterator[tuple[bytes, Record]]:
+    """Return the lines that may tell of a session, with their records; `read` counts under False what is none."""
+    for line in lines:
+        record = None
+        if (tree := tree_of(line)) is not None:
+            kind = tree.get("type")
+            if kind not in _NEEDED or (kind != "policy" and tree.get("session") not in (session, None)):
+                continue
+            with contextlib.suppress(InvalidArgument):
+                record = read_record(line)
+        read[record is not None] += 1
+        if record is not None:
+            yield line, record
 
 
 def _steps(decisions: Sequence[DecisionRecord], effects: Iterable[EffectRecord]) -> Iterator[Step]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 from agentauthz.canonical import class_name
 from agentauthz.records.delegations import Refused
-from agentauthz.records.events import EffectRecord, PolicyRecord
+from agentauthz.records.events import EffectRecord, EventRecord, PolicyRecord
 from agentauthz.records.lines import compact
 from agentauthz.records.record import Actor, DecisionRecord, DelegationRecord, Record
 
@@ -21,8 +21,15 @@ def record_line(record: Record) -> str:
         return delegation_line(record)
     if isinstance(record, PolicyRecord):
         return f"{when(record)}  {'policy':<6}  {record.name}, part {record.part} of {record.parts} of {record.digest}"
+    return event_line(record)
+
+
+def event_line(record: EventRecord, without: Container[str] = ()) -> str:
+    """Return what a record of any other type tells, but for what `without` names."""
     told = ", ".join(
-        f"{name}: {value}" for name, value in map(_named, record.about.items()) if isinstance(value, str | int)
+        f"{name}: {value}"
+        for name, value in map(_named, record.about.items())
+        if isinstance(value, str | int) and name not in without
     )
     return f"{when(record)}  {record.type}  {told}"
 

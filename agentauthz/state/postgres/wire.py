@@ -179,7 +179,7 @@ def connected(options: dict[str, Any]) -> psycopg.Connection:
         return psycopg.connect(**options)
     except psycopg.Error as error:  # SECURITY: its text may quote what it was given: it must not be our context
         why = error.sqlstate or type(error).__name__
-    raise StateError(f"the database can't be reached: {why}")
+    raise StateError(f"the database can't be reached: {why}; `psql` with the same address says more")
 
 
 def _heed(result: abc.PGresult) -> None:
