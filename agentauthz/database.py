@@ -54,7 +54,7 @@ class Database:
 
     Raises:
         AgentAuthzError: a `failure`: the file can't be made, or is no such database.
-        InvalidArgument: a time-out that is no positive number.
+        InvalidArgument: no file's path, or a time-out that is no positive number.
     """
 
     def __init__(
@@ -69,6 +69,8 @@ class Database:
     ) -> None:
         if not 0 < timeout < float("inf"):
             raise InvalidArgument("timeout", "must be a positive number of seconds")
+        if not isinstance(path, str | os.PathLike) or os.fspath(path) in ("", ":memory:"):
+            raise InvalidArgument("path", "must be that of a file, which processes share and which stays")
         self.path: Final = Path(os.path.abspath(path))  # a later chdir must not move it
         self.forks = 0  # that happened in the life of this object, in this process and those it was forked from
         self._schema: Final = schema

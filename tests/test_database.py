@@ -9,11 +9,12 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agentauthz.database import Database
-from agentauthz.errors import SinkError
+from agentauthz.errors import InvalidArgument, SinkError
 
 SCHEMA = ("CREATE TABLE t (x INTEGER)",)
 
@@ -61,6 +62,15 @@ def test_a_reader_waits_for_no_writer(database: Database) -> None:
         thread.start()
         thread.join(5)
         assert read == [[1]]
+
+
+@pytest.mark.parametrize("path", ["", ":memory:", b"x.db", None, 7])
+def test_only_a_file_is_one(path: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite's name for a database in memory, which it would be nowhere else, makes no file of that name."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidArgument, match="`path` must be that of a file"):
+        Database(path, SCHEMA, failure=SinkError)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_thread_waits_no_longer_than_the_time_out(database: Database) -> None:

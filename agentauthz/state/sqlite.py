@@ -76,7 +76,7 @@ class SqliteState:
 
     Raises:
         StateError: the file can't be made or used, or a newer version of this library wrote it.
-        InvalidArgument: a time-out that is no positive number.
+        InvalidArgument: no file's path, or a time-out that is no positive number.
     """
 
     blocking: Final = True  # a disk may be slow, and another process may be writing
