@@ -18,6 +18,7 @@ from agentauthz.errors import SinkError
 from agentauthz.records.verify import verify
 from agentauthz.state import SqliteState
 from agentauthz.state.postgres import PostgresState
+from agentauthz.testing.trying import request
 from tests.commands import Ran
 from tests.logs import lines
 from tests.postgres import Postgres
@@ -96,7 +97,7 @@ def test_old_state_is_pruned(run: Run, postgres: Postgres) -> None:
 @pytest.mark.parametrize(
     "argv",
     [
-        ("show", "--state", "nonsense CANARY"),
+        ("prune", "--before", "2026-11-01", "--state", "nonsense CANARY"),
         ("show", "--state", "postgresql://u:CANARY@127.0.0.1:1/x"),
         ("revoke", "--session", "s", "--token", "a" * 64, "--reason", "r"),
         ("revoke", "--token", "CANARY", "--reason", "r"),
@@ -221,10 +222,26 @@ def test_a_file_is_halted_and_resumed_too(tmp_path: Path, capsys: pytest.Capture
     told = [(each.kind, each.name, each.lifts) for each in store.revocations(0)]
     assert told == [("everything", "", False), ("everything", "", True), ("principal", '[null, "agent", "bot"]', False)]
     assert main(["state", "halt", "--state", str(tmp_path / "other.db"), "--reason", "a test"]) == 4
-    assert main(["state", "show", "--state", str(path)]) == 4
+    assert main(["state", "show", "--state", str(tmp_path / "other.db")]) == 4
     assert not (tmp_path / "other.db").exists()
-    assert "isn't there" in capsys.readouterr().err
+    assert capsys.readouterr().err.count("isn't there") == 2
     store.close()
+
+
+def test_what_was_revoked_in_a_file_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Who looks at a SQLite file sees whether all is halted, every order, and how many requests wait."""
+    path = tmp_path / "state.db"
+    for command in (["halt"], ["revoke", "--session", "s-1"]):
+        with closing(SqliteState(path)) as store:
+            store.ask(request(store, command[0]))
+        assert main(["state", *command, "--state", str(path), "--reason", "a test"]) == 0
+    capsys.readouterr()
+    assert main(["state", "show", "--state", str(path)]) == 0
+    clock, *told = capsys.readouterr().out.splitlines()
+    assert clock.endswith(" by its clock")
+    assert [line.split("  ")[-1] for line in told] == [
+        "2 requests for approval pending", "halted: a test", "session s-1: a test", "halted",
+    ]  # fmt: skip
 
 
 def test_a_kind_that_is_none_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

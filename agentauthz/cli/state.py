@@ -15,7 +15,7 @@ from agentauthz.authorizer.orders import Orders
 from agentauthz.authorizer.recording import Recording, regardless
 from agentauthz.authorizer.revocations import Revocations
 from agentauthz.cli.command import Run, conclude, existing, moment, write
-from agentauthz.cli.stores import database, opened, state_option
+from agentauthz.cli.stores import address, database, is_database, opened, state_option
 from agentauthz.errors import InvalidArgument, SinkError
 from agentauthz.keys import InstanceKey
 from agentauthz.principals import Principal
@@ -26,7 +26,7 @@ from agentauthz.state.store import Revocation
 from agentauthz.tracing import Tracer
 
 if TYPE_CHECKING:
-    from agentauthz.state.postgres import PostgresState
+    from agentauthz.state.postgres import PostgresState, Shown
 
 _TOKEN: Final = re.compile(r"[0-9a-f]{64}")
 _ENDS: Final = "exits with 0: done; 4: usage, or it failed"
@@ -40,7 +40,7 @@ def init(parser: argparse.ArgumentParser) -> Run:
 
 
 def show(parser: argparse.ArgumentParser) -> Run:
-    """Tell how much a PostgreSQL database keeps, and what was revoked."""
+    """Tell what was revoked, what waits for approval, and of a PostgreSQL database how much it keeps."""
     _store(parser)
     return _show
 
@@ -121,18 +121,35 @@ def _init(arguments: argparse.Namespace) -> int:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    with _opened_database(arguments) as store:
-        shown, revoked = store.show(), store.revocations(0)
-    write(
-        f"version {shown.version}, {shown.now.isoformat(timespec='seconds')} by its clock",
-        f"{count(shown.sessions, 'session')}, {count(shown.budgets, 'budget')}, {count(shown.once, 'used key')}",
-        f"{count(shown.pending, 'request')} for approval pending",
-    )
-    if shown.ahead > dt.timedelta(seconds=1):
-        write(f"its clock is {shown.ahead} ahead of the server's, and stands still until the server's gets there")
+    if is_database(address(arguments)):
+        with _opened_database(arguments) as kept:
+            lines, revoked = _kept(kept.show()), kept.revocations(0)
+    else:
+        with opened(arguments) as store:
+            now, revoked = store.now(), store.revocations(0)
+            pending = [each for each in store.approvals(status="pending") if each.expires > now]
+            lines = [f"{now.isoformat(timespec='seconds')} by its clock", _waiting(len(pending))]
+    write(*lines)
     for made in revoked:
         write(f"{made.number}  {made.at.isoformat(timespec='seconds')}  {_told(made)}: {made.reason}")
     return conclude(0, "halted" if _halted(list(revoked)) else "not halted")
+
+
+def _kept(shown: Shown) -> list[str]:
+    lines = [
+        f"version {shown.version}, {shown.now.isoformat(timespec='seconds')} by its clock",
+        f"{count(shown.sessions, 'session')}, {count(shown.budgets, 'budget')}, {count(shown.once, 'used key')}",
+        _waiting(shown.pending),
+    ]
+    if shown.ahead > dt.timedelta(seconds=1):
+        lines.append(
+            f"its clock is {shown.ahead} ahead of the server's, and stands still until the server's gets there"
+        )
+    return lines
+
+
+def _waiting(pending: int) -> str:
+    return f"{count(pending, 'request')} for approval pending"
 
 
 def _halted(revoked: list[Revocation]) -> bool:

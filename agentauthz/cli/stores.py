@@ -33,7 +33,7 @@ def address(arguments: argparse.Namespace) -> str:
     told: str | None = arguments.state or os.environ.get(VARIABLE)
     if not told:
         raise InvalidArgument("--state", f"must say where the state store is, or {VARIABLE} must")
-    if "://" in told and not _is_database(told):
+    if "://" in told and not is_database(told):
         # SECURITY: it isn't told: a password may be in it, and no file is called so
         raise InvalidArgument("--state", "must be a SQLite file, or an address that begins with `postgresql://`")
     return told
@@ -46,12 +46,13 @@ def database(arguments: argparse.Namespace) -> str:
         InvalidArgument: nobody says it, or it is a file.
     """
     told = address(arguments)
-    if not _is_database(told):
+    if not is_database(told):
         raise InvalidArgument("--state", "must be the address of a PostgreSQL database, such as postgresql://…")
     return told
 
 
-def _is_database(told: str) -> bool:
+def is_database(told: str) -> bool:
+    """Say whether an address is a PostgreSQL database's."""
     return told.startswith(_URLS) or "=" in told  # libpq's keywords; what holds a password is no file's name
 
 
@@ -64,7 +65,7 @@ def opened(arguments: argparse.Namespace) -> Iterator[StateStore]:
         StateError: it can't be used.
     """
     told = address(arguments)
-    if _is_database(told):
+    if is_database(told):
         module, name = "agentauthz.state.postgres", "PostgresState"
     else:
         module, name = "agentauthz.state.sqlite", "SqliteState"
