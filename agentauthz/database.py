@@ -34,13 +34,16 @@ class _Lane:
 
     def acquire(self, timeout: float) -> bool:
         """Take the lock, and say whether it could be had in time; where an interruption comes as it is had, let go."""
-        owned = self.lock._is_owned()  # type: ignore[attr-defined]  # as threading.Condition asks it
+        owned = self._is_mine()
         try:
             return self.lock.acquire(timeout=timeout)
         except BaseException:
-            if not owned and self.lock._is_owned():  # type: ignore[attr-defined]
+            if not owned and self._is_mine():
                 self.lock.release()
             raise
+
+    def _is_mine(self) -> bool:
+        return bool(self.lock._is_owned())  # type: ignore[attr-defined]  # as threading.Condition asks it
 
 
 @final

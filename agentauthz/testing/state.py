@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import threading
@@ -156,7 +157,7 @@ def _forks(trial: Trial, store: StateStore) -> None:
     def exact() -> bool:
         race = _race(trial, store)
         children = [
-            _forked(lambda worker=worker: race.run(store if worker % 2 else trial.make(), worker))  # type: ignore[misc]
+            _forked(functools.partial(lambda one: race.run(store if one % 2 else trial.make(), one), worker))
             for worker in range(_THREADS)
         ]
         return _came_out([_result(*child) for child in children], race, store)
