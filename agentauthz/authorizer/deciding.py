@@ -127,7 +127,7 @@ def _settled(case: Case) -> Verdict | Remembered:
         return Verdict(stopped, case.request, None, case.cause)
     try:
         remembered = case.remembered()
-        if remembered.any and not _at_hand(case, remembered):
+        if remembered.stateful and not _at_hand(case, remembered):
             return remembered
         decision, inputs = asked(case, case.policies.judge)
         if decision.outcome is Outcome.REVIEW and (decision.spends or _consults(case, decision)):

@@ -50,8 +50,8 @@ class Taking:
         about_people = self._consultation.concerns(verdict)
         if about_people:
             verdict = self._consultation.settled(case, verdict)
-        if verdict.cause is not None and verdict.interrupt is not None:
-            self._given_up(case, verdict, verdict.interrupt)
+        if verdict.cause is not None and (interrupt := verdict.interrupt) is not None:  # `cause`: most have none
+            self._given_up(case, verdict, interrupt)
         if verdict.decision.obligations and obliges(verdict.decision):
             verdict = self._obliged(case, begun(case, verdict))
         else:
@@ -90,8 +90,8 @@ class Taking:
         verdict = await ajudged(case)
         if about_people := self._consultation.concerns(verdict):
             verdict = await self._consultation.asettled(case, verdict)
-        if verdict.cause is not None and verdict.interrupt is not None:
-            await self._agiven_up(case, verdict, verdict.interrupt)
+        if verdict.cause is not None and (interrupt := verdict.interrupt) is not None:
+            await self._agiven_up(case, verdict, interrupt)
         verdict = await self._akept(case, verdict)
         return await self._atold(case, verdict) if about_people else verdict
 

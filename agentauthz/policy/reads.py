@@ -24,7 +24,8 @@ _OF_THE_CALL: Final = frozenset({"action", "args", "resource"})  # a hand-off th
 class Remembered:
     """Be what rules ask of a session's past: its marks, last-seen times; and whether a call may change any of it.
 
-    `started` says that they ask when it began, which the store is asked for once.
+    `started` says that they ask when it began, which the store is asked for once, and `stateful` that there is anything
+    at all for which a call needs a store.
     """
 
     marks: bool
@@ -32,11 +33,11 @@ class Remembered:
     writes: bool
     started: bool = False
     reads: bool = field(init=False)  # whether any marks or times are read
-    any: bool = field(init=False)
+    stateful: bool = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         object.__setattr__(self, "reads", self.marks or len(self.times) > 0)
-        object.__setattr__(self, "any", self.reads or self.writes or self.started)
+        object.__setattr__(self, "stateful", self.reads or self.writes or self.started)
 
 
 @final
