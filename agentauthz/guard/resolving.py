@@ -9,6 +9,7 @@ from typing import Any, cast, final
 from attrs import frozen
 
 from agentauthz.errors import InvalidArgument
+from agentauthz.obligations.handler import is_async
 from agentauthz.values import copy_plain
 
 
@@ -29,8 +30,7 @@ class Resolver:
     @property
     def is_async(self) -> bool:
         """Say whether the look-up is a coroutine function."""
-        call = getattr(self.function, "__call__", None)  # noqa: B004  (an object whose __call__ is a coroutine)
-        return inspect.iscoroutinefunction(self.function) or inspect.iscoroutinefunction(call)
+        return is_async(self.function)
 
     def resolve(self, values: Mapping[str, object]) -> object:
         """Return what the look-up gives for a call's values.
